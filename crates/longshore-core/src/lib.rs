@@ -1,1 +1,11 @@
-//! Placeholder until its first module lands.
+//! The words of longshore as types, and every decision as a pure function.
+//!
+//! Nothing here reads a clock, rolls a die, opens a socket or looks at the environment: time and chance are
+//! arguments, so that a controller, `--explain`, the tests and the simulator run the very same code.
+
+pub mod fleet;
+pub mod id;
+pub mod json;
+pub mod retry;
+pub mod task;
+pub mod time;

@@ -1,0 +1,182 @@
+//! What a fleet's owner declares about it, with the defaults in one place.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::FleetName;
+use crate::retry::Backoff;
+use crate::task::OnInterrupt;
+
+/// How tasks reach the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// One process per task; the task on standard input.
+    #[default]
+    Exec,
+    /// One long-lived process that answers `POST /run`.
+    Http,
+}
+
+/// Where a fleet's workers run. The other platforms of the design come with their adapters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Platform {
+    /// Child processes of this machine, kept by longshore itself.
+    #[default]
+    Process,
+    /// Workers that somebody else starts and stops; longshore only serves them.
+    External,
+}
+
+/// How a draining worker treats the tasks that it has in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainMode {
+    #[default]
+    Wait,
+    Handover,
+}
+
+/// Everything declared about one fleet, defaults filled in. All times in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fleet {
+    pub name: FleetName,
+    pub command: Vec<String>,
+    /// The folder that the command runs in; absolute.
+    pub working_dir: String,
+    pub protocol: Protocol,
+    /// Tasks in flight per worker.
+    pub concurrency: u32,
+    pub platform: Platform,
+    /// For the agent. Never holds secrets: those are looked up when a worker starts.
+    pub env: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, SecretSource>,
+    pub task: TaskDefaults,
+    pub scaling: Scaling,
+    pub drain: Drain,
+    pub probe: Probe,
+    /// Path of an http agent's health check; empty: none.
+    pub health_path: String,
+    /// From SIGTERM to SIGKILL when an agent is told to stop.
+    pub kill_grace_ms: u64,
+}
+
+/// Where a secret's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretSource {
+    Env(String),
+    File(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskDefaults {
+    /// Per attempt.
+    pub timeout_ms: u64,
+    pub max_attempts: u32,
+    pub on_interrupt: OnInterrupt,
+    pub backoff: Backoff,
+    /// The most that a result, and what is captured of an agent's output for it, may hold.
+    pub result_limit: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scaling {
+    pub min: u32,
+    pub max: u32,
+    /// Pending tasks per worker above which workers are added.
+    pub scale_up_above: f64,
+    /// Pending tasks per worker below which workers are removed.
+    pub scale_down_below: f64,
+    /// Adds as well when no slot is free and the oldest runnable task has waited this long.
+    pub scale_up_wait_ms: u64,
+    /// How long the fleet must have wanted fewer workers before any is removed.
+    pub scale_down_after_ms: u64,
+    /// The most workers added by one decision: the larger of this and as many as there are.
+    pub step: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    pub timeout_ms: u64,
+    pub mode: DrainMode,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+    pub failures: u32,
+    /// How long an http agent may take until it first answers.
+    pub startup_ms: u64,
+}
+
+impl Fleet {
+    /// A fleet of which only the name and the command are declared.
+    pub fn new(name: FleetName, command: Vec<String>, working_dir: String) -> Fleet {
+        Fleet {
+            name,
+            command,
+            working_dir,
+            protocol: Protocol::Exec,
+            concurrency: 1,
+            platform: Platform::Process,
+            env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            task: TaskDefaults::default(),
+            scaling: Scaling::default(),
+            drain: Drain::default(),
+            probe: Probe::default(),
+            health_path: "/healthz".into(),
+            kill_grace_ms: 10_000,
+        }
+    }
+}
+
+/// The concurrency of a fleet that declares none.
+pub fn default_concurrency(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Exec => 1,
+        Protocol::Http => 8,
+    }
+}
+
+impl Default for TaskDefaults {
+    fn default() -> Self {
+        TaskDefaults {
+            timeout_ms: 15 * 60_000,
+            max_attempts: 3,
+            on_interrupt: OnInterrupt::Resume,
+            backoff: Backoff::default(),
+            result_limit: 1 << 20,
+        }
+    }
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Scaling {
+            min: 2,
+            max: 20,
+            scale_up_above: 8.0,
+            scale_down_below: 2.0,
+            scale_up_wait_ms: 10_000,
+            scale_down_after_ms: 60_000,
+            step: 4,
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Drain { timeout_ms: 120_000, mode: DrainMode::Wait }
+    }
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Probe { interval_ms: 10_000, timeout_ms: 3_000, failures: 3, startup_ms: 120_000 }
+    }
+}

@@ -1,0 +1,224 @@
+//! A task's life: its states, how its attempts end, and what follows from an ending.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// Where a task is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Queued,
+    Running,
+    Waiting,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl State {
+    pub const ALL: [State; 6] =
+        [State::Queued, State::Running, State::Waiting, State::Succeeded, State::Failed, State::Cancelled];
+
+    pub fn is_terminal(self) -> bool {
+        matches!(self, State::Succeeded | State::Failed | State::Cancelled)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Running => "running",
+            State::Waiting => "waiting",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+            State::Cancelled => "cancelled",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// Why a queued task does not run yet. `Ready` waits for nothing but a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    Ready,
+    Scheduled,
+    Backoff,
+    /// An earlier task of the same conversation is not finished.
+    Conversation,
+}
+
+/// What went wrong in an attempt, in words for people and a code for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Stable, lower case with underscores: `exit_status`, `killed_by_signal`, `timeout`, `out_of_memory`,
+    /// `output_too_large`, `agent_error`, `agent_unreachable`, `spawn_failed`, `poison`, `interrupted`, …
+    pub code: String,
+    pub message: String,
+    /// False when another attempt cannot help (the agent said so, or the same thing must happen again).
+    #[serde(default = "yes")]
+    pub retryable: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a fleet or a task wants to happen after an interruption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInterrupt {
+    /// Run again at once, on another worker.
+    #[default]
+    Resume,
+    /// Fail: for agents whose tools must not run twice.
+    Fail,
+}
+
+/// Why an attempt was interrupted: our doing, not the agent's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interruption {
+    /// The worker handed its task over: drain, or its agent had to be restarted.
+    HandedOver,
+    /// The platform saw the worker end, or the worker said goodbye while it still held the task.
+    WorkerEnded,
+    /// The worker ended by a crash that the agent may have caused (abort, segmentation fault, out of memory).
+    WorkerCrashed,
+    /// An http agent died with this task among others in flight.
+    AgentCrashed,
+    /// No heartbeat renewed the lease in time.
+    LeaseExpired,
+    /// The worker's heartbeat did not list the task: a claim's answer was lost on the way.
+    NotHeld,
+    /// The same worker registered again with a new nonce.
+    Superseded,
+    /// The task was cancelled while it ran.
+    Cancelled,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    Succeeded,
+    Failed(Failure),
+    Interrupted(Interruption),
+}
+
+/// What is known about a task when one of its attempts ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Attempts that failed before this one.
+    pub failed_attempts: u32,
+    pub max_attempts: u32,
+    /// Poison strikes before this attempt.
+    pub strikes: u32,
+    pub cancel_requested: bool,
+    pub on_interrupt: OnInterrupt,
+    /// The attempt left a trace of progress: events of its agent (later: journal entries).
+    pub progressed: bool,
+    /// It was the only task its worker had in flight.
+    pub alone: bool,
+}
+
+/// What becomes of a task after an attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    Succeed,
+    Fail(Failure),
+    Cancel,
+    /// Back to the queue at once; `alone`: with no other task beside it, since it is suspected of killing workers.
+    Requeue {
+        alone: bool,
+    },
+    /// Back to the queue at `at`.
+    RetryAt {
+        at: Timestamp,
+        wait: Duration,
+    },
+}
+
+/// The decision with the counters that go with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub next: Next,
+    pub failed_attempts: u32,
+    pub strikes: u32,
+}
+
+/// Three strikes, and a task that kills workers is failed.
+pub const POISON_STRIKES: u32 = 3;
+
+/// Decides what becomes of a task after an attempt ended.
+///
+/// `roll` lies in `[0, 1)` and spreads retries out. A cancelled task ends at any ending but success: a result that
+/// was already there is kept. Interruptions cost nothing; failures count against `max_attempts`; only an
+/// interruption by a crash can be a strike, and only when the task was alone and left no trace of progress.
+pub fn after(
+    ending: &Ending,
+    standing: &Standing,
+    retry: &crate::retry::Backoff,
+    now: Timestamp,
+    roll: f64,
+) -> Verdict {
+    let unchanged =
+        |next| Verdict { next, failed_attempts: standing.failed_attempts, strikes: standing.strikes };
+    match ending {
+        Ending::Succeeded => unchanged(Next::Succeed),
+        Ending::Interrupted(_) if standing.cancel_requested => unchanged(Next::Cancel),
+        Ending::Interrupted(Interruption::Cancelled) => unchanged(Next::Cancel),
+        Ending::Failed(_) if standing.cancel_requested => unchanged(Next::Cancel),
+        Ending::Failed(failure) => after_failure(failure, standing, retry, now, roll),
+        Ending::Interrupted(cause) => after_interruption(*cause, standing),
+    }
+}
+
+fn after_failure(
+    failure: &Failure,
+    standing: &Standing,
+    retry: &crate::retry::Backoff,
+    now: Timestamp,
+    roll: f64,
+) -> Verdict {
+    let failed_attempts = standing.failed_attempts.saturating_add(1);
+    // An out-of-memory kill of the agent is its own failure and a strike as well: it may take its worker next time.
+    let strikes = standing.strikes + u32::from(failure.code == "out_of_memory" && !standing.progressed);
+    let next = if !failure.retryable || failed_attempts >= standing.max_attempts {
+        Next::Fail(failure.clone())
+    } else if strikes >= POISON_STRIKES {
+        Next::Fail(poison(strikes, &failure.message))
+    } else {
+        let wait = retry.wait(failed_attempts - 1, roll);
+        Next::RetryAt { at: now.after(wait), wait }
+    };
+    Verdict { next, failed_attempts, strikes }
+}
+
+fn after_interruption(cause: Interruption, standing: &Standing) -> Verdict {
+    let crash = matches!(cause, Interruption::WorkerCrashed | Interruption::AgentCrashed);
+    let strike = crash && standing.alone && !standing.progressed;
+    let strikes = standing.strikes + u32::from(strike);
+    let next = if strikes >= POISON_STRIKES {
+        Next::Fail(poison(strikes, "its worker crashed each time"))
+    } else if standing.on_interrupt == OnInterrupt::Fail {
+        Next::Fail(Failure {
+            code: "interrupted".into(),
+            message: "the attempt was interrupted and on_interrupt is \"fail\"".into(),
+            retryable: false,
+        })
+    } else {
+        Next::Requeue { alone: crash }
+    };
+    Verdict { next, failed_attempts: standing.failed_attempts, strikes }
+}
+
+fn poison(strikes: u32, what: &str) -> Failure {
+    let message = format!("gave up after {strikes} crashes without progress: {what}");
+    Failure { code: "poison".into(), message, retryable: false }
+}
