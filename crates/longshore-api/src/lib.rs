@@ -2,5 +2,11 @@
 //!
 //! Decides nothing: `longshore_core` does. Serves nothing: `longshore_server` does.
 
+pub mod client;
+pub mod conversation;
+pub mod fleet;
 pub mod link;
+pub mod link_client;
 pub mod problem;
+pub mod sse;
+pub mod task;

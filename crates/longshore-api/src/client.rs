@@ -1,0 +1,284 @@
+//! The typed client of the public API, as the command line uses it.
+
+use std::fmt;
+use std::time::Duration;
+
+use longshore_core::id::TaskId;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::conversation::{Conversation, MessagePage, PostMessage};
+use crate::fleet::{
+    About, Applied, Apply, DrainWorker, FleetList, FleetStatus, ScaleStatus, SetScale, Worker, WorkerList,
+};
+use crate::problem::Problem;
+use crate::sse::{SseEvent, SseReader};
+use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
+
+/// An event of a stream may hold a result of the default limit and its frame.
+const EVENT_LIMIT: usize = 64 << 20;
+
+/// Talks to one control plane. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The control plane answered with an error.
+    #[error("{}", .0.detail)]
+    Problem(Box<Problem>),
+    #[error("could not reach the control plane at {base}")]
+    Unreachable { base: String, source: reqwest::Error },
+    #[error("the control plane at {base} gave an answer that is not longshore's: {what}")]
+    Unexpected { base: String, what: String },
+}
+
+impl ClientError {
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            ClientError::Problem(problem) => Some(problem),
+            _ => None,
+        }
+    }
+}
+
+/// Filters of a task list.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TaskQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
+    /// Comma-separated states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
+    /// Comma-separated `name=value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+impl Client {
+    /// `base` such as `http://127.0.0.1:7117`; `token` is sent as a bearer token.
+    pub fn new(base: &str, token: Option<String>) -> Result<Client, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(5))
+            .build()?;
+        Ok(Client { http, base: base.trim_end_matches('/').to_owned(), token })
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub async fn about(&self) -> Result<About, ClientError> {
+        self.get("/v1/about", &()).await
+    }
+
+    pub async fn submit(&self, task: &Submit, idempotency: Option<&str>) -> Result<Task, ClientError> {
+        self.send(keyed(self.request(Method::POST, "/v1/tasks").json(task), idempotency)).await
+    }
+
+    /// Submits one task per line of NDJSON: all or none.
+    pub async fn submit_batch(
+        &self,
+        lines: Vec<u8>,
+        idempotency: Option<&str>,
+    ) -> Result<BatchAccepted, ClientError> {
+        let request = self.request(Method::POST, "/v1/tasks:batch");
+        let request = request.header("content-type", "application/x-ndjson").body(lines);
+        self.send(keyed(request, idempotency)).await
+    }
+
+    pub async fn tasks(&self, query: &TaskQuery) -> Result<TaskPage, ClientError> {
+        self.get("/v1/tasks", query).await
+    }
+
+    pub async fn task(&self, id: TaskId) -> Result<Task, ClientError> {
+        self.get(&format!("/v1/tasks/{id}"), &()).await
+    }
+
+    pub async fn cancel(&self, id: TaskId, reason: Option<String>) -> Result<Task, ClientError> {
+        self.post(&format!("/v1/tasks/{id}/cancel"), &Cancel { reason }).await
+    }
+
+    pub async fn retry(&self, id: TaskId, idempotency: Option<&str>) -> Result<Task, ClientError> {
+        self.send(keyed(self.request(Method::POST, &format!("/v1/tasks/{id}/retry")), idempotency)).await
+    }
+
+    /// The events after number `after` that are there now.
+    pub async fn events(&self, id: TaskId, after: u64) -> Result<EventPage, ClientError> {
+        self.get(&format!("/v1/tasks/{id}/events"), &[("after", after)]).await
+    }
+
+    /// Follows a task's events from number `after` on, until its terminal one.
+    pub async fn follow(&self, id: TaskId, after: u64) -> Result<EventStream, ClientError> {
+        let request = self.request(Method::GET, &format!("/v1/tasks/{id}/events"));
+        let request =
+            request.header("accept", "text/event-stream").header("last-event-id", after.to_string());
+        let response = self.checked(request.send().await).await?;
+        Ok(EventStream {
+            response,
+            reader: SseReader::new(EVENT_LIMIT),
+            ready: Vec::new(),
+            base: self.base.clone(),
+        })
+    }
+
+    pub async fn conversation(&self, id: &str) -> Result<Conversation, ClientError> {
+        self.get(&format!("/v1/conversations/{}", escape(id)), &()).await
+    }
+
+    pub async fn messages(&self, id: &str, after: u64) -> Result<MessagePage, ClientError> {
+        self.get(&format!("/v1/conversations/{}/messages", escape(id)), &[("after", after)]).await
+    }
+
+    pub async fn post_message(&self, id: &str, message: &PostMessage) -> Result<Task, ClientError> {
+        self.post(&format!("/v1/conversations/{}/messages", escape(id)), message).await
+    }
+
+    pub async fn fleets(&self) -> Result<FleetList, ClientError> {
+        self.get("/v1/fleets", &()).await
+    }
+
+    pub async fn fleet(&self, name: &str) -> Result<FleetStatus, ClientError> {
+        self.get(&format!("/v1/fleets/{}", escape(name)), &()).await
+    }
+
+    pub async fn apply(&self, apply: &Apply) -> Result<Applied, ClientError> {
+        self.post("/v1/fleets:apply", apply).await
+    }
+
+    pub async fn scale(&self, fleet: &str) -> Result<ScaleStatus, ClientError> {
+        self.get(&format!("/v1/fleets/{}/scale", escape(fleet)), &()).await
+    }
+
+    pub async fn set_scale(&self, fleet: &str, replicas: Option<u32>) -> Result<ScaleStatus, ClientError> {
+        self.post(&format!("/v1/fleets/{}/scale", escape(fleet)), &SetScale { replicas }).await
+    }
+
+    /// `gone`: those that ended lately as well.
+    pub async fn workers(&self, fleet: Option<&str>, gone: bool) -> Result<WorkerList, ClientError> {
+        let mut query = vec![("gone", gone.to_string())];
+        query.extend(fleet.map(|fleet| ("fleet", fleet.to_owned())));
+        self.get("/v1/workers", &query).await
+    }
+
+    pub async fn worker(&self, id: &str) -> Result<Worker, ClientError> {
+        self.get(&format!("/v1/workers/{}", escape(id)), &()).await
+    }
+
+    pub async fn drain_worker(&self, id: &str, how: &DrainWorker) -> Result<Worker, ClientError> {
+        self.post(&format!("/v1/workers/{}/drain", escape(id)), how).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ClientError> {
+        self.send(self.request(Method::GET, path).query(query)).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
+        let response = self.checked(request.timeout(Duration::from_secs(120)).send().await).await?;
+        let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
+        serde_json::from_slice(&body).map_err(|error| self.unexpected(error.to_string()))
+    }
+
+    async fn checked(&self, sent: reqwest::Result<Response>) -> Result<Response, ClientError> {
+        let response = sent.map_err(|source| self.unreachable(source))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Err(ClientError::Problem(Box::new(problem))),
+            Err(_) => Err(self.unexpected(format!("status {status} without a problem body"))),
+        }
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> ClientError {
+        ClientError::Unreachable { base: self.base.clone(), source }
+    }
+
+    fn unexpected(&self, what: String) -> ClientError {
+        ClientError::Unexpected { base: self.base.clone(), what }
+    }
+}
+
+fn keyed(request: RequestBuilder, idempotency: Option<&str>) -> RequestBuilder {
+    match idempotency {
+        Some(key) => request.header("idempotency-key", key),
+        None => request,
+    }
+}
+
+/// Writes a name as one segment of a path.
+fn escape(segment: &str) -> String {
+    let mut out = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// A task's events as they happen.
+pub struct EventStream {
+    response: Response,
+    reader: SseReader,
+    ready: Vec<SseEvent>,
+    base: String,
+}
+
+impl EventStream {
+    /// The next event; `None` when the stream ended (after the terminal event, or because the control plane stops).
+    pub async fn next(&mut self) -> Result<Option<crate::task::Event>, ClientError> {
+        loop {
+            if !self.ready.is_empty() {
+                let event = self.ready.remove(0);
+                let unexpected = |error: serde_json::Error| ClientError::Unexpected {
+                    base: self.base.clone(),
+                    what: error.to_string(),
+                };
+                return serde_json::from_str(&event.data).map(Some).map_err(unexpected);
+            }
+            let chunk = self.response.chunk().await;
+            let chunk =
+                chunk.map_err(|source| ClientError::Unreachable { base: self.base.clone(), source })?;
+            let Some(chunk) = chunk else { return Ok(None) };
+            let events = self.reader.push(&chunk);
+            self.ready = events.map_err(|error| ClientError::Unexpected {
+                base: self.base.clone(),
+                what: error.to_string(),
+            })?;
+        }
+    }
+}

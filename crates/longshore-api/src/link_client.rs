@@ -1,0 +1,1 @@
+//! Placeholder: the typed client of the worker link.
