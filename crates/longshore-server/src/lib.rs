@@ -1,1 +1,25 @@
-//! Placeholder until its first module lands.
+//! The control plane: public API, worker link, probes, and the controllers that keep fleets as declared.
+//!
+//! Keeps nothing in memory that matters: the store does. Decides nothing itself: `longshore_core` does.
+
+mod app;
+mod apply;
+mod controller;
+mod convert;
+mod cursor;
+mod error;
+mod extract;
+mod link;
+mod metrics;
+mod probes;
+mod routes;
+mod start;
+mod token;
+
+pub use app::Limits;
+pub use start::{Addresses, Options, Server, StartError, start};
+
+/// The OpenAPI document, as `/openapi.json` serves it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes::documented().1
+}

@@ -1,0 +1,97 @@
+//! What every handler and controller shares: the store, the signer, the limits, and the word to stop.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use longshore_core::id::{FleetName, WorkerId};
+use longshore_core::settings::FleetSource;
+use longshore_core::time::Timestamp;
+use longshore_store::Store;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+use crate::token::Signer;
+
+/// Sizes in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// One task's input.
+    pub input: usize,
+    /// One batch of tasks.
+    pub batch: usize,
+    /// Tasks in one batch.
+    pub batch_lines: usize,
+    /// One body of the worker link.
+    pub link_body: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { input: 1 << 20, batch: 64 << 20, batch_lines: 50_000, link_body: 256 << 20 }
+    }
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+pub struct Inner {
+    pub store: Store,
+    pub signer: Signer,
+    pub limits: Limits,
+    pub api_token: Option<String>,
+    pub fleet_source: FleetSource,
+    pub metrics: Metrics,
+    pub started: Instant,
+    /// Where workers of this machine reach the link, such as `http://127.0.0.1:7118`.
+    pub link_url: String,
+    /// The folder of the embedded store, of logs and worker tokens.
+    pub state_dir: std::path::PathBuf,
+    /// True once this process stops.
+    pub stopping: watch::Receiver<bool>,
+    /// Wakes the fleet controller before its next tick.
+    pub look_again: tokio::sync::Notify,
+    /// Why a fleet's workers do not come up.
+    pub trouble: Mutex<HashMap<FleetName, String>>,
+    /// The newest claim poll of each worker, so that an older one that was cut off takes no tasks.
+    pub polls: Mutex<HashMap<WorkerId, watch::Sender<()>>>,
+    /// Which fleet a worker registered for.
+    pub worker_fleets: Mutex<HashMap<WorkerId, FleetName>>,
+}
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl App {
+    pub fn new(inner: Inner) -> App {
+        App(Arc::new(inner))
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Resolves when this process stops.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.clone();
+        // An error means that the sender is gone, which is a stop as well.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+}
+
+/// The wall clock.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// A roll in `[0, 1)` for jitter.
+pub fn roll() -> f64 {
+    rand::random::<f64>()
+}

@@ -1,0 +1,62 @@
+//! The controllers: a clock for leases, and one that keeps each fleet as declared.
+//!
+//! Each has one form: observe, decide (in core), save the plan, apply.
+
+mod crew;
+mod fleet;
+mod liveness;
+mod secret;
+
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::app::{App, now, roll};
+use crate::error::chain;
+
+pub use crew::Crew;
+pub use fleet::fleets;
+pub use secret::{name as name_secret, read as read_secret};
+
+/// How often service time advances.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Advances service time, expires leases, promotes tasks whose time has come.
+pub async fn clock(app: App) -> &'static str {
+    let mut last: Option<Instant> = None;
+    let mut wait = Duration::ZERO;
+    while !sleep_or_stop(&app, wait).await {
+        let elapsed = last.replace(Instant::now()).map(|last| last.elapsed());
+        // The worker link is served by this very process, so it has shown itself.
+        wait = match app.store.tick(elapsed, true, now(), roll()).await {
+            Ok(tick) => {
+                app.metrics.expired(tick.expired.len());
+                for held in &tick.expired {
+                    warn!(task = %held.task, fence = %held.fence, "lease expires");
+                }
+                if tick.promoted > 0 {
+                    info!(tasks = tick.promoted, "delayed tasks become runnable");
+                }
+                until(tick.next_due).min(TICK)
+            }
+            Err(error) => {
+                warn!(error = %chain(&error), "clock tick fails");
+                TICK
+            }
+        };
+    }
+    "clock"
+}
+
+/// How long until `due`, at least a moment, so that a due time in the past does not spin.
+fn until(due: Option<longshore_core::time::Timestamp>) -> Duration {
+    due.map_or(TICK, |due| due.since(now()).max(Duration::from_millis(5)))
+}
+
+/// True when it is time to stop.
+async fn sleep_or_stop(app: &App, wait: Duration) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(wait) => app.is_stopping(),
+        () = app.stopped() => true,
+    }
+}

@@ -1,0 +1,244 @@
+//! Keeps each fleet at the number of workers that core decides, on the declaration that is current.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use longshore_api::link::WorkerState;
+use longshore_core::drain::{self, Candidate};
+use longshore_core::fleet::{Fleet, Platform};
+use longshore_core::id::FleetName;
+use longshore_core::json::Json;
+use longshore_core::scale::{self, Answer, Decision, Load, Memory};
+use longshore_store::{DecisionRecord, FleetRecord, LeaseRecord, StoreError, WorkerFilter, WorkerRecord};
+use tracing::{info, warn};
+
+use super::Crew;
+use crate::app::{App, now};
+use crate::convert::worker_state;
+use crate::error::chain;
+
+/// How often fleets are looked at when nothing wakes us.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The controller's loop.
+pub async fn fleets(app: App, crew: Crew) -> &'static str {
+    let mut controllers: HashMap<FleetName, Controller> = HashMap::new();
+    while !app.is_stopping() {
+        if let Err(error) = look(&app, &crew, &mut controllers).await {
+            warn!(error = %chain(&error), "fleets could not be looked at; they stay as they are");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = app.look_again.notified() => {}
+            () = app.stopped() => {}
+        }
+    }
+    "fleet controller"
+}
+
+async fn look(app: &App, crew: &Crew, controllers: &mut HashMap<FleetName, Controller>) -> Result<(), StoreError> {
+    app.store.forget_workers(now().before(KEEP_ENDED)).await?;
+    for record in app.store.fleets().await? {
+        if record.declaration.platform == Platform::Process && !app.is_stopping() {
+            let controller = controllers.entry(record.name.clone()).or_default();
+            controller.keep(app, crew, &record).await?;
+        }
+    }
+    Ok(())
+}
+
+/// How long ended workers are shown.
+const KEEP_ENDED: Duration = Duration::from_secs(3600);
+
+/// One fleet's controller. What it remembers only makes it slower to shrink after a restart.
+#[derive(Default)]
+struct Controller {
+    memory: Memory,
+    last_said: Option<String>,
+}
+
+/// A fleet's workers as they are now.
+#[derive(Default)]
+struct Observed {
+    /// Neither draining nor gone.
+    active: Vec<WorkerRecord>,
+    draining: Vec<WorkerRecord>,
+    crew: Option<scale::Crew>,
+}
+
+impl Controller {
+    async fn keep(&mut self, app: &App, crew: &Crew, record: &FleetRecord) -> Result<(), StoreError> {
+        let observed = observe(app, record).await?;
+        for worker in &observed.draining {
+            crew.enforce(worker);
+        }
+        if !record.active {
+            return drain_these(app, crew, &record.declaration, &observed.active).await;
+        }
+        if observed.active.iter().any(|worker| worker_state(worker) == WorkerState::Ready) {
+            crew.came_up(&record.name);
+        }
+        let answer = self.decide(app, record, &observed).await?;
+        self.memory = answer.memory.clone();
+        self.say(app, record, &answer).await?;
+        apply(app, crew, record, &observed, &answer).await
+    }
+
+    async fn decide(&self, app: &App, record: &FleetRecord, observed: &Observed) -> Result<Answer, StoreError> {
+        let fleet = &record.declaration;
+        let load = match app.store.load(fleet.name.clone()).await {
+            Ok(load) => Load {
+                runnable: load.runnable,
+                oldest_wait_ms: load.oldest_runnable_since.map(|since| now().since(since).as_millis() as u64),
+                running: load.running,
+                fresh: true,
+            },
+            Err(StoreError::Closed) => return Err(StoreError::Closed),
+            Err(_) => Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: false },
+        };
+        let crew = observed.crew.unwrap_or(scale::Crew { ready: 0, starting: 0, draining: 0 });
+        Ok(scale::decide(&load, &crew, &fleet.scaling, fleet.concurrency, record.replicas, &self.memory, now()))
+    }
+
+    /// Stores a decision that differs from the one before: holding is one, too.
+    async fn say(&mut self, app: &App, record: &FleetRecord, answer: &Answer) -> Result<(), StoreError> {
+        let name = &record.name;
+        let (kind, gist) = gist(&answer.decision);
+        if self.last_said.as_deref() == Some(&gist) && kind == "hold" {
+            return Ok(());
+        }
+        let reason = answer.to_string();
+        info!(fleet = %name, kind, desired = answer.desired, runnable = answer.load.runnable, running = answer.load.running, reason, "scaler decides");
+        app.metrics.decided(name.as_str(), kind);
+        self.last_said = Some(gist);
+        let (from, to) = (answer.crew.workers(), answer.desired);
+        let decision = DecisionRecord { at: now(), from, to, kind: kind.into(), reason, inputs: Json::of(answer) };
+        app.store.record_decision(name.clone(), decision).await
+    }
+}
+
+/// The kind of a decision, and what makes it another one: its reason's name without the numbers.
+fn gist(decision: &Decision) -> (&'static str, String) {
+    let text = format!("{decision:?}");
+    let names = text.split(|c: char| !c.is_alphabetic()).filter(|word| word.starts_with(char::is_uppercase));
+    let gist = names.collect::<Vec<_>>().join(" ");
+    match decision {
+        Decision::Hold(_) => ("hold", gist),
+        Decision::Grow { .. } => ("grow", gist),
+        Decision::Shrink { .. } => ("shrink", gist),
+    }
+}
+
+async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError> {
+    let mut observed = Observed::default();
+    let mut crew = scale::Crew { ready: 0, starting: 0, draining: 0 };
+    for worker in app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: false }).await? {
+        match worker_state(&worker) {
+            WorkerState::Ready => crew.ready += 1,
+            // Not ready is on its way to ready, or to be replaced by its liveness probe.
+            WorkerState::Starting | WorkerState::NotReady => crew.starting += 1,
+            WorkerState::Draining => crew.draining += 1,
+            WorkerState::Gone => {}
+        }
+        match worker_state(&worker) {
+            WorkerState::Gone => {}
+            WorkerState::Draining => observed.draining.push(worker),
+            _ => observed.active.push(worker),
+        }
+    }
+    observed.crew = Some(crew);
+    Ok(observed)
+}
+
+async fn apply(
+    app: &App,
+    crew: &Crew,
+    record: &FleetRecord,
+    observed: &Observed,
+    answer: &Answer,
+) -> Result<(), StoreError> {
+    let outdated = observed.active.iter().any(|worker| worker.generation < record.generation);
+    match &answer.decision {
+        Decision::Grow { by, .. } => start(crew, record, by.get()).await,
+        _ if outdated => replace(app, crew, record, observed, answer).await,
+        Decision::Shrink { by, .. } => {
+            drain_cheapest(app, crew, record, &observed.active.iter().collect::<Vec<_>>(), by.get()).await
+        }
+        Decision::Hold(_) => Ok(()),
+    }
+}
+
+async fn start(crew: &Crew, record: &FleetRecord, by: u32) -> Result<(), StoreError> {
+    for _ in 0..by {
+        if !crew.may_start(&record.name) {
+            break;
+        }
+        crew.start(record).await?;
+    }
+    Ok(())
+}
+
+/// Replaces workers of an older declaration one by one: a new one comes up before an old one drains.
+async fn replace(
+    app: &App,
+    crew: &Crew,
+    record: &FleetRecord,
+    observed: &Observed,
+    answer: &Answer,
+) -> Result<(), StoreError> {
+    let starting = observed.active.iter().any(|worker| worker_state(worker) != WorkerState::Ready);
+    let workers = observed.active.len() as u32;
+    if workers <= answer.desired && !starting {
+        info!(fleet = %record.name, generation = record.generation, "a new worker replaces an outdated one");
+        return start(crew, record, 1).await;
+    }
+    if starting || !observed.draining.is_empty() {
+        return Ok(());
+    }
+    let old: Vec<_> = observed.active.iter().filter(|worker| worker.generation < record.generation).collect();
+    drain_cheapest(app, crew, record, &old, 1).await
+}
+
+/// Drains the `by` workers with the least work at risk.
+async fn drain_cheapest(
+    app: &App,
+    crew: &Crew,
+    record: &FleetRecord,
+    among: &[&WorkerRecord],
+    by: u32,
+) -> Result<(), StoreError> {
+    let leases = app.store.leases(None).await?;
+    let candidates: Vec<_> = among.iter().map(|worker| candidate(worker, record, &leases)).collect();
+    let victims = drain::choose(&candidates, by);
+    let victims = among.iter().filter(|worker| victims.contains(&worker.id)).copied();
+    drain_these(app, crew, &record.declaration, victims).await
+}
+
+fn candidate(worker: &WorkerRecord, record: &FleetRecord, leases: &[LeaseRecord]) -> Candidate {
+    Candidate {
+        worker: worker.id.clone(),
+        in_flight: worker.in_flight,
+        invested_ms: leases
+            .iter()
+            .filter(|lease| lease.worker == worker.id)
+            .map(|lease| now().since(lease.started_at).as_millis() as u64)
+            .sum(),
+        ready: worker_state(worker) == WorkerState::Ready,
+        generation_current: worker.generation == record.generation,
+        started_at: worker.planned_at.or(worker.registered_at).unwrap_or_default(),
+    }
+}
+
+async fn drain_these(
+    app: &App,
+    crew: &Crew,
+    fleet: &Fleet,
+    victims: impl IntoIterator<Item = &WorkerRecord>,
+) -> Result<(), StoreError> {
+    for worker in victims {
+        info!(worker = %worker.id, fleet = %fleet.name, in_flight = worker.in_flight, "worker is told to drain");
+        crew.drain(worker, fleet.drain.mode, fleet.drain.timeout_ms).await?;
+        app.look_again.notify_one();
+    }
+    Ok(())
+}

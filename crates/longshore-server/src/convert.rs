@@ -1,0 +1,126 @@
+//! Records of the store as the public API shows them.
+
+use longshore_api::fleet::{TaskCounts, Worker};
+use longshore_api::link::WorkerState;
+use longshore_api::task::{Attempt, Event, Task};
+use longshore_store::{AttemptRecord, EventRecord, FleetCounts, TaskRecord, WorkerRecord, WorkerState as Stored};
+
+use crate::app::now;
+
+/// A registered worker that was not heard of for this long is not counted on: three lost heartbeats.
+pub const SILENT_AFTER: std::time::Duration = std::time::Duration::from_secs(15);
+
+pub fn task(record: TaskRecord) -> Task {
+    Task {
+        id: record.id,
+        fleet: record.fleet,
+        state: record.state,
+        hold: record.hold,
+        input: record.input,
+        result: record.result,
+        failure: record.failure,
+        conversation: record.conversation,
+        priority: record.priority,
+        run_at: record.run_at,
+        labels: record.labels,
+        timeout_ms: record.timeout_ms,
+        max_attempts: record.max_attempts,
+        failed_attempts: record.failed_attempts,
+        attempts_begun: record.attempts,
+        interrupted: record.interrupted,
+        cancel_requested: record.cancel_requested,
+        retry_of: record.retry_of,
+        created_at: record.created_at,
+        started_at: record.started_at,
+        finished_at: record.finished_at,
+        last_event: record.last_event,
+        attempts: Vec::new(),
+    }
+}
+
+pub fn attempt(record: AttemptRecord) -> Attempt {
+    Attempt {
+        number: record.number,
+        fence: record.fence.0,
+        worker: record.worker.to_string(),
+        started_at: record.started_at,
+        ended_at: record.ended_at,
+        outcome: record.outcome.map(|outcome| outcome.as_str().to_owned()),
+        reason: record.reason,
+    }
+}
+
+pub fn event(record: EventRecord) -> Event {
+    Event { task: record.task, seq: record.seq, at: record.at, kind: record.kind, data: record.data }
+}
+
+pub fn counts(counts: &FleetCounts) -> TaskCounts {
+    TaskCounts {
+        queued: counts.queued(),
+        running: counts.running,
+        waiting: counts.waiting,
+        succeeded: counts.succeeded,
+        failed: counts.failed,
+        cancelled: counts.cancelled,
+    }
+}
+
+/// The state that a worker reports, as the store keeps it.
+pub fn stored_state(state: WorkerState) -> Stored {
+    match state {
+        WorkerState::Starting => Stored::Starting,
+        WorkerState::Ready => Stored::Ready,
+        WorkerState::NotReady => Stored::NotReady,
+        WorkerState::Draining => Stored::Draining,
+        WorkerState::Gone => Stored::Gone,
+    }
+}
+
+/// What a worker is to its fleet: its own word, but an ended, drained or silent one is believed less.
+pub fn worker_state(record: &WorkerRecord) -> WorkerState {
+    if record.ended_at.is_some() {
+        return WorkerState::Gone;
+    }
+    if record.drain.is_some() {
+        return WorkerState::Draining;
+    }
+    match record.state {
+        Stored::Draining => WorkerState::Draining,
+        Stored::Gone => WorkerState::Gone,
+        _ if is_silent(record) => WorkerState::NotReady,
+        Stored::Ready => WorkerState::Ready,
+        Stored::NotReady => WorkerState::NotReady,
+        Stored::Starting => WorkerState::Starting,
+    }
+}
+
+fn is_silent(record: &WorkerRecord) -> bool {
+    record.registered_at.is_some() && record.last_seen.is_some_and(|seen| now().since(seen) > SILENT_AFTER)
+}
+
+pub fn worker(record: WorkerRecord) -> Worker {
+    let state = worker_state(&record);
+    let reason = match (&record.end, state) {
+        (Some(end), _) => end.clone(),
+        (None, WorkerState::NotReady) if is_silent(&record) => "no heartbeat".into(),
+        _ => record.reason,
+    };
+    Worker {
+        id: record.id.to_string(),
+        fleet: record.fleet,
+        state,
+        reason,
+        generation: record.generation,
+        platform: record.platform,
+        concurrency: record.concurrency,
+        in_flight: record.in_flight,
+        memory: record.memory,
+        version: record.version,
+        pid: record.pid,
+        host: record.host,
+        probe_addr: record.probe_addr,
+        registered_at: record.registered_at,
+        last_seen: record.last_seen,
+        tasks: Vec::new(),
+    }
+}

@@ -1,0 +1,151 @@
+//! Turns what went wrong into a problem that says what, where and what to do.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use longshore_api::problem::{self, Problem};
+use longshore_core::id::{TaskId, WorkerId};
+use longshore_store::{ClaimError, LinkError, RegisterError, StoreError, SubmitError};
+use tracing::error;
+
+/// A refused request. Boxed: problems are large and rare.
+#[derive(Debug)]
+pub struct Refused(pub Box<Problem>);
+
+pub type Answer<T> = Result<T, Refused>;
+
+impl Refused {
+    pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Refused {
+        Refused(Box::new(Problem::new(status, code, detail)))
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Refused {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    pub fn no_task(id: TaskId) -> Refused {
+        Refused::new(404, "unknown_task", format!("there is no task {id}"))
+    }
+
+    pub fn no_fleet(name: impl std::fmt::Display) -> Refused {
+        Refused::new(404, "unknown_fleet", format!("there is no fleet `{name}`"))
+            .hint("list the declared fleets with `longshore fleets`")
+    }
+
+    pub fn invalid(at: &str, detail: impl Into<String>) -> Refused {
+        let detail = detail.into();
+        let mut refused = Refused::new(422, "invalid_value", format!("`{at}`: {detail}"));
+        refused.0.errors.push(problem::Detail { at: at.to_owned(), detail });
+        refused
+    }
+
+    pub fn draining() -> Refused {
+        Refused::new(503, "stopping", "this control plane is stopping; ask again in a moment")
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Refused(Box::new(problem))
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(*self.0)).into_response();
+        let kind = HeaderValue::from_static(problem::CONTENT_TYPE);
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if matches!(status.as_u16(), 503 | 507) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(failed: StoreError) -> Self {
+        match failed {
+            StoreError::Full => Refused::new(507, "store_full", "the store's disk is full: nothing was written")
+                .hint("free space in the folder of the embedded store; longshore goes on by itself"),
+            StoreError::Closed => Refused::draining(),
+            other => {
+                error!(error = %chain(&other), "store fails");
+                Refused::new(500, "store_failed", "the store could not do this; its log says why")
+            }
+        }
+    }
+}
+
+/// An error with its sources, for a log line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+impl From<SubmitError> for Refused {
+    fn from(failed: SubmitError) -> Self {
+        match failed {
+            SubmitError::UnknownFleet(name) => Refused::no_fleet(name),
+            SubmitError::KeyReused => Refused::new(
+                422,
+                "idempotency_key_reused",
+                "this Idempotency-Key was used before with another request",
+            )
+            .hint("use a new key for a new request; repeat the very same body to repeat a request"),
+            SubmitError::Store(failed) => failed.into(),
+        }
+    }
+}
+
+pub fn unknown_worker(worker: &WorkerId) -> Refused {
+    Refused::new(404, "unknown_worker", format!("worker `{worker}` is not registered"))
+}
+
+fn stale_nonce() -> Refused {
+    Refused::new(409, "stale_nonce", "this worker was started anew: the newer start holds its place")
+}
+
+impl From<LinkError> for Refused {
+    fn from(failed: LinkError) -> Self {
+        match failed {
+            LinkError::UnknownWorker(worker) => unknown_worker(&worker),
+            LinkError::StaleNonce(_) => stale_nonce(),
+            LinkError::Store(failed) => failed.into(),
+        }
+    }
+}
+
+impl From<RegisterError> for Refused {
+    fn from(failed: RegisterError) -> Self {
+        match failed {
+            RegisterError::UnknownFleet(name) => Refused::no_fleet(name),
+            other @ RegisterError::OtherFleet { .. } => Refused::new(401, "bad_worker_token", other.to_string()),
+            RegisterError::StaleNonce(_) => stale_nonce(),
+            RegisterError::Store(failed) => failed.into(),
+        }
+    }
+}
+
+impl From<ClaimError> for Refused {
+    fn from(failed: ClaimError) -> Self {
+        match failed {
+            ClaimError::UnknownWorker(worker) => unknown_worker(&worker),
+            ClaimError::StaleNonce(_) => stale_nonce(),
+            ClaimError::OutOfOrder { newest } => {
+                Refused::new(409, "claim_out_of_order", format!("the newest claim of this worker is {newest}"))
+            }
+            ClaimError::Store(failed) => failed.into(),
+        }
+    }
+}

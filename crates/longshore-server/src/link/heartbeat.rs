@@ -1,0 +1,65 @@
+//! Heartbeats: leases renewed at once, the answer held until there is news.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use longshore_api::link::{self, DrainOrder, HeartbeatAnswer, WorkerState};
+use longshore_store::{Condition, Heartbeat, HeartbeatNews};
+use tokio::time::Instant;
+
+use super::{LEASE, Token};
+use crate::app::{App, now};
+use crate::convert;
+use crate::error::Answer;
+use crate::extract::LinkBody;
+
+/// The longest that an answer is held: shorter than the heartbeat's interval.
+const LONGEST_WAIT: Duration = Duration::from_millis(4_500);
+
+pub async fn heartbeat(
+    State(app): State<App>,
+    token: Token,
+    LinkBody(beat): LinkBody<link::Heartbeat>,
+) -> Answer<Json<HeartbeatAnswer>> {
+    token.admit(&app, &beat.worker).await?;
+    let deadline = Instant::now() + Duration::from_millis(beat.wait_ms).min(LONGEST_WAIT);
+    loop {
+        let mut signal = app.store.signals().worker(&beat.worker);
+        let outcome = app.store.heartbeat(request(&beat), now()).await?;
+        if has_news(&beat, &outcome) || Instant::now() >= deadline || app.is_stopping() {
+            return Ok(Json(answer(&app, outcome).await));
+        }
+        tokio::select! {
+            () = signal.wait() => {}
+            () = tokio::time::sleep_until(deadline) => return Ok(Json(answer(&app, outcome).await)),
+            () = app.stopped() => return Ok(Json(answer(&app, outcome).await)),
+        }
+    }
+}
+
+fn request(beat: &link::Heartbeat) -> Heartbeat {
+    Heartbeat {
+        worker: beat.worker.clone(),
+        nonce: beat.nonce,
+        held: beat.held.clone(),
+        last_claim: beat.last_claim,
+        condition: Condition {
+            state: convert::stored_state(beat.condition.state),
+            reason: beat.condition.reason.clone(),
+            memory: beat.condition.memory,
+        },
+        lease: LEASE,
+    }
+}
+
+fn has_news(beat: &link::Heartbeat, outcome: &HeartbeatNews) -> bool {
+    !outcome.lost.is_empty()
+        || outcome.cancel.iter().any(|held| !beat.cancelling.contains(held))
+        || (outcome.drain.is_some() && beat.condition.state != WorkerState::Draining)
+}
+
+async fn answer(app: &App, outcome: HeartbeatNews) -> HeartbeatAnswer {
+    let drain = outcome.drain.map(|order| DrainOrder { mode: order.mode, timeout_ms: order.timeout_ms });
+    HeartbeatAnswer { lost: outcome.lost, cancel: outcome.cancel, drain, checks: crate::probes::checks(app).await }
+}

@@ -1,0 +1,49 @@
+//! The control plane's own probes and metrics, on their own port.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{StatusCode, header};
+
+use crate::app::App;
+use crate::error::Answer;
+use crate::routes::{unknown_route, wrong_method};
+use crate::start::TOKEN_SECRET;
+
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(app)
+}
+
+/// Fails only while this process stops: a lost dependency is reported with 200, since a control plane that gets no
+/// requests helps nobody.
+async fn ready(State(app): State<App>) -> Response {
+    let stopping = app.is_stopping();
+    let status = if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let body = serde_json::json!({ "ready": !stopping, "stopping": stopping, "checks": checks(&app).await });
+    (status, Json(body)).into_response()
+}
+
+async fn metrics(State(app): State<App>) -> Answer<Response> {
+    let text = app.metrics.scrape(&app).await?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// What this process depends on: empty text for fine, else what is wrong.
+pub async fn checks(app: &App) -> BTreeMap<String, String> {
+    let database = match app.store.meta_get(TOKEN_SECRET.into()).await {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    BTreeMap::from([("database".to_owned(), database)])
+}

@@ -1,0 +1,127 @@
+//! Fleets: what is declared, how they stand, and how many workers they get.
+
+use axum::Json;
+use axum::extract::State;
+use longshore_api::fleet::{Applied, Apply, Decision, FleetList, FleetStatus, ScaleStatus, SetScale};
+use longshore_api::link::WorkerState;
+use longshore_core::id::FleetName;
+use longshore_core::settings::FleetSource;
+use longshore_store::{FleetRecord, WorkerFilter};
+
+use crate::app::{App, now};
+use crate::apply;
+use crate::convert;
+use crate::error::{Answer, Refused};
+use crate::extract::{JsonBody, Param};
+
+/// Every fleet with its tasks and workers.
+#[utoipa::path(get, path = "/v1/fleets", responses((status = 200, body = FleetList)))]
+pub async fn list(State(app): State<App>) -> Answer<Json<FleetList>> {
+    let mut items = Vec::new();
+    for record in app.store.fleets().await? {
+        items.push(status(&app, record).await?);
+    }
+    Ok(Json(FleetList { items }))
+}
+
+/// One fleet.
+#[utoipa::path(get, path = "/v1/fleets/{name}", params(("name" = String, Path)),
+    responses((status = 200, body = FleetStatus), (status = 404, body = longshore_api::problem::Problem)))]
+pub async fn show(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<FleetStatus>> {
+    let record = find(&app, &name).await?;
+    status(&app, record).await.map(Json)
+}
+
+pub async fn find(app: &App, name: &str) -> Answer<FleetRecord> {
+    let parsed = FleetName::new(name).map_err(|_| Refused::no_fleet(name))?;
+    app.store.fleet(parsed).await?.ok_or_else(|| Refused::no_fleet(name))
+}
+
+async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
+    let name = record.name.clone();
+    let load = app.store.load(name.clone()).await?;
+    let counts = app.store.counts().await?;
+    let mut workers = longshore_api::fleet::WorkerCounts::default();
+    for worker in app.store.workers(WorkerFilter { fleet: Some(name.clone()), gone: false }).await? {
+        match convert::worker_state(&worker) {
+            WorkerState::Starting => workers.starting += 1,
+            WorkerState::Ready => workers.ready += 1,
+            WorkerState::NotReady => workers.not_ready += 1,
+            WorkerState::Draining => workers.draining += 1,
+            WorkerState::Gone => {}
+        }
+    }
+    let trouble = app.trouble.lock().expect("no holder panics").get(&name).cloned();
+    Ok(FleetStatus {
+        tasks: counts.iter().find(|counts| counts.fleet == name).map(convert::counts).unwrap_or_default(),
+        generation: record.generation,
+        active: record.active,
+        declaration: record.declaration,
+        workers,
+        runnable: load.runnable,
+        oldest_wait_ms: load.oldest_runnable_since.map(|since| now().since(since).as_millis() as u64),
+        replicas: record.replicas,
+        trouble,
+        name,
+    })
+}
+
+/// What the scaler decided lately, and why.
+#[utoipa::path(get, path = "/v1/fleets/{name}/scale", params(("name" = String, Path)),
+    responses((status = 200, body = ScaleStatus), (status = 404, body = longshore_api::problem::Problem)))]
+pub async fn scale(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<ScaleStatus>> {
+    let record = find(&app, &name).await?;
+    let decisions = app.store.decisions(record.name.clone(), 50).await?;
+    let decisions = decisions
+        .into_iter()
+        .map(|decision| Decision {
+            at: decision.at,
+            kind: decision.kind,
+            from: decision.from,
+            to: decision.to,
+            reason: decision.reason,
+            inputs: decision.inputs,
+        })
+        .collect();
+    Ok(Json(ScaleStatus { fleet: record.name, replicas: record.replicas, decisions }))
+}
+
+/// Set the number of workers by hand, or give it back to the scaler.
+#[utoipa::path(post, path = "/v1/fleets/{name}/scale", params(("name" = String, Path)), request_body = SetScale,
+    responses((status = 200, body = ScaleStatus), (status = "4XX", body = longshore_api::problem::Problem)))]
+pub async fn set_scale(
+    State(app): State<App>,
+    Param(name): Param<String>,
+    JsonBody(scale_to): JsonBody<SetScale>,
+) -> Answer<Json<ScaleStatus>> {
+    let record = find(&app, &name).await?;
+    if scale_to.replicas.is_some_and(|replicas| replicas > 10_000) {
+        return Err(Refused::invalid("replicas", "at most 10000"));
+    }
+    app.store.set_replicas(record.name, scale_to.replicas, now()).await?;
+    app.look_again.notify_one();
+    scale(State(app), Param(name)).await
+}
+
+/// Replace the declared fleets.
+#[utoipa::path(post, path = "/v1/fleets:apply", request_body = Apply,
+    responses((status = 200, body = Applied), (status = 409, body = longshore_api::problem::Problem)))]
+pub async fn apply(State(app): State<App>, JsonBody(wanted): JsonBody<Apply>) -> Answer<Json<Applied>> {
+    let declared = app.store.fleets().await?;
+    let changes = apply::compare(&declared, &wanted.fleets);
+    if wanted.dry_run {
+        return Ok(Json(Applied { changes, dry_run: true }));
+    }
+    if app.fleet_source == FleetSource::File {
+        return Err(Refused::new(409, "managed_by_file", "the fleets of this control plane are declared by its own file")
+            .hint("change its longshore.toml and restart it, or set `[server] fleets = \"api\"`"));
+    }
+    for fleet in &wanted.fleets {
+        longshore_core::settings::check_fleet(fleet)
+            .map_err(|error| Refused::invalid(&format!("fleet {}", fleet.name), error))?;
+    }
+    app.store.put_fleets(wanted.fleets, now()).await?;
+    crate::start::write_tokens(&app).await.map_err(|error| Refused::new(500, "store_failed", error.to_string()))?;
+    app.look_again.notify_one();
+    Ok(Json(Applied { changes, dry_run: false }))
+}

@@ -1,0 +1,99 @@
+//! The tokens that the control plane gives out and knows again: nothing about them is stored.
+//!
+//! A worker's token belongs to a fleet, a task's to one attempt. Both are signed with the installation's secret.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use longshore_core::id::{FleetName, Held};
+use sha2::Sha256;
+
+/// Signs tokens. Prints as `[redacted]`.
+#[derive(Clone)]
+pub struct Signer(Vec<u8>);
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Signer {
+    /// Units: at least 32 bytes of chance.
+    pub fn new(secret: Vec<u8>) -> Signer {
+        Signer(secret)
+    }
+
+    /// `lsw1.<fleet>.<signature>`
+    pub fn worker_token(&self, fleet: &FleetName) -> String {
+        format!("lsw1.{fleet}.{}", URL_SAFE_NO_PAD.encode(self.sign(&worker_text(fleet)).finalize().into_bytes()))
+    }
+
+    /// Returns the fleet whose token this is; `None` if it was not signed here.
+    pub fn fleet_of(&self, token: &str) -> Option<FleetName> {
+        let (fleet, signature) = token.strip_prefix("lsw1.")?.split_once('.')?;
+        let fleet = FleetName::new(fleet).ok()?;
+        self.verify(&worker_text(&fleet), signature).then_some(fleet)
+    }
+
+    /// `lst1.<task>.<fence>.<signature>`: dies with the lease, since the fence is checked against it.
+    pub fn task_token(&self, held: Held) -> String {
+        let text = task_text(held);
+        format!("lst1.{text}.{}", URL_SAFE_NO_PAD.encode(self.sign(&text).finalize().into_bytes()))
+    }
+
+    fn sign(&self, text: &str) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(text.as_bytes());
+        mac
+    }
+
+    fn verify(&self, text: &str, signature: &str) -> bool {
+        let signature = URL_SAFE_NO_PAD.decode(signature);
+        signature.is_ok_and(|signature| self.sign(text).verify_slice(&signature).is_ok())
+    }
+}
+
+fn worker_text(fleet: &FleetName) -> String {
+    format!("worker:{fleet}")
+}
+
+fn task_text(held: Held) -> String {
+    format!("{}.{}", held.task.0.simple(), held.fence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signer(byte: u8) -> Signer {
+        Signer::new(vec![byte; 32])
+    }
+
+    #[test]
+    fn a_worker_token_names_its_fleet_and_only_its_own() {
+        let research = FleetName::new("research").expect("valid");
+        let token = signer(1).worker_token(&research);
+        assert_eq!(signer(1).fleet_of(&token), Some(research));
+        assert_eq!(signer(1).fleet_of(&token.replace("research", "writing")), None);
+    }
+
+    #[test]
+    fn forged_foreign_and_broken_tokens_are_refused() {
+        let token = signer(1).worker_token(&FleetName::new("a").expect("valid"));
+        assert_eq!(signer(2).fleet_of(&token), None, "another installation's secret");
+        for broken in ["", "lsw1.", "lsw1.a", "lsw1.a.", "lsw1.a.!!!!", &token[..token.len() - 1], "x"] {
+            assert_eq!(signer(1).fleet_of(broken), None, "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_token_is_no_worker_token_and_a_signer_does_not_print_its_secret() {
+        let held = Held { task: longshore_core::id::TaskId(uuid::Uuid::nil()), fence: longshore_core::id::Fence(7) };
+        let token = signer(1).task_token(held);
+        assert!(token.starts_with("lst1.") && signer(1).fleet_of(&token).is_none());
+        assert_eq!(format!("{:?}", signer(1)), "[redacted]");
+    }
+}
