@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use longshore_core::id::{FleetName, WorkerId};
-use longshore_core::settings::FleetSource;
+use longshore_core::settings::FleetsFrom;
 use longshore_core::time::Timestamp;
 use longshore_store::Store;
 use tokio::sync::watch;
@@ -41,7 +41,7 @@ pub struct Inner {
     pub signer: Signer,
     pub limits: Limits,
     pub api_token: Option<String>,
-    pub fleet_source: FleetSource,
+    pub fleet_source: FleetsFrom,
     pub metrics: Metrics,
     pub started: Instant,
     /// Where workers of this machine reach the link, such as `http://127.0.0.1:7118`.

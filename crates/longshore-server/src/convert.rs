@@ -3,7 +3,9 @@
 use longshore_api::fleet::{TaskCounts, Worker};
 use longshore_api::link::WorkerState;
 use longshore_api::task::{Attempt, Event, Task};
-use longshore_store::{AttemptRecord, EventRecord, FleetCounts, TaskRecord, WorkerRecord, WorkerState as Stored};
+use longshore_store::{
+    AttemptRecord, EventRecord, FleetCounts, TaskRecord, WorkerRecord, WorkerState as Stored,
+};
 
 use crate::app::now;
 

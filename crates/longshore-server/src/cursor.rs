@@ -31,8 +31,12 @@ pub fn read(cursor: &str, filter: &str) -> Answer<TaskId> {
         return Err(invalid());
     }
     if bytes[17..] != mark(filter) {
-        return Err(Refused::new(400, "cursor_of_another_list", "this cursor belongs to a list with other filters")
-            .hint("keep the filters as they were when following `next_cursor`"));
+        return Err(Refused::new(
+            400,
+            "cursor_of_another_list",
+            "this cursor belongs to a list with other filters",
+        )
+        .hint("keep the filters as they were when following `next_cursor`"));
     }
     Uuid::from_slice(&bytes[1..17]).map(TaskId).map_err(|_| invalid())
 }

@@ -70,8 +70,10 @@ impl IntoResponse for Refused {
 impl From<StoreError> for Refused {
     fn from(failed: StoreError) -> Self {
         match failed {
-            StoreError::Full => Refused::new(507, "store_full", "the store's disk is full: nothing was written")
-                .hint("free space in the folder of the embedded store; longshore goes on by itself"),
+            StoreError::Full => {
+                Refused::new(507, "store_full", "the store's disk is full: nothing was written")
+                    .hint("free space in the folder of the embedded store; longshore goes on by itself")
+            }
             StoreError::Closed => Refused::draining(),
             other => {
                 error!(error = %chain(&other), "store fails");
@@ -130,7 +132,9 @@ impl From<RegisterError> for Refused {
     fn from(failed: RegisterError) -> Self {
         match failed {
             RegisterError::UnknownFleet(name) => Refused::no_fleet(name),
-            other @ RegisterError::OtherFleet { .. } => Refused::new(401, "bad_worker_token", other.to_string()),
+            other @ RegisterError::OtherFleet { .. } => {
+                Refused::new(401, "bad_worker_token", other.to_string())
+            }
             RegisterError::StaleNonce(_) => stale_nonce(),
             RegisterError::Store(failed) => failed.into(),
         }
@@ -142,9 +146,11 @@ impl From<ClaimError> for Refused {
         match failed {
             ClaimError::UnknownWorker(worker) => unknown_worker(&worker),
             ClaimError::StaleNonce(_) => stale_nonce(),
-            ClaimError::OutOfOrder { newest } => {
-                Refused::new(409, "claim_out_of_order", format!("the newest claim of this worker is {newest}"))
-            }
+            ClaimError::OutOfOrder { newest } => Refused::new(
+                409,
+                "claim_out_of_order",
+                format!("the newest claim of this worker is {newest}"),
+            ),
             ClaimError::Store(failed) => failed.into(),
         }
     }

@@ -54,20 +54,24 @@ impl FromRequest<App> for Lines {
 pub async fn read(body: Body, limit: usize) -> Answer<Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refused::new(
-            413,
-            "input_too_large",
-            format!("the body is larger than {limit} bytes"),
-        )
-        .hint("put large data where the agent can fetch it, and its address into the input")),
-        Err(error) => Err(Refused::new(400, "body_broken", format!("the body did not arrive whole: {error}"))),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Refused::new(413, "input_too_large", format!("the body is larger than {limit} bytes"))
+                .hint("put large data where the agent can fetch it, and its address into the input"))
+        }
+        Err(error) => {
+            Err(Refused::new(400, "body_broken", format!("the body did not arrive whole: {error}")))
+        }
     }
 }
 
 /// Parses a body: UTF-8, depth, syntax, then meaning, each with its own code.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        Refused::new(400, "not_utf8", format!("the body is not UTF-8: byte {} is invalid", error.valid_up_to()))
+        Refused::new(
+            400,
+            "not_utf8",
+            format!("the body is not UTF-8: byte {} is invalid", error.valid_up_to()),
+        )
     })?;
     check_depth(text).map_err(|error| Refused::new(400, "too_deep", error.to_string()))?;
     let text = if text.trim().is_empty() { "{}" } else { text };
@@ -96,7 +100,8 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Param<T
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
         let path = Path::<T>::from_request_parts(parts, state).await;
-        path.map(|Path(value)| Param(value)).map_err(|error| Refused::new(400, "invalid_path", error.body_text()))
+        path.map(|Path(value)| Param(value))
+            .map_err(|error| Refused::new(400, "invalid_path", error.body_text()))
     }
 }
 
@@ -108,7 +113,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Answer<Self> {
         let query = Query::<T>::from_request_parts(parts, state).await;
-        query.map(|Query(value)| Params(value)).map_err(|error| Refused::new(400, "invalid_query", error.body_text()))
+        query
+            .map(|Query(value)| Params(value))
+            .map_err(|error| Refused::new(400, "invalid_query", error.body_text()))
     }
 }
 

@@ -99,8 +99,14 @@ async fn register(
     LinkBody(hello): LinkBody<Register>,
 ) -> Answer<Json<Registered>> {
     if hello.link_version != link::VERSION {
-        let detail = format!("the worker speaks link version {}; this control plane {}", hello.link_version, link::VERSION);
-        return Err(Refused::new(426, "link_version", detail).hint("use the same longshore version on both sides"));
+        let detail = format!(
+            "the worker speaks link version {}; this control plane {}",
+            hello.link_version,
+            link::VERSION
+        );
+        return Err(
+            Refused::new(426, "link_version", detail).hint("use the same longshore version on both sides")
+        );
     }
     token.check(&hello.fleet)?;
     let fleet = app.store.fleet(hello.fleet.clone()).await?;

@@ -7,13 +7,13 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use http::StatusCode;
+use longshore_store::{FleetCounts, WorkerFilter};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use longshore_store::{FleetCounts, WorkerFilter};
 
 use crate::app::{App, now};
 use crate::convert;
@@ -75,11 +75,19 @@ impl Default for Metrics {
             oldest: Family::default(),
             workers: Family::default(),
         };
-        registry.register("http_requests", "Requests answered, by listener and status", metrics.requests.clone());
+        registry.register(
+            "http_requests",
+            "Requests answered, by listener and status",
+            metrics.requests.clone(),
+        );
         registry.register("tasks_claimed", "Tasks handed to workers", metrics.claimed.clone());
         registry.register("attempts_ended", "Attempts whose ending was accepted", metrics.accepted.clone());
         registry.register("endings_refused", "Endings refused for an old fence", metrics.refused.clone());
-        registry.register("leases_expired", "Leases that no heartbeat renewed in time", metrics.expired.clone());
+        registry.register(
+            "leases_expired",
+            "Leases that no heartbeat renewed in time",
+            metrics.expired.clone(),
+        );
         registry.register("scale_decisions", "Decisions of the scaler, by kind", metrics.decisions.clone());
         registry.register("tasks", "Tasks by state", metrics.tasks.clone());
         registry.register("runnable_tasks", "Tasks that could run now", metrics.runnable.clone());

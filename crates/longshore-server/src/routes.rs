@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use http::{Uri, header};
 use longshore_api::fleet::About;
+use longshore_core::settings::FleetsFrom;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -113,7 +114,10 @@ pub async fn wrong_method(method: http::Method, uri: Uri) -> Refused {
 async fn about(State(app): State<App>) -> Json<About> {
     Json(About {
         version: env!("CARGO_PKG_VERSION").into(),
-        fleets: app.fleet_source.as_str().into(),
+        fleets: match app.fleet_source {
+            FleetsFrom::File => "file".into(),
+            FleetsFrom::Api => "api".into(),
+        },
         uptime_s: app.started.elapsed().as_secs(),
         link: app.link_url.clone(),
         checks: crate::probes::checks(&app).await,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::serve::ListenerExt;
 use longshore_core::id::FleetName;
-use longshore_core::settings::{FleetSource, Settings};
+use longshore_core::settings::{FleetsFrom, Settings};
 use longshore_store::{OpenError, OpenOptions, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -57,13 +57,15 @@ impl StartError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            StartError::Listen { addr, source, .. } if source.kind() == io::ErrorKind::AddrInUse => Some(format!(
-                "port {} is taken: stop what listens there, or give another one in `[server]` of longshore.toml",
-                addr.port()
-            )),
-            StartError::Exposed { .. } => {
-                Some("set `[server] token = { env = \"LONGSHORE_API_TOKEN\" }`, or listen on 127.0.0.1".into())
+            StartError::Listen { addr, source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some(format!(
+                    "port {} is taken: stop what listens there, or give another one in `[server]` of longshore.toml",
+                    addr.port()
+                ))
             }
+            StartError::Exposed { .. } => Some(
+                "set `[server] token = { env = \"LONGSHORE_API_TOKEN\" }`, or listen on 127.0.0.1".into(),
+            ),
             _ => None,
         }
     }
@@ -101,7 +103,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let store = Store::open(&OpenOptions::new(&dir))?;
     let listeners = Listeners::bind(settings, &store).await?;
     let addresses = listeners.addresses;
-    if settings.server.fleets == FleetSource::File {
+    if settings.server.fleets == FleetsFrom::File {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
     let (stop, stopping) = watch::channel(false);
@@ -212,7 +214,8 @@ async fn bind(what: &'static str, addr: SocketAddr, store: &Store) -> Result<Tcp
     {
         return Ok(listener);
     }
-    let listener = TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what, addr, source })?;
+    let listener =
+        TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what, addr, source })?;
     if addr.port() == 0 {
         let bound = listener.local_addr().map_err(|source| StartError::Listen { what, addr, source })?;
         store.meta_put(key, bound.port().to_string()).await?;
@@ -250,7 +253,7 @@ fn read_token(settings: &Settings) -> Result<Option<String>, StartError> {
 
 fn refuse_exposure(settings: &Settings, has_token: bool) -> Result<(), StartError> {
     let addr = settings.server.api;
-    if has_token || addr.ip().is_loopback() {
+    if has_token || settings.server.allow_insecure || addr.ip().is_loopback() {
         return Ok(());
     }
     Err(StartError::Exposed { what: "api", addr })
@@ -293,4 +296,3 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     io::Write::write_all(&mut file, text.as_bytes())
 }
-

@@ -26,9 +26,18 @@ impl Signer {
         Signer(secret)
     }
 
+    /// Six letters that tell this installation from others on the same machine; not secret.
+    pub fn installation(&self) -> String {
+        let digest = self.sign("installation").finalize().into_bytes();
+        digest.iter().take(6).map(|byte| char::from(b'a' + byte % 26)).collect()
+    }
+
     /// `lsw1.<fleet>.<signature>`
     pub fn worker_token(&self, fleet: &FleetName) -> String {
-        format!("lsw1.{fleet}.{}", URL_SAFE_NO_PAD.encode(self.sign(&worker_text(fleet)).finalize().into_bytes()))
+        format!(
+            "lsw1.{fleet}.{}",
+            URL_SAFE_NO_PAD.encode(self.sign(&worker_text(fleet)).finalize().into_bytes())
+        )
     }
 
     /// Returns the fleet whose token this is; `None` if it was not signed here.
@@ -91,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_task_token_is_no_worker_token_and_a_signer_does_not_print_its_secret() {
-        let held = Held { task: longshore_core::id::TaskId(uuid::Uuid::nil()), fence: longshore_core::id::Fence(7) };
+        let held =
+            Held { task: longshore_core::id::TaskId(uuid::Uuid::nil()), fence: longshore_core::id::Fence(7) };
         let token = signer(1).task_token(held);
         assert!(token.starts_with("lst1.") && signer(1).fleet_of(&token).is_none());
         assert_eq!(format!("{:?}", signer(1)), "[redacted]");

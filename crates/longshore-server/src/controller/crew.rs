@@ -27,9 +27,28 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// What of our own environment a worker gets: enough to run programs, nothing secret.
 const PASSED_ON: [&str; 22] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "TERM",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-    "VIRTUAL_ENV", "LD_LIBRARY_PATH",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "TERM",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
 ];
 
 /// Cheap to clone.
@@ -60,7 +79,13 @@ struct Starts {
 impl Crew {
     pub fn new(app: App, program: PathBuf) -> Result<Crew, Box<dyn std::error::Error + Send + Sync>> {
         let platform = ProcessPlatform::new()?;
-        Ok(Crew(Arc::new(Inner { app, platform, program, running: Mutex::default(), starts: Mutex::default() })))
+        Ok(Crew(Arc::new(Inner {
+            app,
+            platform,
+            program,
+            running: Mutex::default(),
+            starts: Mutex::default(),
+        })))
     }
 
     /// Finds the workers again that an earlier control plane started; ends those that are gone.
@@ -126,23 +151,28 @@ impl Crew {
         self.end(id, Interruption::WorkerEnded, why).await.map(drop)
     }
 
-    /// Names follow from a counter in the store, so that a name is never given twice.
+    /// Names follow from a counter in the store, so that a name is never given twice; and they name the installation,
+    /// since what carries a dead worker's name is killed, and another installation may run on this machine.
     async fn next_id(&self, fleet: &FleetName) -> Result<WorkerId, StoreError> {
         let key = format!("ordinal:{fleet}");
         let last = self.0.app.store.meta_get(key.clone()).await?.and_then(|text| text.parse::<u64>().ok());
         let ordinal = last.unwrap_or(0) + 1;
         self.0.app.store.meta_put(key, ordinal.to_string()).await?;
-        Ok(WorkerId::new(format!("{fleet}-{ordinal}")).expect("a fleet's name and a number make a worker id"))
+        let name = format!("{fleet}-{}-{ordinal}", self.0.app.signer.installation());
+        Ok(WorkerId::new(name).expect("a fleet's name, letters and a number make a worker id"))
     }
 
     fn spec(&self, fleet: &Fleet, id: &WorkerId) -> Result<WorkerSpec, String> {
         let dir = &self.0.app.state_dir;
-        let absolute = fs::canonicalize(dir).map_err(|error| format!("could not use `{}`: {error}", dir.display()))?;
+        let absolute =
+            fs::canonicalize(dir).map_err(|error| format!("could not use `{}`: {error}", dir.display()))?;
         let logs = absolute.join("logs");
-        fs::create_dir_all(&logs).map_err(|error| format!("could not create `{}`: {error}", logs.display()))?;
-        let mut args: Vec<_> = ["worker", "--id", id.as_str(), "--probe-addr", "127.0.0.1:0", "--agent-port", "0", "--"]
-            .map(Into::into)
-            .to_vec();
+        fs::create_dir_all(&logs)
+            .map_err(|error| format!("could not create `{}`: {error}", logs.display()))?;
+        let mut args: Vec<_> =
+            ["worker", "--id", id.as_str(), "--probe-addr", "127.0.0.1:0", "--agent-port", "0", "--"]
+                .map(Into::into)
+                .to_vec();
         args.extend(fleet.command.iter().map(Into::into));
         Ok(WorkerSpec {
             worker_id: id.to_string(),
@@ -165,8 +195,9 @@ impl Crew {
         let mut env: Vec<_> = passed.collect();
         env.extend(fleet.env.iter().map(|(name, value)| (name.into(), value.into())));
         for (name, source) in &fleet.secrets {
-            let value = read_secret(source)
-                .map_err(|error| format!("could not read secret `{name}` from {}: {error}", name_secret(source)))?;
+            let value = read_secret(source).map_err(|error| {
+                format!("could not read secret `{name}` from {}: {error}", name_secret(source))
+            })?;
             env.push((name.into(), value.into()));
         }
         let log = std::env::var_os("LONGSHORE_LOG").map(|log| ("LONGSHORE_LOG".into(), log));
@@ -224,7 +255,14 @@ impl Crew {
     }
 
     /// A worker that ends by itself soon after its start will do so again: wait longer each time.
-    fn judge_start(&self, fleet: &FleetName, id: &WorkerId, end: &WorkerEnd, uptime: Duration, was_told: bool) {
+    fn judge_start(
+        &self,
+        fleet: &FleetName,
+        id: &WorkerId,
+        end: &WorkerEnd,
+        uptime: Duration,
+        was_told: bool,
+    ) {
         let by_itself = matches!(end, WorkerEnd::Exited(status) if *status != 0) && !was_told;
         if !by_itself {
             return;
@@ -252,7 +290,12 @@ impl Crew {
     }
 
     /// Tells a worker to drain.
-    pub async fn drain(&self, record: &WorkerRecord, mode: DrainMode, timeout_ms: u64) -> Result<(), StoreError> {
+    pub async fn drain(
+        &self,
+        record: &WorkerRecord,
+        mode: DrainMode,
+        timeout_ms: u64,
+    ) -> Result<(), StoreError> {
         self.0.app.store.order_drain(record.id.clone(), mode, timeout_ms, now()).await.map(drop)
     }
 
@@ -311,7 +354,8 @@ fn log_file(dir: &Path, id: &WorkerId) -> PathBuf {
 
 /// The last thing that a worker said, for people; short.
 fn last_line(log: &Path) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned());
+    let text = fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned());
     let text = text.unwrap_or_default();
     let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
     line.chars().take(500).collect()

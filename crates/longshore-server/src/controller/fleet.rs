@@ -36,7 +36,11 @@ pub async fn fleets(app: App, crew: Crew) -> &'static str {
     "fleet controller"
 }
 
-async fn look(app: &App, crew: &Crew, controllers: &mut HashMap<FleetName, Controller>) -> Result<(), StoreError> {
+async fn look(
+    app: &App,
+    crew: &Crew,
+    controllers: &mut HashMap<FleetName, Controller>,
+) -> Result<(), StoreError> {
     app.store.forget_workers(now().before(KEEP_ENDED)).await?;
     for record in app.store.fleets().await? {
         if record.declaration.platform == Platform::Process && !app.is_stopping() {
@@ -73,7 +77,8 @@ impl Controller {
             crew.enforce(worker);
         }
         if !record.active {
-            return drain_these(app, crew, &record.declaration, &observed.active).await;
+            let all: Vec<_> = observed.active.iter().collect();
+            return drain_these(app, crew, &record.declaration, &all).await;
         }
         if observed.active.iter().any(|worker| worker_state(worker) == WorkerState::Ready) {
             crew.came_up(&record.name);
@@ -84,7 +89,12 @@ impl Controller {
         apply(app, crew, record, &observed, &answer).await
     }
 
-    async fn decide(&self, app: &App, record: &FleetRecord, observed: &Observed) -> Result<Answer, StoreError> {
+    async fn decide(
+        &self,
+        app: &App,
+        record: &FleetRecord,
+        observed: &Observed,
+    ) -> Result<Answer, StoreError> {
         let fleet = &record.declaration;
         let load = match app.store.load(fleet.name.clone()).await {
             Ok(load) => Load {
@@ -97,7 +107,15 @@ impl Controller {
             Err(_) => Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: false },
         };
         let crew = observed.crew.unwrap_or(scale::Crew { ready: 0, starting: 0, draining: 0 });
-        Ok(scale::decide(&load, &crew, &fleet.scaling, fleet.concurrency, record.replicas, &self.memory, now()))
+        Ok(scale::decide(
+            &load,
+            &crew,
+            &fleet.scaling,
+            fleet.concurrency,
+            record.replicas,
+            &self.memory,
+            now(),
+        ))
     }
 
     /// Stores a decision that differs from the one before: holding is one, too.
@@ -112,7 +130,8 @@ impl Controller {
         app.metrics.decided(name.as_str(), kind);
         self.last_said = Some(gist);
         let (from, to) = (answer.crew.workers(), answer.desired);
-        let decision = DecisionRecord { at: now(), from, to, kind: kind.into(), reason, inputs: Json::of(answer) };
+        let decision =
+            DecisionRecord { at: now(), from, to, kind: kind.into(), reason, inputs: Json::of(answer) };
         app.store.record_decision(name.clone(), decision).await
     }
 }
@@ -210,8 +229,8 @@ async fn drain_cheapest(
     let leases = app.store.leases(None).await?;
     let candidates: Vec<_> = among.iter().map(|worker| candidate(worker, record, &leases)).collect();
     let victims = drain::choose(&candidates, by);
-    let victims = among.iter().filter(|worker| victims.contains(&worker.id)).copied();
-    drain_these(app, crew, &record.declaration, victims).await
+    let victims: Vec<_> = among.iter().filter(|worker| victims.contains(&worker.id)).copied().collect();
+    drain_these(app, crew, &record.declaration, &victims).await
 }
 
 fn candidate(worker: &WorkerRecord, record: &FleetRecord, leases: &[LeaseRecord]) -> Candidate {
@@ -233,7 +252,7 @@ async fn drain_these(
     app: &App,
     crew: &Crew,
     fleet: &Fleet,
-    victims: impl IntoIterator<Item = &WorkerRecord>,
+    victims: &[&WorkerRecord],
 ) -> Result<(), StoreError> {
     for worker in victims {
         info!(worker = %worker.id, fleet = %fleet.name, in_flight = worker.in_flight, "worker is told to drain");

@@ -7,9 +7,12 @@ use longshore_core::fleet::SecretSource;
 /// The secret's value. Errors name the source, never the value.
 pub fn read(source: &SecretSource) -> io::Result<String> {
     match source {
-        SecretSource::Env(name) => std::env::var(name)
-            .map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("the environment has no variable `{name}`"))),
-        SecretSource::File(path) => std::fs::read_to_string(path).map(|text| text.trim_end_matches('\n').to_owned()),
+        SecretSource::Env(name) => std::env::var(name).map_err(|_| {
+            io::Error::new(io::ErrorKind::NotFound, format!("the environment has no variable `{name}`"))
+        }),
+        SecretSource::File(path) => {
+            std::fs::read_to_string(path).map(|text| text.trim_end_matches('\n').to_owned())
+        }
     }
 }
 

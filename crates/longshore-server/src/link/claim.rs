@@ -21,7 +21,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(50);
 /// The most tasks that one claim takes: its answer has to be read in one go.
 const MOST: u32 = 1_000;
 
-pub async fn claim(State(app): State<App>, token: Token, LinkBody(claim): LinkBody<Claim>) -> Answer<Json<Claimed>> {
+pub async fn claim(
+    State(app): State<App>,
+    token: Token,
+    LinkBody(claim): LinkBody<Claim>,
+) -> Answer<Json<Claimed>> {
     token.admit(&app, &claim.worker).await?;
     let mut poll = begin(&app, &claim);
     let deadline = Instant::now() + Duration::from_millis(claim.wait_ms).min(LONGEST_WAIT);

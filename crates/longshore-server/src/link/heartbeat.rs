@@ -61,5 +61,10 @@ fn has_news(beat: &link::Heartbeat, outcome: &HeartbeatNews) -> bool {
 
 async fn answer(app: &App, outcome: HeartbeatNews) -> HeartbeatAnswer {
     let drain = outcome.drain.map(|order| DrainOrder { mode: order.mode, timeout_ms: order.timeout_ms });
-    HeartbeatAnswer { lost: outcome.lost, cancel: outcome.cancel, drain, checks: crate::probes::checks(app).await }
+    HeartbeatAnswer {
+        lost: outcome.lost,
+        cancel: outcome.cancel,
+        drain,
+        checks: crate::probes::checks(app).await,
+    }
 }

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use longshore_api::link::{
-    AgentEvent, AgentEventKind, AttemptEnding, AttemptEvents, Complete, Ended, Events, EventsAnswer, Outcome, Release,
+    AgentEvent, AgentEventKind, AttemptEnding, AttemptEvents, Complete, Ended, Events, EventsAnswer, Outcome,
+    Release,
 };
 use longshore_core::id::{Held, WorkerId};
 use longshore_core::task::{Ending, Interruption};
@@ -21,7 +22,10 @@ pub async fn events(
     LinkBody(sent): LinkBody<Events>,
 ) -> Answer<Json<EventsAnswer>> {
     token.admit(&app, &sent.worker).await?;
-    let attempts = sent.attempts.into_iter().map(|attempt| (attempt.held, attempt.events.into_iter().map(event).collect()));
+    let attempts = sent
+        .attempts
+        .into_iter()
+        .map(|attempt| (attempt.held, attempt.events.into_iter().map(event).collect()));
     let lost = app.store.append_events(sent.worker, sent.nonce, attempts.collect(), now()).await?;
     Ok(Json(EventsAnswer { lost }))
 }
@@ -37,7 +41,11 @@ fn kind(kind: AgentEventKind) -> longshore_store::AgentEventKind {
     }
 }
 
-pub async fn complete(State(app): State<App>, token: Token, LinkBody(done): LinkBody<Complete>) -> Answer<Json<Ended>> {
+pub async fn complete(
+    State(app): State<App>,
+    token: Token,
+    LinkBody(done): LinkBody<Complete>,
+) -> Answer<Json<Ended>> {
     token.admit(&app, &done.worker).await?;
     end(&app, done.worker, done.nonce, done.endings.into_iter().map(ending).collect()).await
 }
@@ -60,10 +68,20 @@ fn one(
     EndAttempt { held, events: events.into_iter().map(event).collect(), ending, result, roll: roll() }
 }
 
-pub async fn release(State(app): State<App>, token: Token, LinkBody(back): LinkBody<Release>) -> Answer<Json<Ended>> {
+pub async fn release(
+    State(app): State<App>,
+    token: Token,
+    LinkBody(back): LinkBody<Release>,
+) -> Answer<Json<Ended>> {
     token.admit(&app, &back.worker).await?;
     let cause = back.cause;
-    end(&app, back.worker, back.nonce, back.attempts.into_iter().map(|attempt| released(attempt, cause)).collect()).await
+    end(
+        &app,
+        back.worker,
+        back.nonce,
+        back.attempts.into_iter().map(|attempt| released(attempt, cause)).collect(),
+    )
+    .await
 }
 
 fn released(attempt: AttemptEvents, cause: Interruption) -> EndAttempt {

@@ -22,7 +22,12 @@ use crate::extract::{IdempotencyKey, JsonBody, Param, Params};
 pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Conversation>> {
     let id = conversation_id(&id)?;
     let record = app.store.conversation(id.clone()).await?.ok_or_else(|| unknown(&id))?;
-    Ok(Json(Conversation { id: record.id, head: record.head, queue: record.queue, messages: record.messages }))
+    Ok(Json(Conversation {
+        id: record.id,
+        head: record.head,
+        queue: record.queue,
+        messages: record.messages,
+    }))
 }
 
 fn conversation_id(text: &str) -> Answer<ConversationId> {

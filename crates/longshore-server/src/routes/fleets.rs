@@ -5,7 +5,7 @@ use axum::extract::State;
 use longshore_api::fleet::{Applied, Apply, Decision, FleetList, FleetStatus, ScaleStatus, SetScale};
 use longshore_api::link::WorkerState;
 use longshore_core::id::FleetName;
-use longshore_core::settings::FleetSource;
+use longshore_core::settings::FleetsFrom;
 use longshore_store::{FleetRecord, WorkerFilter};
 
 use crate::app::{App, now};
@@ -112,16 +112,21 @@ pub async fn apply(State(app): State<App>, JsonBody(wanted): JsonBody<Apply>) ->
     if wanted.dry_run {
         return Ok(Json(Applied { changes, dry_run: true }));
     }
-    if app.fleet_source == FleetSource::File {
-        return Err(Refused::new(409, "managed_by_file", "the fleets of this control plane are declared by its own file")
-            .hint("change its longshore.toml and restart it, or set `[server] fleets = \"api\"`"));
+    if app.fleet_source == FleetsFrom::File {
+        return Err(Refused::new(
+            409,
+            "managed_by_file",
+            "the fleets of this control plane are declared by its own file",
+        )
+        .hint("change its longshore.toml and restart it, or set `[server] fleets = \"api\"`"));
     }
     for fleet in &wanted.fleets {
-        longshore_core::settings::check_fleet(fleet)
-            .map_err(|error| Refused::invalid(&format!("fleet {}", fleet.name), error))?;
+        fleet.check().map_err(|rule| Refused::invalid(&format!("fleet {}", fleet.name), rule))?;
     }
     app.store.put_fleets(wanted.fleets, now()).await?;
-    crate::start::write_tokens(&app).await.map_err(|error| Refused::new(500, "store_failed", error.to_string()))?;
+    crate::start::write_tokens(&app)
+        .await
+        .map_err(|error| Refused::new(500, "store_failed", error.to_string()))?;
     app.look_again.notify_one();
     Ok(Json(Applied { changes, dry_run: false }))
 }

@@ -94,13 +94,18 @@ async fn read_lines(app: &App, body: &[u8]) -> Answer<Vec<NewTask>> {
         return Err(Refused::new(413, "batch_too_large", detail).hint("send several batches"));
     }
     if failed > 0 {
-        let detail = format!("{failed} of {} lines are not valid; nothing was submitted", failed + tasks.len());
+        let detail =
+            format!("{failed} of {} lines are not valid; nothing was submitted", failed + tasks.len());
         let mut refused = Refused::new(422, "invalid_batch", detail);
         refused.0.errors = errors;
         return Err(refused);
     }
     if tasks.is_empty() {
-        return Err(Refused::new(422, "empty_batch", "the batch holds no task: one JSON object per line is expected"));
+        return Err(Refused::new(
+            422,
+            "empty_batch",
+            "the batch holds no task: one JSON object per line is expected",
+        ));
     }
     Ok(tasks)
 }
@@ -130,7 +135,9 @@ async fn active_fleet(app: &App, name: &FleetName) -> Answer<Fleet> {
     let found = app.store.fleet(name.clone()).await?.ok_or_else(|| Refused::no_fleet(name))?;
     match found.active {
         true => Ok(found.declaration),
-        false => Err(Refused::new(409, "fleet_not_declared", format!("fleet `{name}` is no longer declared"))),
+        false => {
+            Err(Refused::new(409, "fleet_not_declared", format!("fleet `{name}` is no longer declared")))
+        }
     }
 }
 
@@ -189,7 +196,8 @@ fn check(app: &App, task: &Submit) -> Answer<()> {
 const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
 
 pub fn timeout_ms(text: &str) -> Answer<u64> {
-    let parsed = units::parse_duration(text).map_err(|error| Refused::invalid("timeout", error.to_string()))?;
+    let parsed =
+        units::parse_duration(text).map_err(|error| Refused::invalid("timeout", error.to_string()))?;
     match parsed {
         ms @ 1..=LONGEST_MS => Ok(ms),
         _ => Err(Refused::invalid("timeout", format!("`{text}` is outside 1ms to 7 days"))),
@@ -272,7 +280,8 @@ pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Js
 }
 
 pub fn task_id(text: &str) -> Answer<TaskId> {
-    text.parse().map_err(|error: longshore_core::id::IdError| Refused::new(400, "invalid_task_id", error.to_string()))
+    text.parse()
+        .map_err(|error: longshore_core::id::IdError| Refused::new(400, "invalid_task_id", error.to_string()))
 }
 
 async fn load(app: &App, id: TaskId) -> Answer<Task> {

@@ -1,0 +1,315 @@
+//! A control plane for one test: the real binary on free ports with a store in a temporary folder.
+//!
+//! Dropping it ends the control plane, its workers and their agents, each by its id.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use longshore_api::client::Client;
+use longshore_api::fleet::Worker;
+use longshore_api::link::WorkerState;
+use longshore_api::task::{Submit, Task};
+use longshore_core::id::{FleetName, TaskId};
+use longshore_core::json::Json;
+use longshore_core::task::State;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// How long a test waits for anything before it gives up.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Plane {
+    dir: tempfile::TempDir,
+    child: Child,
+    pub client: Client,
+    pub addresses: Addresses,
+}
+
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    pub api: String,
+    pub link: String,
+    pub probes: String,
+}
+
+/// The binary under test.
+pub fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_longshore")
+}
+
+/// A `longshore.toml` with free ports, and these fleets.
+fn config(fleets: &str) -> String {
+    format!("[server]\napi = \"127.0.0.1:0\"\nlink = \"127.0.0.1:0\"\nprobes = \"127.0.0.1:0\"\n\n{fleets}")
+}
+
+impl Plane {
+    /// Starts `longshore serve` with these fleets (TOML) and waits until it is up.
+    pub async fn start(fleets: &str) -> Plane {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::write(dir.path().join("longshore.toml"), config(fleets)).expect("the folder is writable");
+        let (child, addresses) = launch(dir.path()).await;
+        let client = client(&addresses);
+        Plane { dir, child, client, addresses }
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes an executable script into the test's folder; its path.
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        script(self.dir(), name, text)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// kill -9 of the control plane; its workers live on.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Starts the control plane again on the same store.
+    pub async fn restart(&mut self) {
+        let (child, addresses) = launch(self.dir.path()).await;
+        assert_eq!(addresses.link, self.addresses.link, "workers look for it where it listened before");
+        self.child = child;
+        self.client = client(&addresses);
+        self.addresses = addresses;
+    }
+
+    /// Replaces the declared fleets; takes effect at the next restart.
+    pub fn declare(&self, fleets: &str) {
+        fs::write(self.dir.path().join("longshore.toml"), config(fleets)).expect("the folder is writable");
+    }
+
+    /// SIGTERM; waits for the end.
+    pub async fn stop(&mut self) -> std::process::ExitStatus {
+        signal(self.child.id(), Signal::SIGTERM);
+        let child = &mut self.child;
+        wait_for("the control plane to stop", || child.try_wait().expect("it is our child")).await
+    }
+
+    pub async fn submit(&self, fleet: &str, input: Value) -> TaskId {
+        self.submit_with(fleet, input, |_| {}).await
+    }
+
+    pub async fn submit_with(&self, fleet: &str, input: Value, change: impl FnOnce(&mut Submit)) -> TaskId {
+        let mut task = Submit::new(FleetName::new(fleet).expect("valid"), Json::of(&input));
+        change(&mut task);
+        self.client.submit(&task, None).await.expect("the submission is accepted").id
+    }
+
+    pub async fn submit_many(&self, fleet: &str, inputs: impl IntoIterator<Item = Value>) -> Vec<TaskId> {
+        let line = |input: Value| {
+            let task = Submit::new(FleetName::new(fleet).expect("valid"), Json::of(&input));
+            serde_json::to_string(&task).expect("plain data") + "\n"
+        };
+        let lines: String = inputs.into_iter().map(line).collect();
+        self.client.submit_batch(lines.into_bytes(), None).await.expect("the batch is accepted").ids
+    }
+
+    pub async fn task(&self, id: TaskId) -> Task {
+        self.client.task(id).await.expect("the task is there")
+    }
+
+    /// Waits until the task is in this state.
+    pub async fn reaches(&self, id: TaskId, state: State) -> Task {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let task = self.task(id).await;
+            if task.state == state {
+                return task;
+            }
+            let gone_wrong = task.state.is_terminal() || Instant::now() > end;
+            assert!(!gone_wrong, "waited for {state:?}, got {task:#?}\n{}", self.worker_logs());
+            pause().await;
+        }
+    }
+
+    pub async fn result(&self, id: TaskId) -> Value {
+        let task = self.reaches(id, State::Succeeded).await;
+        task.result.expect("a success has a result").read().expect("a result is JSON")
+    }
+
+    /// Waits until all of them have succeeded, and that each was written once.
+    pub async fn all_succeed(&self, ids: &[TaskId]) {
+        for id in ids {
+            let task = self.reaches(*id, State::Succeeded).await;
+            let successes = task.attempts.iter().filter(|a| a.outcome.as_deref() == Some("succeeded")).count();
+            assert_eq!(successes, 1, "{task:#?}");
+        }
+    }
+
+    pub async fn workers(&self) -> Vec<Worker> {
+        self.client.workers(None, false).await.expect("the control plane answers").items
+    }
+
+    /// Waits until exactly this many workers are ready and no others are there; in order of id.
+    pub async fn crew(&self, ready: usize) -> Vec<Worker> {
+        self.workers_when(&format!("{ready} ready workers"), |workers| {
+            workers.len() == ready && workers.iter().all(|worker| worker.state == WorkerState::Ready)
+        })
+        .await
+    }
+
+    pub async fn workers_when(&self, what: &str, wanted: impl Fn(&[Worker]) -> bool) -> Vec<Worker> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let workers = self.workers().await;
+            if wanted(&workers) {
+                return workers;
+            }
+            assert!(Instant::now() < end, "waited for {what}, got {workers:#?}\n{}", self.worker_logs());
+            pause().await;
+        }
+    }
+
+    /// The worker that holds this task now.
+    pub async fn holder(&self, id: TaskId) -> Worker {
+        let mut found = None;
+        for worker in self.workers().await {
+            let worker = self.client.worker(&worker.id).await.expect("it was just listed");
+            if worker.tasks.contains(&id.to_string()) {
+                found = Some(worker);
+            }
+        }
+        found.expect("some worker holds the task")
+    }
+
+    /// Ids of all workers that this plane ever started: each has a log file.
+    pub fn worker_ids(&self) -> HashSet<String> {
+        let logs = fs::read_dir(self.dir.path().join(".longshore/logs"));
+        let names = logs.into_iter().flatten().flatten().map(|entry| entry.path());
+        names.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect()
+    }
+
+    pub fn worker_log(&self, id: &str) -> String {
+        fs::read_to_string(self.dir.path().join(format!(".longshore/logs/{id}.log"))).unwrap_or_default()
+    }
+
+    fn worker_logs(&self) -> String {
+        let logs = self.worker_ids().into_iter().map(|id| format!("--- {id}\n{}", tail(&self.worker_log(&id))));
+        let own = fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default();
+        logs.chain([format!("--- serve\n{}", tail(&own))]).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let ids = self.worker_ids();
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let left = carriers(&ids);
+            if left.is_empty() || Instant::now() > end {
+                return;
+            }
+            left.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Living processes that carry one of these worker ids on their command line or in their environment.
+pub fn carriers(ids: &HashSet<String>) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").expect("Linux").flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| is_alive(*pid) && carries(*pid, ids)).collect()
+}
+
+fn carries(pid: u32, ids: &HashSet<String>) -> bool {
+    let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let (command, environment) = (read("cmdline"), read("environ"));
+    let words = command.split(|byte| *byte == 0).chain(environment.split(|byte| *byte == 0));
+    words.filter_map(|word| std::str::from_utf8(word).ok()).any(|word| {
+        ids.contains(word) || word.strip_prefix("LONGSHORE_WORKER_ID=").is_some_and(|id| ids.contains(id))
+    })
+}
+
+/// Whether a process runs; a zombie does not.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+pub fn signal(pid: u32, signal: Signal) {
+    // It may have ended by itself in between.
+    let _ = kill(Pid::from_raw(pid as i32), signal);
+}
+
+pub fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = dir.join(name);
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&path);
+    file.as_mut().expect("the folder is writable").write_all(text.as_bytes()).expect("there is room");
+    path
+}
+
+fn client(addresses: &Addresses) -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new(&addresses.api, None).expect("a client needs nothing that could fail")
+}
+
+async fn launch(dir: &Path) -> (Child, Addresses) {
+    let log = dir.join("serve.log");
+    let output = fs::File::create(&log).expect("the folder is writable");
+    let errors = output.try_clone().expect("a file can be cloned");
+    let mut child = Command::new(binary())
+        .arg("serve")
+        .current_dir(dir)
+        .env_remove("LONGSHORE_CONFIG")
+        .env("LONGSHORE_LOG", "info")
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        .spawn()
+        .expect("the binary runs");
+    let addresses = wait_for("the control plane to come up", || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let up = text.lines().find_map(up_line);
+        assert!(up.is_some() || child.try_wait().expect("our child").is_none(), "serve ended:\n{text}");
+        up
+    })
+    .await;
+    (child, addresses)
+}
+
+fn up_line(line: &str) -> Option<Addresses> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").unwrap_or(&line);
+    let url = |name: &str| Some(format!("http://{}", fields.get(name)?.as_str()?));
+    (fields.get("message")?.as_str()? == "control plane is up")
+        .then(|| Some(Addresses { api: url("api")?, link: url("link")?, probes: url("probes")? }))?
+}
+
+/// Asks again and again until there is an answer.
+pub async fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited too long for {what}");
+        pause().await;
+    }
+}
+
+/// Between two looks at a condition.
+pub async fn pause() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
