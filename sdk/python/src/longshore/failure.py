@@ -1,0 +1,35 @@
+"""The errors that an agent may meet or raise."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+
+class BadDocument(ValueError):
+    """What was sent as a task is not one."""
+
+
+class NoTask(RuntimeError):
+    """Something that belongs to a task was asked for where no task runs."""
+
+
+class Failed(Exception):
+    """Raise it in a handler to end the attempt as failed.
+
+    `code` is a stable word for programs. `retry=False` says that another attempt would fail as well.
+    """
+
+    def __init__(self, message: str, code: Optional[str] = None, retry: Optional[bool] = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.retry = retry
+
+    def event(self) -> Dict[str, Any]:
+        """The `error` event; keys that say nothing are left out."""
+        event: Dict[str, Any] = {"longshore": "error", "message": self.message}
+        if self.code is not None:
+            event["code"] = self.code
+        if self.retry is not None:
+            event["retry"] = self.retry
+        return event
