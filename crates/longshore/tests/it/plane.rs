@@ -25,6 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Plane {
     dir: tempfile::TempDir,
+    /// Where `serve` runs, if not in `dir`.
+    home: Option<PathBuf>,
     child: Child,
     pub client: Client,
     pub addresses: Addresses,
@@ -42,19 +44,22 @@ pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_longshore")
 }
 
-/// A `longshore.toml` with free ports, and these fleets.
-fn config(fleets: &str) -> String {
-    format!("[server]\napi = \"127.0.0.1:0\"\nlink = \"127.0.0.1:0\"\nprobes = \"127.0.0.1:0\"\n\n{fleets}")
-}
-
 impl Plane {
     /// Starts `longshore serve` with these fleets (TOML) and waits until it is up.
     pub async fn start(fleets: &str) -> Plane {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        fs::write(dir.path().join("longshore.toml"), config(fleets)).expect("the folder is writable");
-        let (child, addresses) = launch(dir.path()).await;
+        fs::write(dir.path().join("longshore.toml"), fleets).expect("the folder is writable");
+        let (child, addresses) = launch(dir.path(), None).await;
         let client = client(&addresses);
-        Plane { dir, child, client, addresses }
+        Plane { dir, home: None, child, client, addresses }
+    }
+
+    /// Starts `longshore serve` in a folder that has a `longshore.toml` of its own; the store is elsewhere.
+    pub async fn of(home: &Path) -> Plane {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (child, addresses) = launch(dir.path(), Some(home)).await;
+        let client = client(&addresses);
+        Plane { dir, home: Some(home.to_owned()), child, client, addresses }
     }
 
     pub fn dir(&self) -> &Path {
@@ -78,7 +83,7 @@ impl Plane {
 
     /// Starts the control plane again on the same store.
     pub async fn restart(&mut self) {
-        let (child, addresses) = launch(self.dir.path()).await;
+        let (child, addresses) = launch(self.dir.path(), self.home.as_deref()).await;
         assert_eq!(addresses.link, self.addresses.link, "workers look for it where it listened before");
         self.child = child;
         self.client = client(&addresses);
@@ -87,7 +92,7 @@ impl Plane {
 
     /// Replaces the declared fleets; takes effect at the next restart.
     pub fn declare(&self, fleets: &str) {
-        fs::write(self.dir.path().join("longshore.toml"), config(fleets)).expect("the folder is writable");
+        fs::write(self.dir.path().join("longshore.toml"), fleets).expect("the folder is writable");
     }
 
     /// SIGTERM; waits for the end.
@@ -265,14 +270,18 @@ fn client(addresses: &Addresses) -> Client {
     Client::new(&addresses.api, None).expect("a client needs nothing that could fail")
 }
 
-async fn launch(dir: &Path) -> (Child, Addresses) {
+async fn launch(dir: &Path, home: Option<&Path>) -> (Child, Addresses) {
     let log = dir.join("serve.log");
     let output = fs::File::create(&log).expect("the folder is writable");
     let errors = output.try_clone().expect("a file can be cloned");
     let mut child = Command::new(binary())
         .arg("serve")
-        .current_dir(dir)
+        .current_dir(home.unwrap_or(dir))
         .env_remove("LONGSHORE_CONFIG")
+        .env("LONGSHORE__STORE__DIR", dir.join(".longshore"))
+        .env("LONGSHORE__SERVER__API", "127.0.0.1:0")
+        .env("LONGSHORE__SERVER__LINK", "127.0.0.1:0")
+        .env("LONGSHORE__SERVER__PROBES", "127.0.0.1:0")
         .env("LONGSHORE_LOG", "info")
         .stdin(Stdio::null())
         .stdout(output)
