@@ -135,6 +135,42 @@ impl Fleet {
     }
 }
 
+impl Fleet {
+    /// Refuses a declaration that no worker could follow: for those that did not come through `settings`, which says
+    /// more.
+    ///
+    /// Errors: the first rule that it breaks, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let scaling = &self.scaling;
+        let rules = [
+            (
+                self.platform == Platform::External
+                    || self.command.first().is_some_and(|program| !program.is_empty()),
+                "command: needs at least a program",
+            ),
+            ((1..=10_000).contains(&self.concurrency), "concurrency: expected 1 to 10000"),
+            (scaling.min <= scaling.max, "scaling.min: must not be above scaling.max"),
+            (scaling.max <= 10_000, "scaling.max: at most 10000"),
+            (
+                scaling.scale_down_below < scaling.scale_up_above,
+                "scaling.scale_down_below: must lie below scale_up_above",
+            ),
+            (
+                scaling.scale_down_below >= 0.0 && scaling.scale_up_above.is_finite(),
+                "scaling: thresholds must be numbers of at least 0",
+            ),
+            (self.task.max_attempts >= 1, "task.max_attempts: at least 1"),
+            (self.task.timeout_ms >= 1, "task.timeout: must be longer than nothing"),
+            (
+                self.probe.interval_ms >= 1 && self.probe.timeout_ms >= 1,
+                "probe: times must be longer than nothing",
+            ),
+            (self.working_dir.starts_with('/'), "working_dir: must be absolute"),
+        ];
+        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err((*rule).to_owned()))
+    }
+}
+
 /// The concurrency of a fleet that declares none.
 pub fn default_concurrency(protocol: Protocol) -> u32 {
     match protocol {

@@ -3,9 +3,14 @@
 //! Nothing here reads a clock, rolls a die, opens a socket or looks at the environment: time and chance are
 //! arguments, so that a controller, `--explain`, the tests and the simulator run the very same code.
 
+pub mod drain;
 pub mod fleet;
 pub mod id;
 pub mod json;
+pub mod restart;
 pub mod retry;
+pub mod scale;
+pub mod settings;
 pub mod task;
 pub mod time;
+pub mod units;

@@ -159,7 +159,8 @@ pub const POISON_STRIKES: u32 = 3;
 ///
 /// `roll` lies in `[0, 1)` and spreads retries out. A cancelled task ends at any ending but success: a result that
 /// was already there is kept. Interruptions cost nothing; failures count against `max_attempts`; only an
-/// interruption by a crash can be a strike, and only when the task was alone and left no trace of progress.
+/// interruption by a crash or an out-of-memory kill can be a strike, and only when the task was alone and left no trace
+/// of progress.
 pub fn after(
     ending: &Ending,
     standing: &Standing,
@@ -188,7 +189,8 @@ fn after_failure(
 ) -> Verdict {
     let failed_attempts = standing.failed_attempts.saturating_add(1);
     // An out-of-memory kill of the agent is its own failure and a strike as well: it may take its worker next time.
-    let strikes = standing.strikes + u32::from(failure.code == "out_of_memory" && !standing.progressed);
+    let strike = failure.code == "out_of_memory" && standing.alone && !standing.progressed;
+    let strikes = standing.strikes.saturating_add(u32::from(strike));
     let next = if !failure.retryable || failed_attempts >= standing.max_attempts {
         Next::Fail(failure.clone())
     } else if strikes >= POISON_STRIKES {
@@ -203,7 +205,7 @@ fn after_failure(
 fn after_interruption(cause: Interruption, standing: &Standing) -> Verdict {
     let crash = matches!(cause, Interruption::WorkerCrashed | Interruption::AgentCrashed);
     let strike = crash && standing.alone && !standing.progressed;
-    let strikes = standing.strikes + u32::from(strike);
+    let strikes = standing.strikes.saturating_add(u32::from(strike));
     let next = if strikes >= POISON_STRIKES {
         Next::Fail(poison(strikes, "its worker crashed each time"))
     } else if standing.on_interrupt == OnInterrupt::Fail {
@@ -222,3 +224,6 @@ fn poison(strikes: u32, what: &str) -> Failure {
     let message = format!("gave up after {strikes} crashes without progress: {what}");
     Failure { code: "poison".into(), message, retryable: false }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,10 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(wait).min(Self::MAX.0))
     }
 
+    pub fn before(self, wait: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// How long ago `earlier` was; zero if it lies ahead (clocks jump).
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

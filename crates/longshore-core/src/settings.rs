@@ -1,0 +1,177 @@
+//! What `longshore.toml` and the environment say, checked and with defaults filled in.
+//!
+//! Reads no file, no environment and no secret: the caller brings the texts along, and a secret stays the name of its
+//! source. All mistakes are found at once, each with its place and what was expected.
+
+mod environment;
+mod fleet;
+mod print;
+mod section;
+mod server;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::fleet::{Fleet, SecretSource};
+use section::{Notes, Section};
+
+/// The effective configuration. Its `Display` is TOML that parses to the same settings; secrets show as their source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub store: StoreSettings,
+    pub server: ServerSettings,
+    /// In order of name.
+    pub fleets: Vec<Fleet>,
+}
+
+/// The embedded store; other stores come with a later version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// The folder that holds everything; absolute when `base_dir` is.
+    pub dir: String,
+}
+
+/// The control plane's listeners and who may call them. Port 0: any free port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// API and dashboard.
+    pub api: SocketAddr,
+    /// Worker link; never public.
+    pub link: SocketAddr,
+    /// Probes and metrics.
+    pub probes: SocketAddr,
+    pub fleets: FleetsFrom,
+    /// What callers of the API must show; none: anybody who reaches the listener.
+    pub token: Option<SecretSource>,
+    /// The operator accepts an API without a token beyond loopback.
+    pub allow_insecure: bool,
+}
+
+/// Who declares fleets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FleetsFrom {
+    /// The file; `apply` is refused.
+    #[default]
+    File,
+    /// `longshore apply`, through the API.
+    Api,
+}
+
+/// Where a setting was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Line and column count from 1; columns are characters.
+    File { name: String, line: usize, column: usize },
+    /// The name of an environment variable.
+    Variable(String),
+}
+
+/// A setting that cannot be used: where it is, which one it is, what is wrong and what was expected.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SettingsError {
+    pub place: Place,
+    /// The path of the key, such as `fleet.research.concurrency`; empty when the text is no TOML.
+    pub key: String,
+    pub problem: String,
+}
+
+/// A setting that is accepted, but that its owner should know something about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Warning {
+    pub place: Place,
+    pub key: String,
+    pub problem: String,
+}
+
+/// Reads settings from a file's text and environment variables.
+///
+/// Shape: `file_name` is only shown; relative paths in the settings begin at `base_dir`, the file's folder; of `env`
+/// only `LONGSHORE__…` overrides count (`LONGSHORE__FLEET__RESEARCH__CONCURRENCY=16`: sections split by `__`, `-` in
+/// names written `_`, in any case; the value is TOML, or else a string).
+/// Errors: all of them, in order of place.
+pub fn parse(
+    text: &str,
+    file_name: &str,
+    env: &[(String, String)],
+    base_dir: &str,
+) -> Result<(Settings, Vec<Warning>), Vec<SettingsError>> {
+    let mut root = tree::parse(text, file_name)?;
+    let mut notes = Notes::default();
+    environment::apply(&mut root, env, &mut notes);
+    let settings = read(Section::root(root, file_name, &mut notes), base_dir);
+    let Notes { mut errors, mut warnings } = notes;
+    errors.sort();
+    warnings.sort();
+    if errors.is_empty() { Ok((settings, warnings)) } else { Err(errors) }
+}
+
+/// Reads all sections; where a value is wrong, its error is noted and its default goes on.
+fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
+    let store = server::read_store(&mut root, base_dir);
+    let server = server::read_server(&mut root, base_dir);
+    let fleets = fleet::read_fleets(&mut root, base_dir);
+    if fleets.is_empty() && server.fleets == FleetsFrom::File {
+        root.warn("fleet", "no fleet is declared: there is nothing to run");
+    }
+    root.later(&["provider"]);
+    root.finish();
+    Settings { store, server, fleets }
+}
+
+/// The path that `path` means when it is written in a file of folder `base`.
+fn resolve(base: &str, path: &str) -> String {
+    if path.starts_with('/') {
+        return path.to_owned();
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    match (base.trim_end_matches('/'), parts.join("/")) {
+        (base, rest) if rest.is_empty() => if base.is_empty() { "/" } else { base }.to_owned(),
+        (base, rest) => format!("{base}/{rest}"),
+    }
+}
+
+impl Settings {
+    /// The effective configuration as TOML, for people: secrets show as their source, never as a value.
+    pub fn to_toml_redacted(&self) -> String {
+        print::settings(self)
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_toml_redacted())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::File { name, line, column } => write!(f, "{name}:{line}:{column}"),
+            Place::Variable(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_note(f, &self.place, &self.key, &self.problem)
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_note(f, &self.place, &self.key, &self.problem)
+    }
+}
+
+fn write_note(f: &mut fmt::Formatter<'_>, place: &Place, key: &str, problem: &str) -> fmt::Result {
+    match key {
+        "" => write!(f, "{place}: {problem}"),
+        key => write!(f, "{place}: {key}: {problem}"),
+    }
+}

@@ -1,0 +1,280 @@
+//! Reads `[fleet.NAME]`.
+
+use std::collections::BTreeMap;
+
+use super::resolve;
+use super::section::{Section, text_of};
+use super::tree::{Node, Value};
+use crate::drain;
+use crate::fleet::{
+    Drain, DrainMode, Fleet, Platform, Probe, Protocol, Scaling, TaskDefaults, default_concurrency,
+};
+use crate::id::FleetName;
+use crate::retry::Backoff;
+use crate::task::OnInterrupt;
+use crate::units::{show_duration, show_size};
+
+const COMMAND: &str = "an array such as command = [\"python\", \"agent.py\"]";
+const SMALLEST_RESULT: u64 = 1 << 10;
+const LARGEST_RESULT: u64 = 256 << 20;
+
+pub(super) fn read_fleets(root: &mut Section<'_>, base_dir: &str) -> Vec<Fleet> {
+    let Some(mut fleets) = root.section("fleet") else { return Vec::new() };
+    let named = fleets.drain();
+    named.into_iter().filter_map(|(name, node)| read_named(&mut fleets, &name, node, base_dir)).collect()
+}
+
+fn read_named(fleets: &mut Section<'_>, name: &str, node: Node, base_dir: &str) -> Option<Fleet> {
+    let key_place = node.key_place.clone();
+    let fleet_name =
+        FleetName::new(name).map_err(|error| fleets.error_in(key_place, name, error.to_string())).ok();
+    let section = fleets.open(name, node, "a table such as [fleet.research] with the fleet's keys in it")?;
+    // The keys of a fleet with a bad name are checked all the same.
+    let fleet = read_fleet(section, fleet_name.clone().unwrap_or_else(stand_in), base_dir);
+    fleet_name.map(|_| fleet)
+}
+
+fn stand_in() -> FleetName {
+    FleetName::new("x").expect("one letter is a fleet name")
+}
+
+fn read_fleet(mut section: Section<'_>, name: FleetName, base_dir: &str) -> Fleet {
+    let mut fleet = Fleet::new(name, Vec::new(), base_dir.to_owned());
+    read_running(&mut section, &mut fleet, base_dir);
+    fleet.env = read_env(&mut section);
+    fleet.secrets = read_secrets(&mut section, &fleet.env, base_dir);
+    if let Some(path) = section.text("health_path", "a path such as \"/healthz\", or \"\" for none") {
+        if !path.is_empty() && !path.starts_with('/') {
+            section.error("health_path", "expected a path that begins with /, or \"\" for none".into());
+        }
+        fleet.health_path = path;
+    }
+    fleet.kill_grace_ms = section.duration_or_zero("kill_grace").unwrap_or(fleet.kill_grace_ms);
+    fleet.task = read_task(&mut section);
+    fleet.scaling = read_scaling(&mut section, fleet.platform);
+    fleet.drain = read_drain(&mut section, fleet.kill_grace_ms);
+    fleet.probe = read_probe(&mut section);
+    section.later(&["providers", "supervisor", "egress", "image", "resources", "pin_release"]);
+    section.finish();
+    fleet
+}
+
+fn read_running(section: &mut Section<'_>, fleet: &mut Fleet, base_dir: &str) {
+    let protocols = [("exec", Protocol::Exec), ("http", Protocol::Http)];
+    fleet.protocol = section.choice("protocol", &protocols, &[]).unwrap_or_default();
+    let platforms = [("process", Platform::Process), ("external", Platform::External)];
+    let later = ["docker", "kubernetes", "ecs"];
+    fleet.platform = section.choice("platform", &platforms, &later).unwrap_or_default();
+    let default = default_concurrency(fleet.protocol);
+    fleet.concurrency = section.whole("concurrency", 1..=10_000).unwrap_or(default);
+    fleet.command = read_command(section, fleet.platform);
+    if let Some(dir) = section.text("working_dir", "a path") {
+        if dir.contains('\0') {
+            section.error("working_dir", "a path holds no zero byte".into());
+        }
+        fleet.working_dir = resolve(base_dir, &dir);
+    }
+}
+
+fn read_command(section: &mut Section<'_>, platform: Platform) -> Vec<String> {
+    let Some(node) = section.take("command") else {
+        if platform != Platform::External {
+            section.error("command", format!("missing: it says what to run; {COMMAND}"));
+        }
+        return Vec::new();
+    };
+    let problem = match &node.value {
+        Value::Array(items) => match command_words(items) {
+            Ok(words) => return words,
+            Err(problem) => problem,
+        },
+        Value::Text(text) => format!("expected {}", as_array(text)),
+        other => format!("expected {COMMAND}, found {}", other.kind()),
+    };
+    section.error("command", problem);
+    Vec::new()
+}
+
+fn command_words(items: &[Node]) -> Result<Vec<String>, String> {
+    let words: Option<Vec<String>> = items.iter().map(text_of).collect();
+    let words = words.ok_or_else(|| format!("every word of a command is a string: {COMMAND}"))?;
+    match words.first() {
+        Some(program) if !program.is_empty() && !words.iter().any(|word| word.contains('\0')) => Ok(words),
+        Some(program) if program.is_empty() => Err("the first word, the program, is empty".into()),
+        Some(_) => Err("a word of a command holds no zero byte".into()),
+        None => Err(format!("empty: expected {COMMAND}")),
+    }
+}
+
+/// The array that somebody who wrote a string most likely wants.
+fn as_array(text: &str) -> String {
+    let words: Vec<String> = text.split_whitespace().map(|word| format!("{word:?}")).collect();
+    let needs_shell = text.contains(['|', '>', '<', '&', ';', '$', '\'', '"', '*', '`']);
+    match (needs_shell, words.len()) {
+        (false, 1..=12) => format!("an array: command = [{}]", words.join(", ")),
+        _ => "an array: command = [\"sh\", \"-c\", \"…\"] for a line of shell".into(),
+    }
+}
+
+fn read_env(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    let Some(mut env) = section.section("env") else { return BTreeMap::new() };
+    let mut pairs = BTreeMap::new();
+    for (name, node) in env.drain() {
+        check_variable(&mut env, &name, &node);
+        if looks_secret(&name) {
+            env.warn_in(
+                node.key_place.clone(),
+                &name,
+                "looks like a secret: declare it under `secrets`, which is never shown",
+            );
+        }
+        match text_of(&node).filter(|text| !text.contains('\0')) {
+            Some(text) => drop(pairs.insert(name, text)),
+            None => {
+                let problem = format!("expected a string, found {}: write it in quotes", node.value.kind());
+                env.error_in(node.place, &name, problem);
+            }
+        }
+    }
+    pairs
+}
+
+fn read_secrets(
+    section: &mut Section<'_>,
+    env: &BTreeMap<String, String>,
+    base_dir: &str,
+) -> BTreeMap<String, crate::fleet::SecretSource> {
+    let Some(mut secrets) = section.section("secrets") else { return BTreeMap::new() };
+    let mut sources = BTreeMap::new();
+    for (name, node) in secrets.drain() {
+        check_variable(&mut secrets, &name, &node);
+        if env.contains_key(&name) {
+            secrets.error_in(
+                node.key_place.clone(),
+                &name,
+                "is declared under `env` as well: keep one of them".into(),
+            );
+        }
+        if let Some(source) = secrets.secret_in(&name, node, base_dir) {
+            sources.insert(name, source);
+        }
+    }
+    sources
+}
+
+fn check_variable(section: &mut Section<'_>, name: &str, node: &Node) {
+    let problem = if name.is_empty() || name.contains(['=', '\0']) {
+        "an environment variable's name is not empty and holds no `=`"
+    } else if name.starts_with("LONGSHORE_") {
+        "names that begin with LONGSHORE_ are longshore's own"
+    } else {
+        return;
+    };
+    section.error_in(node.key_place.clone(), name, problem.into());
+}
+
+fn looks_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["_KEY", "_TOKEN", "SECRET", "PASSWORD"].iter().any(|end| name.ends_with(end))
+}
+
+fn read_task(section: &mut Section<'_>) -> TaskDefaults {
+    let mut task = TaskDefaults::default();
+    let Some(mut section) = section.section("task") else { return task };
+    task.timeout_ms = section.duration("timeout").unwrap_or(task.timeout_ms);
+    task.max_attempts = section.whole("max_attempts", 1..=1_000).unwrap_or(task.max_attempts);
+    let choices = [("resume", OnInterrupt::Resume), ("fail", OnInterrupt::Fail)];
+    task.on_interrupt = section.choice("on_interrupt", &choices, &["ask"]).unwrap_or_default();
+    if let Some(backoff) = section.section("backoff") {
+        task.backoff = read_backoff(backoff);
+    }
+    if let Some(limit) = section.size("result_limit") {
+        if !(SMALLEST_RESULT..=LARGEST_RESULT).contains(&limit) {
+            let (low, high) = (show_size(SMALLEST_RESULT), show_size(LARGEST_RESULT));
+            section.error("result_limit", format!("expected a size from \"{low}\" to \"{high}\""));
+        }
+        task.result_limit = limit;
+    }
+    section.finish();
+    task
+}
+
+fn read_backoff(mut section: Section<'_>) -> Backoff {
+    let default = Backoff::default();
+    let (base, cap) = (section.duration_or_zero("base"), section.duration_or_zero("cap"));
+    // A base beyond the default cap lifts it.
+    let base_ms = base.unwrap_or_else(|| default.base_ms.min(cap.unwrap_or(u64::MAX)));
+    let cap_ms = cap.unwrap_or(default.cap_ms.max(base_ms));
+    if cap_ms < base_ms {
+        let problem = format!("{} is shorter than `base`, {}", show_duration(cap_ms), show_duration(base_ms));
+        section.error("cap", problem);
+    }
+    section.finish();
+    Backoff { base_ms, cap_ms }
+}
+
+/// What is not declared follows what is: `max` is never below `min` by default, nor the lower threshold above the upper.
+fn read_scaling(section: &mut Section<'_>, platform: Platform) -> Scaling {
+    let default = Scaling::default();
+    let Some(mut section) = section.section("scaling") else { return default };
+    let (min, max) = (section.whole("min", 0..=10_000), section.whole("max", 1..=10_000));
+    let above = section.number("scale_up_above", "a number above 0", |number| number > 0.0);
+    let below = section.number("scale_down_below", "a number, 0 or above", |number| number >= 0.0);
+    let scale_up_above = above.unwrap_or_else(|| default.scale_up_above.max(below.unwrap_or(0.0) * 4.0));
+    let scaling = Scaling {
+        min: min.unwrap_or(default.min.min(max.unwrap_or(u32::MAX))),
+        max: max.unwrap_or(default.max.max(min.unwrap_or(0))),
+        scale_up_above,
+        scale_down_below: below.unwrap_or(default.scale_down_below.min(scale_up_above / 4.0)),
+        scale_up_wait_ms: section.duration("scale_up_wait").unwrap_or(default.scale_up_wait_ms),
+        scale_down_after_ms: section.duration("scale_down_after").unwrap_or(default.scale_down_after_ms),
+        step: section.whole("step", 1..=10_000).unwrap_or(default.step),
+    };
+    section.later(&["by"]);
+    check_scaling(&mut section, &scaling, platform);
+    section.finish();
+    scaling
+}
+
+fn check_scaling(section: &mut Section<'_>, scaling: &Scaling, platform: Platform) {
+    let Scaling { min, max, scale_up_above, scale_down_below, .. } = *scaling;
+    if min > max {
+        section.error("min", format!("{min} is more than `max`, {max}"));
+    }
+    if scale_down_below >= scale_up_above {
+        let problem = format!("{scale_down_below} must be less than `scale_up_above`, {scale_up_above}");
+        section.error("scale_down_below", problem);
+    }
+    if min < 2 && platform != Platform::External {
+        section.warn("min", "below 2: while the only worker is replaced or lost, nothing runs");
+    }
+}
+
+fn read_drain(section: &mut Section<'_>, kill_grace_ms: u64) -> Drain {
+    let mut drain = Drain::default();
+    if let Some(mut section) = section.section("drain") {
+        drain.timeout_ms = section.duration("timeout").unwrap_or(drain.timeout_ms);
+        let modes = [("wait", DrainMode::Wait), ("handover", DrainMode::Handover)];
+        drain.mode = section.choice("mode", &modes, &[]).unwrap_or_default();
+        section.finish();
+    }
+    let wait = drain::handover_after(drain.timeout_ms, kill_grace_ms, drain.mode);
+    if drain.mode == DrainMode::Wait && wait.is_zero() {
+        let problem = "its timeout leaves no time to wait: it must be longer than `kill_grace` and 2s";
+        section.warn("drain", problem);
+    }
+    drain
+}
+
+fn read_probe(section: &mut Section<'_>) -> Probe {
+    let default = Probe::default();
+    let Some(mut section) = section.section("probe") else { return default };
+    let probe = Probe {
+        interval_ms: section.duration("interval").unwrap_or(default.interval_ms),
+        timeout_ms: section.duration("timeout").unwrap_or(default.timeout_ms),
+        failures: section.whole("failures", 1..=100).unwrap_or(default.failures),
+        startup_ms: section.duration("startup").unwrap_or(default.startup_ms),
+    };
+    section.finish();
+    probe
+}

@@ -1,0 +1,141 @@
+//! Settings as TOML, for `longshore config`.
+
+use std::fmt::Write;
+
+use super::{FleetsFrom, Settings};
+use crate::fleet::{DrainMode, Fleet, Platform, Protocol, SecretSource};
+use crate::task::OnInterrupt;
+use crate::units::{show_duration, show_size};
+
+pub(super) fn settings(settings: &Settings) -> String {
+    let mut out = Lines::default();
+    out.table("store");
+    out.line("dir", text(&settings.store.dir));
+    let server = &settings.server;
+    out.table("server");
+    out.line("api", text(&server.api.to_string()));
+    out.line("link", text(&server.link.to_string()));
+    out.line("probes", text(&server.probes.to_string()));
+    out.line("fleets", text(if server.fleets == FleetsFrom::Api { "api" } else { "file" }));
+    if let Some(token) = &server.token {
+        out.line("token", source(token));
+    }
+    out.line("allow_insecure", server.allow_insecure.to_string());
+    for one in &settings.fleets {
+        fleet(&mut out, one);
+    }
+    out.0
+}
+
+fn fleet(out: &mut Lines, fleet: &Fleet) {
+    out.table(&format!("fleet.{}", fleet.name));
+    if !fleet.command.is_empty() {
+        let words: Vec<String> = fleet.command.iter().map(|word| text(word)).collect();
+        out.line("command", format!("[{}]", words.join(", ")));
+    }
+    out.line("working_dir", text(&fleet.working_dir));
+    out.line("protocol", text(if fleet.protocol == Protocol::Http { "http" } else { "exec" }));
+    out.line("concurrency", fleet.concurrency.to_string());
+    out.line("platform", text(if fleet.platform == Platform::External { "external" } else { "process" }));
+    out.line("env", inline(fleet.env.iter().map(|(name, value)| (name.as_str(), text(value)))));
+    out.line("secrets", inline(fleet.secrets.iter().map(|(name, from)| (name.as_str(), source(from)))));
+    out.line("health_path", text(&fleet.health_path));
+    out.line("kill_grace", duration(fleet.kill_grace_ms));
+    policies(out, fleet);
+}
+
+fn policies(out: &mut Lines, fleet: &Fleet) {
+    let Fleet { task, scaling, drain, probe, .. } = fleet;
+    let backoff = inline([("base", duration(task.backoff.base_ms)), ("cap", duration(task.backoff.cap_ms))]);
+    out.line(
+        "task",
+        inline([
+            ("timeout", duration(task.timeout_ms)),
+            ("max_attempts", task.max_attempts.to_string()),
+            ("on_interrupt", text(if task.on_interrupt == OnInterrupt::Fail { "fail" } else { "resume" })),
+            ("backoff", backoff),
+            ("result_limit", text(&show_size(task.result_limit))),
+        ]),
+    );
+    out.line(
+        "scaling",
+        inline([
+            ("min", scaling.min.to_string()),
+            ("max", scaling.max.to_string()),
+            ("scale_up_above", number(scaling.scale_up_above)),
+            ("scale_down_below", number(scaling.scale_down_below)),
+            ("scale_up_wait", duration(scaling.scale_up_wait_ms)),
+            ("scale_down_after", duration(scaling.scale_down_after_ms)),
+            ("step", scaling.step.to_string()),
+        ]),
+    );
+    let mode = text(if drain.mode == DrainMode::Handover { "handover" } else { "wait" });
+    out.line("drain", inline([("timeout", duration(drain.timeout_ms)), ("mode", mode)]));
+    out.line(
+        "probe",
+        inline([
+            ("interval", duration(probe.interval_ms)),
+            ("timeout", duration(probe.timeout_ms)),
+            ("failures", probe.failures.to_string()),
+            ("startup", duration(probe.startup_ms)),
+        ]),
+    );
+}
+
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn table(&mut self, name: &str) {
+        let gap = if self.0.is_empty() { "" } else { "\n" };
+        let _ = writeln!(self.0, "{gap}[{name}]");
+    }
+
+    fn line(&mut self, key: &str, value: String) {
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+}
+
+fn inline<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let pairs: Vec<String> =
+        pairs.into_iter().map(|(name, value)| format!("{} = {value}", key(name))).collect();
+    if pairs.is_empty() { "{}".into() } else { format!("{{ {} }}", pairs.join(", ")) }
+}
+
+/// A key as TOML writes it: bare where it can be.
+pub(super) fn key(name: &str) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if !name.is_empty() && name.chars().all(bare) { name.to_owned() } else { text(name) }
+}
+
+/// A basic string on one line.
+fn text(value: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_control() => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn duration(ms: u64) -> String {
+    text(&show_duration(ms))
+}
+
+/// Never with an exponent, which TOML reads only after a fraction.
+fn number(value: f64) -> String {
+    format!("{value}")
+}
+
+fn source(source: &SecretSource) -> String {
+    match source {
+        SecretSource::Env(name) => inline([("env", text(name))]),
+        SecretSource::File(path) => inline([("file", text(path))]),
+    }
+}

@@ -1,0 +1,105 @@
+//! Reads `[store]` and `[server]`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::section::Section;
+use super::{FleetsFrom, ServerSettings, StoreSettings, resolve};
+
+/// The folder of the embedded store, beside the file.
+const STORE_DIR: &str = ".longshore";
+
+pub(super) fn read_store(root: &mut Section<'_>, base_dir: &str) -> StoreSettings {
+    let default = resolve(base_dir, STORE_DIR);
+    let Some(mut section) = root.section("store") else { return StoreSettings { dir: default } };
+    let dir = section.text("dir", "a path").map(|dir| {
+        if dir.is_empty() || dir.contains('\0') {
+            section.error("dir", "expected the path of a folder".into());
+        }
+        resolve(base_dir, &dir)
+    });
+    for key in ["database", "redis"] {
+        // Its value may hold a password, and is not shown.
+        if section.take(key).is_some() {
+            let problem =
+                "not available yet in this version: leave it out to use the embedded store in `dir`";
+            section.error(key, problem.into());
+        }
+    }
+    section.later(&["migrate"]);
+    section.finish();
+    StoreSettings { dir: dir.unwrap_or(default) }
+}
+
+pub(super) fn read_server(root: &mut Section<'_>, base_dir: &str) -> ServerSettings {
+    let mut settings = ServerSettings::default();
+    let Some(mut section) = root.section("server") else { return settings };
+    read_listeners(&mut section, &mut settings);
+    let sources = [("file", FleetsFrom::File), ("api", FleetsFrom::Api)];
+    settings.fleets = section.choice("fleets", &sources, &[]).unwrap_or_default();
+    settings.token = section.secret("token", base_dir);
+    settings.allow_insecure = section.boolean("allow_insecure").unwrap_or(false);
+    section.later(&["public_url", "trusted_proxies"]);
+    check_token(&mut section, &settings);
+    section.finish();
+    settings
+}
+
+fn read_listeners(section: &mut Section<'_>, settings: &mut ServerSettings) {
+    let ServerSettings { api, link, probes, .. } = settings;
+    let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
+    for (key, address) in [("api", api), ("link", link), ("probes", probes)] {
+        match read_address(section, key) {
+            Some(given) => *address = given,
+            // Not understood: its default must not seem to be in the way of the others.
+            None if section.was_given(key) => continue,
+            None => {}
+        }
+        if let Some((other, _)) = taken.iter().find(|(_, other)| other == address && address.port() != 0) {
+            section.error(key, format!("{address} is the address of `{other}` already"));
+        }
+        taken.push((key, *address));
+    }
+}
+
+fn read_address(section: &mut Section<'_>, key: &'static str) -> Option<SocketAddr> {
+    let expected = "an address and port such as \"127.0.0.1:7117\"";
+    let text = section.text(key, expected)?;
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.clone(),
+    };
+    let address = numeric.parse().ok();
+    if address.is_none() {
+        let shown: String = text.chars().take(60).collect();
+        section.error(key, format!("expected {expected}, found {shown:?}"));
+    }
+    address
+}
+
+/// An API without a token is for this machine alone.
+fn check_token(section: &mut Section<'_>, settings: &ServerSettings) {
+    // A wrong token is reported where it stands, and not a second time as missing.
+    let has_token = settings.token.is_some() || section.was_given("token");
+    if !settings.api.ip().is_loopback() && !has_token && !settings.allow_insecure {
+        let problem = format!(
+            "{} is reached from other machines, and there is no token: add `token = {{ env = \"LONGSHORE_TOKEN\" }}`, or \
+             `allow_insecure = true` if something in front of it checks who calls",
+            settings.api
+        );
+        section.error("api", problem);
+    }
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        ServerSettings {
+            api: local(7117),
+            link: local(7118),
+            probes: local(7119),
+            fleets: FleetsFrom::File,
+            token: None,
+            allow_insecure: false,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What becomes of a task: single endings first, then whole lives.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::retry::Backoff;
+
+const NOW: Timestamp = Timestamp(1_795_000_000_000);
+
+fn standing() -> Standing {
+    Standing {
+        failed_attempts: 0,
+        max_attempts: 3,
+        strikes: 0,
+        cancel_requested: false,
+        on_interrupt: OnInterrupt::Resume,
+        progressed: false,
+        alone: true,
+    }
+}
+
+fn failure(code: &str, retryable: bool) -> Failure {
+    Failure { code: code.into(), message: "m".into(), retryable }
+}
+
+fn verdict(ending: Ending, standing: &Standing) -> Verdict {
+    after(&ending, standing, &Backoff::default(), NOW, 0.5)
+}
+
+/// The code of the failure that the task ends with.
+fn final_code(next: &Next) -> Option<&str> {
+    match next {
+        Next::Fail(failure) => Some(&failure.code),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_failure_backs_off_until_attempts_are_used_up() {
+    let mut now = standing();
+    for (before, wait) in [(0, 500), (1, 1_000)] {
+        let verdict = verdict(Ending::Failed(failure("exit_status", true)), &now);
+        let wait = Duration::from_millis(wait);
+        assert_eq!(verdict.next, Next::RetryAt { at: NOW.after(wait), wait });
+        assert_eq!(verdict.failed_attempts, before + 1);
+        now.failed_attempts = verdict.failed_attempts;
+    }
+    let last = verdict(Ending::Failed(failure("exit_status", true)), &now);
+    assert_eq!(final_code(&last.next), Some("exit_status"));
+}
+
+#[test]
+fn a_failure_that_cannot_be_mended_is_final() {
+    let verdict = verdict(Ending::Failed(failure("output_too_large", false)), &standing());
+    assert_eq!(final_code(&verdict.next), Some("output_too_large"));
+}
+
+#[test]
+fn an_interruption_costs_nothing_and_runs_again_at_once() {
+    let late = Standing { failed_attempts: 2, strikes: 2, ..standing() };
+    for cause in [Interruption::HandedOver, Interruption::WorkerEnded, Interruption::LeaseExpired] {
+        let verdict = verdict(Ending::Interrupted(cause), &late);
+        assert_eq!(verdict, Verdict { next: Next::Requeue { alone: false }, failed_attempts: 2, strikes: 2 });
+    }
+}
+
+#[test]
+fn a_fleet_whose_tools_must_not_run_twice_fails_when_interrupted() {
+    let careful = Standing { on_interrupt: OnInterrupt::Fail, ..standing() };
+    let verdict = verdict(Ending::Interrupted(Interruption::WorkerEnded), &careful);
+    assert_eq!(final_code(&verdict.next), Some("interrupted"));
+}
+
+#[test]
+fn three_deaths_alone_without_progress_are_poison() {
+    let mut now = standing();
+    for strikes in [1, 2] {
+        let verdict = verdict(Ending::Interrupted(Interruption::WorkerCrashed), &now);
+        assert_eq!((&verdict.next, verdict.strikes), (&Next::Requeue { alone: true }, strikes));
+        now.strikes = verdict.strikes;
+    }
+    let last = verdict(Ending::Interrupted(Interruption::WorkerCrashed), &now);
+    assert_eq!((final_code(&last.next), last.strikes), (Some("poison"), 3));
+}
+
+#[test]
+fn progress_and_company_prevent_a_strike_and_reset_nothing() {
+    let two = Standing { strikes: 2, ..standing() };
+    for spared in [Standing { progressed: true, ..two.clone() }, Standing { alone: false, ..two }] {
+        let crashed = verdict(Ending::Interrupted(Interruption::WorkerCrashed), &spared);
+        assert_eq!((&crashed.next, crashed.strikes), (&Next::Requeue { alone: true }, 2));
+        let killed = verdict(Ending::Failed(failure("out_of_memory", true)), &spared);
+        assert_eq!((final_code(&killed.next), killed.strikes), (None, 2));
+    }
+}
+
+#[test]
+fn an_out_of_memory_kill_is_a_failure_and_a_strike() {
+    let many = Standing { max_attempts: 10, strikes: 2, ..standing() };
+    let verdict = verdict(Ending::Failed(failure("out_of_memory", true)), &many);
+    assert_eq!((final_code(&verdict.next), verdict.failed_attempts), (Some("poison"), 1));
+}
+
+#[test]
+fn a_result_that_is_there_outlives_a_cancellation() {
+    let cancelled = Standing { cancel_requested: true, ..standing() };
+    assert_eq!(verdict(Ending::Succeeded, &cancelled).next, Next::Succeed);
+}
+
+fn any_ending() -> impl Strategy<Value = Ending> {
+    let interruption = prop_oneof![
+        Just(Interruption::HandedOver),
+        Just(Interruption::WorkerEnded),
+        Just(Interruption::WorkerCrashed),
+        Just(Interruption::AgentCrashed),
+        Just(Interruption::LeaseExpired),
+        Just(Interruption::NotHeld),
+        Just(Interruption::Superseded),
+        Just(Interruption::Cancelled),
+    ];
+    let failed = (prop_oneof![Just("exit_status"), Just("out_of_memory"), Just("timeout")], any::<bool>());
+    prop_oneof![
+        1 => Just(Ending::Succeeded),
+        4 => failed.prop_map(|(code, retryable)| Ending::Failed(failure(code, retryable))),
+        8 => interruption.prop_map(Ending::Interrupted),
+    ]
+}
+
+prop_compose! {
+    fn any_standing()(
+        failed_attempts in prop_oneof![0u32..10, Just(u32::MAX)], max_attempts in 0u32..10,
+        strikes in prop_oneof![0u32..5, Just(u32::MAX)], cancel_requested: bool, fails: bool, progressed: bool,
+        alone: bool,
+    ) -> Standing {
+        let on_interrupt = if fails { OnInterrupt::Fail } else { OnInterrupt::Resume };
+        Standing { failed_attempts, max_attempts, strikes, cancel_requested, on_interrupt, progressed, alone }
+    }
+}
+
+proptest! {
+    #[test]
+    fn counters_only_grow_and_interruptions_never_cost_an_attempt(
+        ending in any_ending(), standing in any_standing(), roll in 0.0..1.0f64,
+    ) {
+        let verdict = after(&ending, &standing, &Backoff::default(), NOW, roll);
+        let failed = u64::from(verdict.failed_attempts) - u64::from(standing.failed_attempts);
+        let struck = u64::from(verdict.strikes) - u64::from(standing.strikes);
+        prop_assert!(failed <= 1 && struck <= 1);
+        prop_assert!(failed == 0 || matches!(ending, Ending::Failed(_)));
+        prop_assert!(struck == 0 || standing.alone && !standing.progressed);
+    }
+
+    #[test]
+    fn a_cancelled_task_never_runs_again(ending in any_ending(), standing in any_standing()) {
+        let cancelled = Standing { cancel_requested: true, ..standing };
+        let next = after(&ending, &cancelled, &Backoff::default(), NOW, 0.5).next;
+        prop_assert!(matches!(next, Next::Cancel | Next::Succeed), "{next:?}");
+        prop_assert_eq!(next == Next::Succeed, ending == Ending::Succeeded);
+    }
+
+    #[test]
+    fn a_retry_lies_within_the_cap(
+        standing in any_standing(), base_ms: u64, cap_ms: u64, now in i64::MIN..Timestamp::MAX.0, roll in 0.0..1.0f64,
+    ) {
+        let now = Timestamp(now);
+        let ending = Ending::Failed(failure("exit_status", true));
+        if let Next::RetryAt { at, wait } = after(&ending, &standing, &Backoff { base_ms, cap_ms }, now, roll).next {
+            prop_assert!(wait <= Duration::from_millis(cap_ms));
+            prop_assert!(now <= at && at <= Timestamp::MAX);
+        }
+    }
+
+    /// A whole life under any endings: it ends at most once, failures are bounded by `max_attempts`, crashes by three.
+    #[test]
+    fn a_life_ends_by_its_rules(
+        endings in proptest::collection::vec((any_ending(), any::<bool>(), any::<bool>()), 0..60),
+        max_attempts in 1u32..6,
+    ) {
+        let mut now = Standing { max_attempts, ..standing() };
+        let (mut failures, mut strikes) = (0, 0);
+        for (ending, progressed, alone) in endings {
+            (now.progressed, now.alone) = (progressed, alone);
+            let verdict = after(&ending, &now, &Backoff::default(), NOW, 0.5);
+            failures += u32::from(matches!(ending, Ending::Failed(_)));
+            strikes += u32::from(verdict.strikes > now.strikes);
+            (now.failed_attempts, now.strikes) = (verdict.failed_attempts, verdict.strikes);
+            match verdict.next {
+                Next::Requeue { .. } | Next::RetryAt { .. } => {
+                    prop_assert!(failures < max_attempts && strikes < POISON_STRIKES);
+                }
+                end => {
+                    prop_assert!(end_is_earned(&end, &ending, failures, strikes, max_attempts), "{end:?} {ending:?}");
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn end_is_earned(end: &Next, ending: &Ending, failures: u32, strikes: u32, max_attempts: u32) -> bool {
+    match end {
+        Next::Succeed => *ending == Ending::Succeeded,
+        Next::Cancel => *ending == Ending::Interrupted(Interruption::Cancelled),
+        Next::Fail(last) if last.code == "poison" => strikes == POISON_STRIKES,
+        Next::Fail(last) => !last.retryable || failures == max_attempts,
+        Next::Requeue { .. } | Next::RetryAt { .. } => false,
+    }
+}
