@@ -124,6 +124,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         worker_fleets: Default::default(),
     });
     write_tokens(&app).await?;
+    write_addresses(&app, &addresses)?;
     let crew = Crew::new(app.clone(), options.program).map_err(StartError::Platform)?;
     crew.adopt().await?;
     let mut tasks = JoinSet::new();
@@ -287,6 +288,17 @@ pub async fn write_tokens(app: &App) -> Result<(), StartError> {
         write_private(&path, &token).map_err(|source| StartError::Write { path, source })?;
     }
     Ok(())
+}
+
+/// Says where this control plane listens, for tools on the same machine.
+fn write_addresses(app: &App, addresses: &Addresses) -> Result<(), StartError> {
+    let path = app.state_dir.join("addresses.json");
+    let text = serde_json::json!({
+        "api": addresses.api.to_string(),
+        "link": addresses.link.to_string(),
+        "probes": addresses.probes.to_string(),
+    });
+    write_private(&path, &text.to_string()).map_err(|source| StartError::Write { path, source })
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

@@ -1,1 +1,18 @@
-//! Placeholder until its first module lands.
+//! Durable state: tasks, leases, events, conversations, workers, fleets.
+//!
+//! Owns every rule about what is written together. Never reads a clock, rolls a die or makes an id: callers bring them
+//! along, and what follows from an attempt's ending is decided by [`longshore_core::task::after`].
+//!
+//! [`Store`] is a closed set of backends behind the same methods; one conformance suite holds for all of them.
+
+mod embedded;
+pub mod error;
+pub mod model;
+pub mod signals;
+mod store;
+
+pub use embedded::open::{OpenError, OpenOptions};
+pub use error::{CancelOutcome, ClaimError, LinkError, RegisterError, StoreError, SubmitError};
+pub use model::*;
+pub use signals::{Signals, Wake};
+pub use store::{Embedded, Store};

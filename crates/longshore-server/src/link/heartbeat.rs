@@ -24,18 +24,19 @@ pub async fn heartbeat(
 ) -> Answer<Json<HeartbeatAnswer>> {
     token.admit(&app, &beat.worker).await?;
     let deadline = Instant::now() + Duration::from_millis(beat.wait_ms).min(LONGEST_WAIT);
-    loop {
-        let mut signal = app.store.signals().worker(&beat.worker);
-        let outcome = app.store.heartbeat(request(&beat), now()).await?;
-        if has_news(&beat, &outcome) || Instant::now() >= deadline || app.is_stopping() {
-            return Ok(Json(answer(&app, outcome).await));
-        }
+    // Subscribe before looking: what happens in between still wakes us.
+    let mut signal = app.store.signals().worker(&beat.worker);
+    let mut news = app.store.heartbeat(request(&beat), now()).await?;
+    while !is_news(&beat, &news) && !app.is_stopping() {
         tokio::select! {
             () = signal.wait() => {}
-            () = tokio::time::sleep_until(deadline) => return Ok(Json(answer(&app, outcome).await)),
-            () = app.stopped() => return Ok(Json(answer(&app, outcome).await)),
+            () = tokio::time::sleep_until(deadline) => break,
+            () = app.stopped() => break,
         }
+        // What the worker listed grows old while we wait: look again, but renew nothing.
+        news = app.store.news(beat.worker.clone(), beat.nonce, beat.held.clone()).await?;
     }
+    Ok(Json(answer(&app, news).await))
 }
 
 fn request(beat: &link::Heartbeat) -> Heartbeat {
@@ -53,7 +54,8 @@ fn request(beat: &link::Heartbeat) -> Heartbeat {
     }
 }
 
-fn has_news(beat: &link::Heartbeat, outcome: &HeartbeatNews) -> bool {
+/// Whether this tells the worker something that it does not know.
+fn is_news(beat: &link::Heartbeat, outcome: &HeartbeatNews) -> bool {
     !outcome.lost.is_empty()
         || outcome.cancel.iter().any(|held| !beat.cancelling.contains(held))
         || (outcome.drain.is_some() && beat.condition.state != WorkerState::Draining)

@@ -1,0 +1,83 @@
+//! The embedded store: one SQLite file, one process.
+//!
+//! One thread owns the connection that writes and groups commits; a few read. Each operation is a function on one of
+//! them, in the file of its name.
+
+mod claim;
+mod column;
+mod connection;
+mod conversation;
+mod ending;
+mod event;
+mod fault;
+mod fleet;
+mod heartbeat;
+mod lease;
+mod list;
+mod lock;
+mod migrate;
+pub(crate) mod open;
+mod reader;
+mod register;
+mod small;
+mod submit;
+mod task_row;
+mod tick;
+mod worker;
+mod writer;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::StoreError;
+use crate::signals::Signals;
+use lock::Lock;
+use reader::Readers;
+use rusqlite::Connection;
+use writer::{Write, Writer};
+
+/// An open embedded store.
+#[derive(Clone)]
+pub struct Embedded {
+    open: Arc<Open>,
+}
+
+// Fields are dropped in this order: readers first, so that the writer is the last and can tidy the file up; the lock
+// last, when nobody touches the file any more.
+struct Open {
+    readers: Readers,
+    writer: Writer,
+    signals: Signals,
+    lock: Mutex<Option<Lock>>,
+}
+
+impl Embedded {
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.open.signals
+    }
+
+    /// Runs a command on the writer; returns when it is durable.
+    async fn write<T, E, F>(&self, command: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.open.writer.run(command).await
+    }
+
+    /// Runs a query on a reader; sees everything that was acknowledged before.
+    async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.open.readers.run(query).await
+    }
+
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        self.open.readers.close().await;
+        self.open.writer.close().await;
+        self.open.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(())
+    }
+}

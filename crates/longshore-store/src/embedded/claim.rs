@@ -1,0 +1,146 @@
+//! Hands runnable tasks to workers, each with a lease and a fence of its own.
+
+use longshore_core::id::{ConversationId, FleetName};
+use longshore_core::json::Json;
+use longshore_core::time::Timestamp;
+use rusqlite::{Connection, params};
+use serde_json::json;
+
+use super::column::{count, get, get_option, int};
+use super::lease::{self, Lease};
+use super::register::{self, Known};
+use super::task_row::TaskRow;
+use super::writer::Write;
+use super::{Embedded, conversation};
+use crate::error::ClaimError;
+use crate::model::{ClaimRequest, LeasedTask, WorkerState};
+
+/// The most that one claim gets, so that a greedy one does not hold up the writer.
+const MOST: u32 = 1000;
+
+impl Embedded {
+    pub(crate) async fn claim(
+        &self,
+        request: ClaimRequest,
+        now: Timestamp,
+    ) -> Result<Vec<LeasedTask>, ClaimError> {
+        self.write(move |write| claim(write, &request, now)).await
+    }
+}
+
+fn claim(write: &mut Write<'_>, it: &ClaimRequest, now: Timestamp) -> Result<Vec<LeasedTask>, ClaimError> {
+    let worker = register::known(write.connection, &it.worker, it.nonce)?;
+    if it.seq < worker.claim_seq {
+        return Err(ClaimError::OutOfOrder { newest: worker.claim_seq });
+    }
+    if it.seq == worker.claim_seq {
+        return Ok(again(write, it)?);
+    }
+    if worker.state == WorkerState::Draining || worker.drain.is_some() {
+        return Ok(Vec::new());
+    }
+    Ok(fresh(write, it, &worker, now)?)
+}
+
+/// The answer was lost on the way: the same leases, those that are still held.
+fn again(write: &Write<'_>, it: &ClaimRequest) -> rusqlite::Result<Vec<LeasedTask>> {
+    let leases = lease::of_worker(write.connection, &it.worker)?;
+    let same = leases.iter().filter(|(_, lease)| lease.claim_seq == int(it.seq));
+    same.map(|(_, lease)| leased(write.connection, lease)).collect()
+}
+
+fn fresh(
+    write: &mut Write<'_>,
+    it: &ClaimRequest,
+    worker: &Known,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<LeasedTask>> {
+    let picked = pick(write, it, &worker.fleet)?;
+    let mut tasks = Vec::with_capacity(picked.len());
+    for ord in picked {
+        let lease = grant(write, it, ord, now)?;
+        tasks.push(leased(write.connection, &lease)?);
+    }
+    if !tasks.is_empty() {
+        write
+            .connection
+            .prepare_cached("UPDATE worker SET claim_seq = ?2 WHERE id = ?1")?
+            .execute(params![it.worker.as_str(), int(it.seq)])?;
+    }
+    Ok(tasks)
+}
+
+/// Chooses tasks in order; a suspect goes to a worker that does nothing else, and then alone.
+fn pick(write: &Write<'_>, it: &ClaimRequest, fleet: &FleetName) -> rusqlite::Result<Vec<i64>> {
+    let (holds, holds_suspect): (bool, bool) = write
+        .connection
+        .prepare_cached("SELECT count(*) > 0, coalesce(max(alone), 0) FROM lease WHERE worker = ?1")?
+        .query_row([it.worker.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if holds_suspect {
+        return Ok(Vec::new());
+    }
+    let idle = it.in_flight == 0 && !holds;
+    let mut select = write.connection.prepare_cached(
+        "SELECT ord, alone FROM runnable WHERE fleet = ?1 AND (?2 OR NOT alone) ORDER BY rank, ord LIMIT ?3",
+    )?;
+    let rows = select.query_map(params![fleet.as_str(), idle, it.max.min(MOST)], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
+    })?;
+    let rows: Vec<(i64, bool)> = rows.collect::<Result<_, _>>()?;
+    Ok(match rows.first() {
+        Some((suspect, true)) => vec![*suspect],
+        _ => rows.into_iter().filter(|(_, alone)| !alone).map(|(ord, _)| ord).collect(),
+    })
+}
+
+fn grant(write: &mut Write<'_>, it: &ClaimRequest, ord: i64, now: Timestamp) -> rusqlite::Result<Lease> {
+    let mut row = TaskRow::load(write, ord)?;
+    row.run(write)?;
+    row.attempts += 1;
+    row.started_at = row.started_at.or(Some(now));
+    let lease = Lease {
+        ord,
+        fence: write.next_fence(),
+        worker: it.worker.clone(),
+        claim_seq: int(it.seq),
+        attempt: i64::from(row.attempts),
+        alone: row.alone,
+        cancel: false,
+    };
+    let expiry = write.expiry(it.lease);
+    lease::grant(write, &lease, expiry)?;
+    write
+        .connection
+        .prepare_cached(
+            "INSERT INTO attempt (ord, number, fence, worker, started_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![ord, row.attempts, int(lease.fence.0), it.worker.as_str(), now.0])?;
+    let data = json!({ "attempt": row.attempts, "worker": it.worker });
+    row.event(write, "started", &Json::of(&data), now)?;
+    row.save(write)?;
+    Ok(lease)
+}
+
+/// All that a worker has to know of a task that it holds.
+fn leased(connection: &Connection, lease: &Lease) -> rusqlite::Result<LeasedTask> {
+    let mut select = connection.prepare_cached(
+        "SELECT id, fleet, labels, timeout_ms, conversation, input.data FROM task JOIN input ON input.ord = task.ord
+         WHERE task.ord = ?1",
+    )?;
+    let (conversation, mut task) = select.query_row([lease.ord], |row| {
+        let task = LeasedTask {
+            id: get(row, 0)?,
+            fence: lease.fence,
+            fleet: get(row, 1)?,
+            attempt: u32::try_from(lease.attempt).unwrap_or(u32::MAX),
+            input: get(row, 5)?,
+            labels: super::list::labels(row, 2)?,
+            conversation: None,
+            timeout_ms: count(row, 3)?,
+            alone: lease.alone,
+        };
+        Ok((get_option::<ConversationId>(row, 4)?, task))
+    })?;
+    task.conversation = conversation.map(|id| conversation::history(connection, id)).transpose()?;
+    Ok(task)
+}

@@ -1,0 +1,223 @@
+//! The part of a task that changes, and its moves between the hot tables.
+//!
+//! Each move leaves one hot table, enters another, and counts: a task is in exactly one place.
+
+use longshore_core::id::{ConversationId, FleetName, TaskId};
+use longshore_core::json::Json;
+use longshore_core::retry::Backoff;
+use longshore_core::task::{Failure, Hold, OnInterrupt, State};
+use longshore_core::time::Timestamp;
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::column::{count, get, get_option, hold_text, id};
+use super::event;
+use super::writer::{Place, Write};
+
+pub(super) struct TaskRow {
+    pub ord: i64,
+    pub id: TaskId,
+    pub fleet: FleetName,
+    pub state: State,
+    pub hold: Option<Hold>,
+    pub priority: i32,
+    pub run_at: Option<Timestamp>,
+    pub due_at: Option<Timestamp>,
+    pub max_attempts: u32,
+    pub on_interrupt: OnInterrupt,
+    pub backoff: Backoff,
+    pub conversation: Option<(ConversationId, i64)>,
+    pub publish_input: bool,
+    pub alone: bool,
+    pub failed_attempts: u32,
+    pub attempts: u32,
+    pub interrupted: u32,
+    pub strikes: u32,
+    pub cancel_requested: bool,
+    pub cancel_reason: Option<String>,
+    pub failure: Option<Failure>,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub last_event: i64,
+}
+
+const COLUMNS: &str = "ord, id, fleet, state, hold, priority, run_at, due_at, max_attempts, on_interrupt,
+    backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input, alone, failed_attempts, attempts,
+    interrupted, strikes, cancel_requested, cancel_reason, failure, started_at, finished_at, last_event";
+
+impl TaskRow {
+    pub(super) fn find(write: &Write<'_>, task: TaskId) -> rusqlite::Result<Option<TaskRow>> {
+        write
+            .connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM task WHERE id = ?1"))?
+            .query_row([id(&task)], TaskRow::read)
+            .optional()
+    }
+
+    pub(super) fn load(write: &Write<'_>, ord: i64) -> rusqlite::Result<TaskRow> {
+        write
+            .connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM task WHERE ord = ?1"))?
+            .query_row([ord], TaskRow::read)
+    }
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
+        let conversation = get_option(row, 12)?;
+        Ok(TaskRow {
+            ord: row.get(0)?,
+            id: get(row, 1)?,
+            fleet: get(row, 2)?,
+            state: get(row, 3)?,
+            hold: get_option(row, 4)?,
+            priority: row.get(5)?,
+            run_at: get_option(row, 6)?,
+            due_at: get_option(row, 7)?,
+            max_attempts: count(row, 8)?,
+            on_interrupt: get(row, 9)?,
+            backoff: Backoff { base_ms: count(row, 10)?, cap_ms: count(row, 11)? },
+            conversation: match conversation {
+                Some(conversation) => Some((conversation, row.get(13)?)),
+                None => None,
+            },
+            publish_input: row.get(14)?,
+            alone: row.get(15)?,
+            failed_attempts: count(row, 16)?,
+            attempts: count(row, 17)?,
+            interrupted: count(row, 18)?,
+            strikes: count(row, 19)?,
+            cancel_requested: row.get(20)?,
+            cancel_reason: row.get(21)?,
+            failure: get_option(row, 22)?,
+            started_at: get_option(row, 23)?,
+            finished_at: get_option(row, 24)?,
+            last_event: row.get(25)?,
+        })
+    }
+
+    pub(super) fn save(&self, write: &Write<'_>) -> rusqlite::Result<()> {
+        let failure = self.failure.as_ref().map(|failure| Json::of(failure).text().to_owned());
+        write
+            .connection
+            .prepare_cached(
+                "UPDATE task SET state = ?2, hold = ?3, due_at = ?4, alone = ?5, failed_attempts = ?6, attempts = ?7,
+                    interrupted = ?8, strikes = ?9, cancel_requested = ?10, cancel_reason = ?11, failure = ?12,
+                    started_at = ?13, finished_at = ?14, last_event = ?15
+                 WHERE ord = ?1",
+            )?
+            .execute(params![
+                self.ord,
+                self.state.as_str(),
+                self.hold.map(hold_text),
+                self.due_at.map(|at| at.0),
+                self.alone,
+                self.failed_attempts,
+                self.attempts,
+                self.interrupted,
+                self.strikes,
+                self.cancel_requested,
+                self.cancel_reason,
+                failure,
+                self.started_at.map(|at| at.0),
+                self.finished_at.map(|at| at.0),
+                self.last_event,
+            ])
+            .map(drop)
+    }
+
+    /// Appends to the task's log; the number is kept when the row is saved.
+    pub(super) fn event(
+        &mut self,
+        write: &mut Write<'_>,
+        kind: &str,
+        data: &Json,
+        at: Timestamp,
+    ) -> rusqlite::Result<()> {
+        self.last_event += 1;
+        event::insert(write, self.ord, self.last_event, kind, data, at)?;
+        write.wake_task(self.id);
+        Ok(())
+    }
+
+    /// Queues it: to run now, at a time, or when its conversation comes to it.
+    pub(super) fn queue(
+        &mut self,
+        write: &mut Write<'_>,
+        hold: Hold,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        self.leave(write, Place::of(State::Queued, Some(hold)))?;
+        (self.state, self.hold, self.due_at) = (State::Queued, Some(hold), due);
+        self.enter(write, now)
+    }
+
+    /// Takes it out of the queue; its lease is the caller's matter.
+    pub(super) fn run(&mut self, write: &mut Write<'_>) -> rusqlite::Result<()> {
+        self.leave(write, Place::Running)?;
+        (self.state, self.hold, self.due_at) = (State::Running, None, None);
+        Ok(())
+    }
+
+    /// Ends it for ever.
+    pub(super) fn finish(
+        &mut self,
+        write: &mut Write<'_>,
+        state: State,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        debug_assert!(state.is_terminal() && !self.state.is_terminal());
+        self.leave(write, Place::of(state, None))?;
+        (self.state, self.hold, self.due_at, self.finished_at) = (state, None, None, Some(now));
+        Ok(())
+    }
+
+    fn leave(&self, write: &mut Write<'_>, to: Place) -> rusqlite::Result<()> {
+        let from = Place::of(self.state, self.hold);
+        write.count(&self.fleet, Some(from), to);
+        match (from, self.due_at) {
+            (Place::Runnable, _) => write
+                .connection
+                .prepare_cached("DELETE FROM runnable WHERE fleet = ?1 AND rank = ?2 AND ord = ?3")?
+                .execute(params![self.fleet.as_str(), -i64::from(self.priority), self.ord])
+                .map(drop),
+            (Place::Delayed, Some(due)) => write
+                .connection
+                .prepare_cached("DELETE FROM delayed WHERE due_at = ?1 AND ord = ?2")?
+                .execute(params![due.0, self.ord])
+                .map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn enter(&self, write: &mut Write<'_>, now: Timestamp) -> rusqlite::Result<()> {
+        let (place, rank) = (Place::of(self.state, self.hold), -i64::from(self.priority));
+        enter(write, &self.fleet, (rank, self.ord, self.alone), (place, self.due_at), now)
+    }
+}
+
+/// Enters the hot table of a place.
+pub(super) fn enter(
+    write: &mut Write<'_>,
+    fleet: &FleetName,
+    (rank, ord, alone): (i64, i64, bool),
+    (place, due): (Place, Option<Timestamp>),
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    match (place, due) {
+        (Place::Runnable, _) => {
+            write.wake_fleet(fleet);
+            write
+                .connection
+                .prepare_cached(
+                    "INSERT INTO runnable (fleet, rank, ord, alone, since) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![fleet.as_str(), rank, ord, alone, now.0])
+                .map(drop)
+        }
+        (Place::Delayed, Some(due)) => write
+            .connection
+            .prepare_cached("INSERT INTO delayed (due_at, ord) VALUES (?1, ?2)")?
+            .execute(params![due.0, ord])
+            .map(drop),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,73 @@
+//! The passing of time: service time goes on, leases expire, due tasks become runnable.
+
+use std::time::Duration;
+
+use longshore_core::task::{Hold, Interruption};
+use longshore_core::time::{ServiceTime, Timestamp};
+use rusqlite::{OptionalExtension, params};
+
+use super::column::get;
+use super::task_row::TaskRow;
+use super::writer::Write;
+use super::{Embedded, ending, event, lease};
+use crate::error::StoreError;
+use crate::model::Tick;
+
+/// The most leases and the most due tasks of one tick: the rest waits for the next, other commands do not.
+const MOST: usize = 1000;
+
+impl Embedded {
+    pub(crate) async fn tick(
+        &self,
+        elapsed: Option<Duration>,
+        link_seen: bool,
+        now: Timestamp,
+        roll: f64,
+    ) -> Result<Tick, StoreError> {
+        self.write(move |write| {
+            let leases = lease::any(write)?;
+            write.advance(elapsed, link_seen, leases);
+            let expired = if leases && write.may_expire() { expire(write, roll, now)? } else { Vec::new() };
+            let promoted = promote(write, now)?;
+            Ok(Tick { service: write.service(), expired, promoted, next_due: next_due(write)? })
+        })
+        .await
+    }
+}
+
+fn expire(
+    write: &mut Write<'_>,
+    roll: f64,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<longshore_core::id::Held>> {
+    let leases = lease::expired(write, MOST)?;
+    let expired = ending::interrupt(write, &leases, Interruption::LeaseExpired, roll, now)?;
+    let next = lease::next_expiry(write)?.unwrap_or(ServiceTime(i64::MAX));
+    write.none_expires_before(next);
+    Ok(expired)
+}
+
+fn promote(write: &mut Write<'_>, now: Timestamp) -> rusqlite::Result<usize> {
+    let due: Vec<i64> = {
+        let mut select = write
+            .connection
+            .prepare_cached("SELECT ord FROM delayed WHERE due_at <= ?1 ORDER BY due_at, ord LIMIT ?2")?;
+        let rows = select.query_map(params![now.0, MOST as i64], |row| row.get(0))?;
+        rows.collect::<Result<_, _>>()?
+    };
+    for ord in &due {
+        let mut row = TaskRow::load(write, *ord)?;
+        row.queue(write, Hold::Ready, None, now)?;
+        row.event(write, "queued", &event::queued(Hold::Ready, None), now)?;
+        row.save(write)?;
+    }
+    Ok(due.len())
+}
+
+fn next_due(write: &Write<'_>) -> rusqlite::Result<Option<Timestamp>> {
+    write
+        .connection
+        .prepare_cached("SELECT due_at FROM delayed ORDER BY due_at LIMIT 1")?
+        .query_row([], |row| get(row, 0))
+        .optional()
+}

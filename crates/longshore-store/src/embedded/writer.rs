@@ -1,0 +1,101 @@
+//! The thread that writes: it runs what is queued in one transaction, commits once, then answers everybody.
+//!
+//! A command sees what earlier commands of its group wrote, and is told "done" only after the commit that holds it is
+//! on the disk. A command that fails, or panics, takes back only itself.
+
+mod counts;
+mod group;
+mod write;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::fault;
+use crate::error::StoreError;
+use crate::signals::Signals;
+pub(super) use counts::Place;
+use group::Groups;
+pub(super) use write::Write;
+
+/// Called when what the disk holds is no longer known; the default does not return.
+pub(crate) type FatalHook = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Answers one command, once it is known what became of its commit.
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Runs one command, or only refuses it; false: take back what it wrote.
+type Command = Box<dyn FnOnce(Result<&mut Write<'_>, StoreError>) -> (bool, Answer) + Send>;
+
+pub(super) struct Writer {
+    commands: Mutex<Option<Sender<Command>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(super) fn start(
+        connection: Connection,
+        signals: Signals,
+        fatal: FatalHook,
+    ) -> Result<Writer, std::io::Error> {
+        let (commands, receiver) = channel();
+        let mut groups = Groups::new(connection, signals, fatal).map_err(std::io::Error::other)?;
+        let thread = std::thread::Builder::new().name("store-write".to_owned());
+        let thread = thread.spawn(move || serve(&mut groups, &receiver))?;
+        Ok(Writer { commands: Mutex::new(Some(commands)), thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(super) async fn run<T, E, F>(&self, command: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.send(Box::new(move |write| {
+            let run = || write.map_err(E::from).and_then(command);
+            let result = catch_unwind(AssertUnwindSafe(run))
+                .unwrap_or_else(|panic| Err(fault::panicked(panic).into()));
+            let keep = result.is_ok();
+            let tell: Answer = Box::new(move |commit| {
+                // Nobody may be waiting any more; what is written stays.
+                let _ = answer.send(commit.map_err(E::from).and(result));
+            });
+            (keep, tell)
+        }))?;
+        answered.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+    }
+
+    fn send(&self, command: Command) -> Result<(), StoreError> {
+        let commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.as_ref().ok_or(StoreError::Closed)?.send(command).map_err(|_| StoreError::Closed)
+    }
+
+    pub(super) async fn close(&self) {
+        let thread = self.stop();
+        // Joining blocks until all that was asked for is on the disk.
+        let _ = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
+    }
+
+    fn stop(&self) -> Option<JoinHandle<()>> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // A panic of the thread was reported when it happened.
+        let _ = self.stop().map(JoinHandle::join);
+    }
+}
+
+fn serve(groups: &mut Groups, commands: &Receiver<Command>) {
+    while let Ok(first) = commands.recv() {
+        groups.run(first, || commands.try_recv().ok());
+    }
+}

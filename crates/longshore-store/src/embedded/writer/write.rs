@@ -1,0 +1,131 @@
+//! What a command works with: the connection, the numbers that only grow, and the effects that wait for the commit.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
+use longshore_core::time::ServiceTime;
+use rusqlite::{Connection, params};
+
+use super::counts::{Deltas, Place};
+use crate::signals::Topic;
+
+/// The row `clock`, kept by the writer: nobody else changes it.
+pub(super) struct Memory {
+    service: ServiceTime,
+    next_fence: i64,
+    next_ord: i64,
+    /// Differs from the row in a way that must not be lost.
+    unsaved: bool,
+    /// No lease expires before this; a hint, so that most ticks need not look.
+    none_expires_before: ServiceTime,
+}
+
+impl Memory {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Memory> {
+        connection.query_row("SELECT service_ms, next_fence, next_ord FROM clock", [], |row| {
+            Ok(Memory {
+                service: ServiceTime(row.get(0)?),
+                next_fence: row.get(1)?,
+                next_ord: row.get(2)?,
+                unsaved: false,
+                none_expires_before: ServiceTime(i64::MIN),
+            })
+        })
+    }
+
+    pub(super) fn save(&self, connection: &Connection, deltas: &Deltas) -> rusqlite::Result<()> {
+        if self.unsaved || !deltas.is_empty() {
+            connection
+                .prepare_cached("UPDATE clock SET service_ms = ?1, next_fence = ?2, next_ord = ?3")?
+                .execute(params![self.service.0, self.next_fence, self.next_ord])?;
+        }
+        deltas.save(connection)
+    }
+
+    pub(super) fn saved(&mut self) {
+        self.unsaved = false;
+    }
+
+    /// Something was rolled back: hints may be wrong. Numbers that were given out are not given out again.
+    pub(super) fn distrust(&mut self) {
+        self.none_expires_before = ServiceTime(i64::MIN);
+        self.unsaved = true;
+    }
+}
+
+/// One command's view of the store.
+pub(in crate::embedded) struct Write<'a> {
+    pub(in crate::embedded) connection: &'a Connection,
+    memory: &'a mut Memory,
+    topics: HashSet<Topic>,
+    deltas: Deltas,
+}
+
+impl<'a> Write<'a> {
+    pub(super) fn new(connection: &'a Connection, memory: &'a mut Memory) -> Write<'a> {
+        Write { connection, memory, topics: HashSet::new(), deltas: Deltas::default() }
+    }
+
+    pub(super) fn into_effects(self) -> (HashSet<Topic>, Deltas) {
+        (self.topics, self.deltas)
+    }
+
+    pub(in crate::embedded) fn next_fence(&mut self) -> Fence {
+        self.memory.unsaved = true;
+        self.memory.next_fence += 1;
+        Fence(self.memory.next_fence as u64 - 1)
+    }
+
+    /// Numbers tasks in order of submission.
+    pub(in crate::embedded) fn next_ord(&mut self) -> i64 {
+        self.memory.unsaved = true;
+        self.memory.next_ord += 1;
+        self.memory.next_ord - 1
+    }
+
+    pub(in crate::embedded) fn service(&self) -> ServiceTime {
+        self.memory.service
+    }
+
+    /// Advances service time. It is saved with what depends on it: without leases nothing does.
+    pub(in crate::embedded) fn advance(&mut self, elapsed: Option<Duration>, link_seen: bool, leases: bool) {
+        let now = self.memory.service.tick(elapsed, link_seen);
+        self.memory.unsaved |= leases && now != self.memory.service;
+        self.memory.service = now;
+    }
+
+    /// When a lease of this length that begins now expires.
+    pub(in crate::embedded) fn expiry(&mut self, length: Duration) -> ServiceTime {
+        let expiry = self.memory.service.after(length);
+        self.memory.none_expires_before = self.memory.none_expires_before.min(expiry);
+        expiry
+    }
+
+    pub(in crate::embedded) fn may_expire(&self) -> bool {
+        self.memory.service >= self.memory.none_expires_before
+    }
+
+    pub(in crate::embedded) fn none_expires_before(&mut self, at: ServiceTime) {
+        self.memory.none_expires_before = at;
+    }
+
+    pub(in crate::embedded) fn count(&mut self, fleet: &FleetName, from: Option<Place>, to: Place) {
+        if let Some(from) = from {
+            self.deltas.count(fleet, from, -1);
+        }
+        self.deltas.count(fleet, to, 1);
+    }
+
+    pub(in crate::embedded) fn wake_fleet(&mut self, fleet: &FleetName) {
+        self.topics.insert(Topic::Runnable(fleet.clone()));
+    }
+
+    pub(in crate::embedded) fn wake_task(&mut self, task: TaskId) {
+        self.topics.insert(Topic::Task(task));
+    }
+
+    pub(in crate::embedded) fn wake_worker(&mut self, worker: &WorkerId) {
+        self.topics.insert(Topic::Worker(worker.clone()));
+    }
+}

@@ -1,0 +1,89 @@
+//! What an operation can answer besides doing it.
+
+use std::sync::Arc;
+
+use longshore_core::id::{FleetName, WorkerId};
+use longshore_core::task::State;
+
+/// The store itself could not do it. Nothing of the command was kept.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the disk that holds the store is full: make room, and it goes on by itself")]
+    Full,
+    #[error("the store is closed")]
+    Closed,
+    #[error("the store's file is damaged ({detail}): stop longshore and restore a copy")]
+    Corrupt { detail: String },
+    #[error("the store failed while it {what}")]
+    Internal {
+        what: &'static str,
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SubmitError {
+    #[error("fleet `{0}` is not declared")]
+    UnknownFleet(FleetName),
+    #[error("this idempotency key was used before with another request")]
+    KeyReused,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RegisterError {
+    #[error("fleet `{0}` is not declared")]
+    UnknownFleet(FleetName),
+    #[error("worker `{worker}` belongs to fleet `{fleet}`")]
+    OtherFleet { worker: WorkerId, fleet: FleetName },
+    #[error("worker `{0}` was started anew since")]
+    StaleNonce(WorkerId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClaimError {
+    #[error("worker `{0}` is not registered")]
+    UnknownWorker(WorkerId),
+    #[error("worker `{0}` was started anew since")]
+    StaleNonce(WorkerId),
+    #[error("the newest claim of this worker is number {newest}")]
+    OutOfOrder { newest: u64 },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a registered worker's word was not taken.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("worker `{0}` is not registered")]
+    UnknownWorker(WorkerId),
+    #[error("worker `{0}` was started anew since")]
+    StaleNonce(WorkerId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<LinkError> for ClaimError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::UnknownWorker(worker) => ClaimError::UnknownWorker(worker),
+            LinkError::StaleNonce(worker) => ClaimError::StaleNonce(worker),
+            LinkError::Store(error) => ClaimError::Store(error),
+        }
+    }
+}
+
+/// What a wish to cancel came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelOutcome {
+    NotFound,
+    /// It did not run: it has ended.
+    Cancelled,
+    /// It runs: its worker is told, and it ends with its attempt.
+    Requested,
+    AlreadyTerminal(State),
+}

@@ -1,0 +1,133 @@
+//! Fleets: what was declared, how they stand, what the scaler decided.
+
+use longshore_core::fleet::Fleet;
+use longshore_core::id::FleetName;
+use longshore_core::json::Json;
+use longshore_core::time::Timestamp;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetRecord {
+    pub name: FleetName,
+    pub declaration: Fleet,
+    /// Grows by one when a change means new workers.
+    pub generation: u64,
+    /// False when it is no longer declared: its tasks stay, new ones are refused.
+    pub active: bool,
+    /// Workers that an operator asked for; `None`: the scaler decides.
+    pub replicas: Option<u32>,
+    pub changed_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FleetChangeKind {
+    Added,
+    Changed,
+    Removed,
+    Unchanged,
+}
+
+/// What a new declaration means for one fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FleetChange {
+    pub name: FleetName,
+    pub kind: FleetChangeKind,
+    pub before: Option<Fleet>,
+    pub after: Option<Fleet>,
+    /// Its workers have to be replaced.
+    pub restarts: bool,
+    /// Once the change is made.
+    pub generation: u64,
+}
+
+/// Compares what is declared now with what is to be declared; writes nothing.
+pub fn fleet_changes(now: &[FleetRecord], next: &[Fleet]) -> Vec<FleetChange> {
+    let stays = |record: &&FleetRecord| next.iter().any(|fleet| fleet.name == record.name);
+    let removed = now.iter().filter(|record| record.active && !stays(record)).map(removal);
+    let declared =
+        next.iter().map(|fleet| change(now.iter().find(|record| record.name == fleet.name), fleet));
+    declared.chain(removed).collect()
+}
+
+fn removal(record: &FleetRecord) -> FleetChange {
+    FleetChange {
+        name: record.name.clone(),
+        kind: FleetChangeKind::Removed,
+        before: Some(record.declaration.clone()),
+        after: None,
+        restarts: false,
+        generation: record.generation,
+    }
+}
+
+fn change(record: Option<&FleetRecord>, next: &Fleet) -> FleetChange {
+    let restarts = record.is_some_and(|record| told_at_start(&record.declaration) != told_at_start(next));
+    let kind = match record {
+        Some(record) if !record.active => FleetChangeKind::Added,
+        Some(record) if record.declaration == *next => FleetChangeKind::Unchanged,
+        Some(_) => FleetChangeKind::Changed,
+        None => FleetChangeKind::Added,
+    };
+    FleetChange {
+        name: next.name.clone(),
+        kind,
+        before: record.filter(|record| record.active).map(|record| record.declaration.clone()),
+        after: Some(next.clone()),
+        restarts,
+        generation: record.map_or(1, |record| record.generation + u64::from(restarts)),
+    }
+}
+
+/// Blanks what a running worker need not know: all else it was told when it started.
+fn told_at_start(fleet: &Fleet) -> Fleet {
+    let mut fleet = fleet.clone();
+    fleet.scaling = Default::default();
+    fleet.task =
+        longshore_core::fleet::TaskDefaults { result_limit: fleet.task.result_limit, ..Default::default() };
+    fleet
+}
+
+/// How many tasks of a fleet are in which state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetCounts {
+    pub fleet: FleetName,
+    /// Queued and waiting for nothing but a worker.
+    pub runnable: u64,
+    /// Queued, scheduled or backing off.
+    pub delayed: u64,
+    /// Queued behind an earlier task of the same conversation.
+    pub held: u64,
+    pub running: u64,
+    pub waiting: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+    pub cancelled: u64,
+}
+
+impl FleetCounts {
+    pub fn queued(&self) -> u64 {
+        self.runnable + self.delayed + self.held
+    }
+}
+
+/// What a fleet has to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub runnable: u64,
+    pub oldest_runnable_since: Option<Timestamp>,
+    pub running: u64,
+    pub delayed: u64,
+    pub held: u64,
+}
+
+/// What the scaler decided, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionRecord {
+    pub at: Timestamp,
+    pub from: u32,
+    pub to: u32,
+    /// `grow`, `shrink`, `hold`, `replace`.
+    pub kind: String,
+    pub reason: String,
+    /// The numbers that it was made from.
+    pub inputs: Json,
+}

@@ -1,0 +1,129 @@
+//! The one face of all backends.
+
+use std::time::Duration;
+
+use longshore_core::fleet::{DrainMode, Fleet};
+use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
+use longshore_core::json::Json;
+use longshore_core::time::Timestamp;
+use uuid::Uuid;
+
+pub use crate::embedded::Embedded;
+use crate::error::{CancelOutcome, ClaimError, LinkError, RegisterError, StoreError, SubmitError};
+use crate::model::*;
+use crate::{OpenError, OpenOptions, Signals};
+
+/// A store that is open. Cheap to clone; the last clone that is dropped closes it.
+#[derive(Clone)]
+pub enum Store {
+    Embedded(Embedded),
+}
+
+/// Writes methods that forward to the backend.
+macro_rules! forward {
+    ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $answer:ty;)*) => {
+        impl Store {
+            $($(#[$doc])*
+            pub async fn $name(&self, $($argument: $type),*) -> $answer {
+                match self {
+                    Store::Embedded(store) => store.$name($($argument),*).await,
+                }
+            })*
+        }
+    };
+}
+
+impl Store {
+    /// Opens the embedded store in a folder, making both if they are not there. Blocks for as long as disks do.
+    pub fn open(options: &OpenOptions) -> Result<Store, OpenError> {
+        Embedded::open(options).map(Store::Embedded)
+    }
+
+    pub fn signals(&self) -> &Signals {
+        match self {
+            Store::Embedded(store) => store.signals(),
+        }
+    }
+}
+
+// Tasks.
+forward! {
+    /// Stores all of the tasks or none; when it returns they are durable.
+    fn submit(tasks: Vec<NewTask>, idempotency: Option<Idempotency>, now: Timestamp) -> Result<Submitted, SubmitError>;
+    fn task(id: TaskId) -> Result<Option<TaskRecord>, StoreError>;
+    /// The task's attempts, oldest first.
+    fn attempts(id: TaskId) -> Result<Vec<AttemptRecord>, StoreError>;
+    /// Newest id first, without inputs and results.
+    fn tasks(filter: TaskFilter, limit: usize) -> Result<Vec<TaskRecord>, StoreError>;
+    /// Per fleet; costs the same for ten tasks and ten million.
+    fn counts() -> Result<Vec<FleetCounts>, StoreError>;
+    /// A task's events with numbers above `after`, oldest first.
+    fn events(task: TaskId, after: u64, limit: usize) -> Result<Vec<EventRecord>, StoreError>;
+    fn cancel(id: TaskId, reason: Option<String>, now: Timestamp) -> Result<CancelOutcome, StoreError>;
+    /// Forgets idempotency keys that were used before this time; returns how many.
+    fn forget_keys(before: Timestamp) -> Result<usize, StoreError>;
+}
+
+// The worker link.
+forward! {
+    fn register(registration: Registration, now: Timestamp) -> Result<RegisterOutcome, RegisterError>;
+    /// Leases runnable tasks, highest priority and oldest first; empty when there are none. Does not wait.
+    fn claim(request: ClaimRequest, now: Timestamp) -> Result<Vec<LeasedTask>, ClaimError>;
+    /// Renews what is held, requeues what is not, and tells what the worker does not know yet.
+    fn heartbeat(heartbeat: Heartbeat, now: Timestamp) -> Result<HeartbeatNews, LinkError>;
+    /// What a heartbeat would be told now, without renewing anything.
+    fn news(worker: WorkerId, nonce: Uuid, held: Vec<Held>) -> Result<HeartbeatNews, LinkError>;
+    /// Returns the attempts whose fence is no longer valid; nothing was written for them.
+    fn append_events(worker: WorkerId, nonce: Uuid, attempts: Vec<(Held, Vec<NewAgentEvent>)>, now: Timestamp) -> Result<Vec<Held>, LinkError>;
+    /// Ends attempts, each by fence: being registered is not needed.
+    fn end_attempts(worker: WorkerId, nonce: Uuid, endings: Vec<EndAttempt>, now: Timestamp) -> Result<Ended, LinkError>;
+    /// Leases as they stand, of one worker or of all, oldest attempt first.
+    fn leases(worker: Option<WorkerId>) -> Result<Vec<LeaseRecord>, StoreError>;
+}
+
+// Workers.
+forward! {
+    /// Saves a worker before it is started; false if this id is already known.
+    fn plan_worker(planned: PlannedWorker, now: Timestamp) -> Result<bool, StoreError>;
+    /// Saves how its platform finds it again; false if the worker is not known.
+    fn save_identity(worker: WorkerId, identity: Json, now: Timestamp) -> Result<bool, StoreError>;
+    /// The worker is gone: all that it held is interrupted. Returns that; nothing when it was gone already.
+    fn worker_ended(end: WorkerEnd, roll: f64, now: Timestamp) -> Result<Vec<Held>, StoreError>;
+    fn workers(filter: WorkerFilter) -> Result<Vec<WorkerRecord>, StoreError>;
+    fn worker(id: WorkerId) -> Result<Option<WorkerRecord>, StoreError>;
+    /// False if the worker is not known or gone. A repeated order replaces the mode and time-out.
+    fn order_drain(worker: WorkerId, mode: DrainMode, timeout_ms: u64, now: Timestamp) -> Result<bool, StoreError>;
+    /// Forgets workers that ended before this time; returns how many.
+    fn forget_workers(ended_before: Timestamp) -> Result<usize, StoreError>;
+}
+
+// Fleets.
+forward! {
+    /// Declares exactly these fleets: others become inactive and take no new tasks.
+    fn put_fleets(fleets: Vec<Fleet>, now: Timestamp) -> Result<Vec<FleetChange>, StoreError>;
+    /// All of them by name, inactive ones too.
+    fn fleets() -> Result<Vec<FleetRecord>, StoreError>;
+    fn fleet(name: FleetName) -> Result<Option<FleetRecord>, StoreError>;
+    /// Sets the number of workers by hand, or gives it back to the scaler; false if the fleet is not known.
+    fn set_replicas(fleet: FleetName, replicas: Option<u32>, now: Timestamp) -> Result<bool, StoreError>;
+    /// Keeps the newest 200 of each fleet.
+    fn record_decision(fleet: FleetName, decision: DecisionRecord) -> Result<(), StoreError>;
+    /// Newest first.
+    fn decisions(fleet: FleetName, limit: usize) -> Result<Vec<DecisionRecord>, StoreError>;
+    fn load(fleet: FleetName) -> Result<Load, StoreError>;
+}
+
+// Conversations, time, small things.
+forward! {
+    fn conversation(id: ConversationId) -> Result<Option<ConversationRecord>, StoreError>;
+    /// Messages with numbers above `after`, oldest first.
+    fn messages(id: ConversationId, after: u64, limit: usize) -> Result<Vec<Message>, StoreError>;
+    /// Advances service time, expires leases, promotes due tasks. Writes nothing when nothing changes.
+    ///
+    /// `elapsed` and `link_seen` as in [`longshore_core::time::ServiceTime::tick`].
+    fn tick(elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;
+    fn meta_get(key: String) -> Result<Option<String>, StoreError>;
+    fn meta_put(key: String, value: String) -> Result<(), StoreError>;
+    /// Finishes what was asked for and closes; later commands answer [`StoreError::Closed`].
+    fn close() -> Result<(), StoreError>;
+}

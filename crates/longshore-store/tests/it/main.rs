@@ -1,0 +1,8 @@
+//! The store as its users see it: what every backend does, and what the embedded one survives.
+
+mod conformance;
+mod durability;
+mod full_disk;
+mod opening;
+mod properties;
+mod support;

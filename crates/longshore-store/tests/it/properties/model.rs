@@ -1,0 +1,250 @@
+//! What must be true of the store, told by the answers that it gave.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use longshore_core::id::{ConversationId, Fence, Held, TaskId};
+use longshore_core::task::{Ending, Failure, Hold, OnInterrupt, State};
+use longshore_store::*;
+use uuid::Uuid;
+
+use super::{How, Step, tables};
+use crate::support::{Crew, World, new_task, says};
+
+pub struct Model {
+    world: World,
+    crews: Vec<Crew>,
+    seqs: [u64; 3],
+    tasks: Vec<TaskId>,
+    /// In order of submission.
+    conversations: BTreeMap<u8, Vec<TaskId>>,
+    /// Every fence that was ever given out, with its holder, oldest first.
+    fences: Vec<(Held, usize)>,
+    /// Valid now.
+    valid: HashMap<TaskId, Fence>,
+    /// Ended by their own worker: a repeated ending is told yes.
+    own: Vec<Held>,
+    done: HashMap<TaskId, TaskRecord>,
+}
+
+impl Model {
+    pub async fn new(world: World) -> Model {
+        let mut crews = Vec::new();
+        for worker in 0..3 {
+            crews.push(world.worker(&format!("w{worker}")).await);
+        }
+        Model {
+            world,
+            crews,
+            seqs: [0; 3],
+            tasks: Vec::new(),
+            conversations: BTreeMap::new(),
+            fences: Vec::new(),
+            valid: HashMap::new(),
+            own: Vec::new(),
+            done: HashMap::new(),
+        }
+    }
+
+    pub async fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Submit { conversation, priority, delay_s, fails_on_interrupt } => {
+                self.submit(conversation, priority, delay_s, fails_on_interrupt).await;
+            }
+            Step::Claim { worker, max, repeat, busy } => self.claim(worker.into(), max, repeat, busy).await,
+            Step::Say { fence, n, message } => self.say(fence, n, message).await,
+            Step::End { fence, how, by } => self.end(fence, how, by).await,
+            Step::Cancel { task } => self.cancel(task).await,
+            Step::Beat { worker, keep, read_all } => self.beat(worker.into(), keep, read_all).await,
+            Step::Restart { worker } => self.restart(worker.into()).await,
+            Step::Lose { worker } => self.lose(worker.into()).await,
+            Step::Pass { seconds } => {
+                let expired = self.world.tick(Duration::from_secs(seconds.into())).await;
+                self.released(&expired);
+            }
+        }
+    }
+
+    async fn submit(&mut self, conversation: Option<u8>, priority: i32, delay: Option<u8>, fails: bool) {
+        let id = conversation.map(|it| ConversationId::new(format!("c{it}")).unwrap());
+        let run_at = delay.map(|seconds| self.world.now().after(Duration::from_secs(seconds.into())));
+        let on_interrupt = if fails { OnInterrupt::Fail } else { OnInterrupt::Resume };
+        let publish_input = priority == 0;
+        let task = NewTask { conversation: id, priority, run_at, on_interrupt, publish_input, ..new_task() };
+        let task = self.world.submit(task).await;
+        self.tasks.push(task);
+        if let Some(conversation) = conversation {
+            self.conversations.entry(conversation).or_default().push(task);
+        }
+    }
+
+    async fn claim(&mut self, worker: usize, max: u8, repeat: bool, busy: bool) {
+        let crew = self.crews[worker].clone();
+        let seq = self.seqs[worker] + u64::from(!repeat);
+        let tasks = self.world.claim_busy(&crew, seq, max.into(), busy.into()).await.unwrap();
+        if repeat {
+            for task in tasks {
+                assert_eq!(self.valid.get(&task.id), Some(&task.fence), "a repeat grants nothing new");
+            }
+            return;
+        }
+        self.seqs[worker] += u64::from(!tasks.is_empty());
+        assert!(tasks.len() <= max.into());
+        assert!(tasks.len() <= 1 || tasks.iter().all(|task| !task.alone));
+        for task in tasks {
+            assert!(self.fences.iter().all(|(held, _)| held.fence < task.fence), "fences only grow");
+            assert_eq!(self.valid.insert(task.id, task.fence), None, "one valid fence per task");
+            assert!(!self.done.contains_key(&task.id), "what is done does not run again");
+            self.fences.push((task.held(), worker));
+        }
+    }
+
+    /// Mostly one that is valid, sometimes an old one.
+    fn pick(&self, number: u16) -> Option<(Held, usize)> {
+        let valid: Vec<_> = self.fences.iter().filter(|(held, _)| self.is_valid(held)).collect();
+        let from =
+            if number.is_multiple_of(4) || valid.is_empty() { self.fences.iter().collect() } else { valid };
+        (!from.is_empty()).then(|| *from[usize::from(number / 4) % from.len()])
+    }
+
+    fn is_valid(&self, held: &Held) -> bool {
+        self.valid.get(&held.task) == Some(&held.fence)
+    }
+
+    async fn say(&mut self, number: u16, n: u8, message: bool) {
+        let Some((held, worker)) = self.pick(number) else { return };
+        let kind = if message { AgentEventKind::Message } else { AgentEventKind::Progress };
+        let words = vec![(held, vec![says(n.into(), kind, "1")])];
+        let before = self.world.task(held.task).await;
+        let crew = &self.crews[worker];
+        let now = self.world.now();
+        let lost = self.world.store.append_events(crew.id.clone(), crew.nonce, words, now).await.unwrap();
+        assert_eq!(lost.is_empty(), self.is_valid(&held));
+        if !lost.is_empty() {
+            assert_eq!(self.world.task(held.task).await, before, "a stale write changes nothing");
+        }
+    }
+
+    async fn end(&mut self, number: u16, how: How, by: u8) {
+        let Some((held, holder)) = self.pick(number) else { return };
+        let worker = self.crews.get(usize::from(by)).map_or(holder, |_| usize::from(by));
+        let ending = match how {
+            How::Succeeded => Ending::Succeeded,
+            How::Failed { retryable } => {
+                Ending::Failed(Failure { code: "exit_status".into(), message: "1".into(), retryable })
+            }
+            How::Interrupted(cause) => Ending::Interrupted(cause),
+        };
+        let before = self.world.task(held.task).await;
+        let valid = self.is_valid(&held) && worker == holder;
+        let accepted = self.world.end(&self.crews[worker], held, ending).await;
+        assert_eq!(accepted, valid || (worker == holder && self.own.contains(&held)));
+        if valid {
+            self.valid.remove(&held.task);
+            self.own.push(held);
+        } else {
+            assert_eq!(self.world.task(held.task).await, before, "a stale ending changes nothing");
+        }
+    }
+
+    async fn cancel(&mut self, number: u16) {
+        if self.tasks.is_empty() {
+            return;
+        }
+        let id = self.tasks[usize::from(number) % self.tasks.len()];
+        let before = self.world.task(id).await.state;
+        let outcome = self.world.store.cancel(id, None, self.world.now()).await.unwrap();
+        assert_eq!(
+            outcome,
+            match before {
+                State::Running => CancelOutcome::Requested,
+                state if state.is_terminal() => CancelOutcome::AlreadyTerminal(state),
+                _ => CancelOutcome::Cancelled,
+            }
+        );
+    }
+
+    async fn beat(&mut self, worker: usize, keep: u64, read_all: bool) {
+        let mine = self.fences.iter().filter(|(_, holder)| *holder == worker).map(|(held, _)| *held);
+        let listed: Vec<_> =
+            mine.enumerate().filter(|(at, _)| keep >> (at % 64) & 1 == 1).map(|(_, it)| it).collect();
+        let last_claim = if read_all { self.seqs[worker] } else { 0 };
+        let news = self.world.beat(&self.crews[worker], listed.clone(), last_claim).await.unwrap();
+        let lost: Vec<_> = listed.iter().copied().filter(|held| !self.is_valid(held)).collect();
+        assert_eq!(news.lost, lost);
+        if read_all {
+            let mine: Vec<_> = self
+                .fences
+                .iter()
+                .filter(|(held, holder)| *holder == worker && self.is_valid(held))
+                .collect();
+            let ghosts: Vec<_> =
+                mine.iter().map(|(held, _)| *held).filter(|held| !listed.contains(held)).collect();
+            self.released(&ghosts);
+        }
+    }
+
+    async fn restart(&mut self, worker: usize) {
+        let old = self.crews[worker].clone();
+        self.crews[worker].nonce = Uuid::new_v4();
+        self.seqs[worker] = 0;
+        let outcome = self.world.register(&self.crews[worker]).await.unwrap();
+        self.released(&outcome.released);
+        assert!(matches!(self.world.claim(&old, 99, 1).await, Err(ClaimError::StaleNonce(_))));
+    }
+
+    async fn lose(&mut self, worker: usize) {
+        let released = self.world.crash(&self.crews[worker]).await;
+        self.released(&released);
+        self.world.register(&self.crews[worker]).await.unwrap();
+    }
+
+    fn released(&mut self, released: &[Held]) {
+        for held in released {
+            assert_eq!(self.valid.remove(&held.task), Some(held.fence), "only valid leases are released");
+        }
+    }
+
+    pub async fn check(&mut self) {
+        let leases = self.world.store.leases(None).await.unwrap();
+        let leases: HashMap<_, _> = leases.into_iter().map(|it| (it.held.task, it.held.fence)).collect();
+        assert_eq!(leases, self.valid, "the valid fences");
+        for id in &self.tasks {
+            let task = self.world.task(*id).await;
+            assert_eq!(task.state == State::Running, self.valid.contains_key(id));
+            if let Some(done) = self.done.get(id) {
+                assert_eq!(task, *done, "terminal once and for ever");
+            } else if task.state.is_terminal() {
+                self.done.insert(*id, task);
+            }
+        }
+        self.check_conversations().await;
+        tables::check(self.world.dir.as_ref().unwrap().path());
+    }
+
+    /// Only the first unfinished task of a conversation may be anything but held.
+    async fn check_conversations(&self) {
+        for tasks in self.conversations.values() {
+            for (at, id) in tasks.iter().filter(|id| !self.done.contains_key(id)).enumerate() {
+                let hold = self.world.task(*id).await.hold;
+                assert_eq!(hold == Some(Hold::Conversation), at > 0, "the head, and nobody else");
+            }
+        }
+    }
+
+    /// Nothing is lost: with a worker that does its work, everything comes to an end.
+    pub async fn finish_all(&mut self) {
+        for worker in 0..3 {
+            self.lose(worker).await;
+        }
+        for _ in 0..self.tasks.len() * 3 + 3 {
+            self.world.tick(Duration::from_secs(31)).await;
+            self.claim(0, 3, false, false).await;
+            for (task, fence) in std::mem::take(&mut self.valid) {
+                assert!(self.world.end(&self.crews[0], Held { task, fence }, Ending::Succeeded).await);
+            }
+        }
+        self.check().await;
+        assert_eq!(self.done.len(), self.tasks.len(), "all acknowledged tasks have ended");
+    }
+}

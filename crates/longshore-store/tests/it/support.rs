@@ -1,0 +1,206 @@
+//! A store in a folder of its own, a clock that a test turns by hand, and short words for long requests.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use longshore_core::fleet::Fleet;
+use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
+use longshore_core::json::Json;
+use longshore_core::retry::Backoff;
+use longshore_core::task::{Ending, Failure, Interruption, OnInterrupt};
+use longshore_core::time::Timestamp;
+use longshore_store::*;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub const LEASE: Duration = Duration::from_secs(30);
+
+pub struct World {
+    pub store: Store,
+    now: AtomicI64,
+    pub dir: Option<TempDir>,
+}
+
+/// A worker as it speaks on the link.
+#[derive(Clone)]
+pub struct Crew {
+    pub id: WorkerId,
+    pub nonce: Uuid,
+}
+
+impl World {
+    /// An empty embedded store with the fleets `a` and `b`.
+    pub async fn embedded() -> World {
+        let dir = folder();
+        let store = Store::open(&OpenOptions::new(dir.path())).unwrap();
+        World::new(store, Some(dir)).await
+    }
+
+    pub async fn new(store: Store, dir: Option<TempDir>) -> World {
+        let world = World { store, now: AtomicI64::new(1_795_000_000_000), dir };
+        let fleets = ["a", "b"].map(|name| Fleet::new(fleet(name), vec!["true".into()], "/".into()));
+        world.store.put_fleets(fleets.to_vec(), world.now()).await.unwrap();
+        world
+    }
+
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.now.load(Ordering::Relaxed))
+    }
+
+    pub fn pass(&self, wait: Duration) {
+        self.now.fetch_add(wait.as_millis() as i64, Ordering::Relaxed);
+    }
+
+    pub async fn submit(&self, task: NewTask) -> TaskId {
+        self.store.submit(vec![task], None, self.now()).await.unwrap().ids[0]
+    }
+
+    pub async fn worker(&self, name: &str) -> Crew {
+        let crew = Crew { id: WorkerId::new(name).unwrap(), nonce: Uuid::new_v4() };
+        self.register(&crew).await.unwrap();
+        crew
+    }
+
+    pub async fn register(&self, crew: &Crew) -> Result<RegisterOutcome, RegisterError> {
+        let registration = Registration {
+            worker: crew.id.clone(),
+            nonce: crew.nonce,
+            fleet: fleet("a"),
+            version: "0.1.0".into(),
+            pid: Some(1),
+            host: None,
+            probe_addr: None,
+            concurrency: 8,
+        };
+        self.store.register(registration, self.now()).await
+    }
+
+    pub async fn claim(&self, crew: &Crew, seq: u64, max: u32) -> Result<Vec<LeasedTask>, ClaimError> {
+        self.claim_busy(crew, seq, max, 0).await
+    }
+
+    pub async fn claim_busy(
+        &self,
+        crew: &Crew,
+        seq: u64,
+        max: u32,
+        in_flight: u32,
+    ) -> Result<Vec<LeasedTask>, ClaimError> {
+        let worker = crew.id.clone();
+        let request = ClaimRequest { worker, nonce: crew.nonce, seq, max, in_flight, lease: LEASE };
+        self.store.claim(request, self.now()).await
+    }
+
+    pub async fn claim_one(&self, crew: &Crew, seq: u64) -> LeasedTask {
+        let tasks = self.claim(crew, seq, 1).await.unwrap();
+        tasks.into_iter().next().expect("something is runnable")
+    }
+
+    pub async fn beat(
+        &self,
+        crew: &Crew,
+        held: Vec<Held>,
+        last_claim: u64,
+    ) -> Result<HeartbeatNews, LinkError> {
+        let condition = Condition { state: WorkerState::Ready, reason: String::new(), memory: 1 };
+        let (worker, nonce) = (crew.id.clone(), crew.nonce);
+        let heartbeat = Heartbeat { worker, nonce, held, last_claim, condition, lease: LEASE };
+        self.store.heartbeat(heartbeat, self.now()).await
+    }
+
+    pub async fn end(&self, crew: &Crew, held: Held, ending: Ending) -> bool {
+        self.end_with(crew, held, ending, Vec::new()).await
+    }
+
+    /// True if the ending was accepted.
+    pub async fn end_with(
+        &self,
+        crew: &Crew,
+        held: Held,
+        ending: Ending,
+        events: Vec<NewAgentEvent>,
+    ) -> bool {
+        let result = (ending == Ending::Succeeded).then(|| json(r#"{"ok":true}"#));
+        let end = EndAttempt { held, events, ending, result, roll: 0.5 };
+        let ended =
+            self.store.end_attempts(crew.id.clone(), crew.nonce, vec![end], self.now()).await.unwrap();
+        assert_eq!(ended.accepted.len() + ended.refused.len(), 1);
+        !ended.accepted.is_empty()
+    }
+
+    pub async fn crash(&self, crew: &Crew) -> Vec<Held> {
+        let cause = Interruption::WorkerCrashed;
+        let end = WorkerEnd { worker: crew.id.clone(), nonce: None, cause, why: "killed".into() };
+        self.store.worker_ended(end, 0.5, self.now()).await.unwrap()
+    }
+
+    /// Lets service time and wall time pass, in steps that a tick may make.
+    pub async fn tick(&self, mut wait: Duration) -> Vec<Held> {
+        let mut expired = Vec::new();
+        while !wait.is_zero() {
+            let step = wait.min(Duration::from_secs(2));
+            self.pass(step);
+            expired.extend(self.store.tick(Some(step), true, self.now(), 0.5).await.unwrap().expired);
+            wait -= step;
+        }
+        expired
+    }
+
+    pub async fn task(&self, id: TaskId) -> TaskRecord {
+        self.store.task(id).await.unwrap().expect("it was submitted")
+    }
+
+    pub async fn kinds(&self, id: TaskId) -> Vec<String> {
+        self.store.events(id, 0, 1000).await.unwrap().into_iter().map(|event| event.kind).collect()
+    }
+}
+
+/// In memory where there is such a place: most tests ask what is written, not how fast a disk is.
+pub fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+pub fn new_task() -> NewTask {
+    NewTask {
+        id: TaskId(Uuid::now_v7()),
+        fleet: fleet("a"),
+        input: json(r#"{"n":1e400}"#),
+        conversation: None,
+        publish_input: false,
+        priority: 0,
+        run_at: None,
+        timeout_ms: 1000,
+        max_attempts: 3,
+        on_interrupt: OnInterrupt::Resume,
+        backoff: Backoff { base_ms: 1000, cap_ms: 60_000 },
+        labels: BTreeMap::new(),
+        retry_of: None,
+    }
+}
+
+pub fn talk(conversation: &str) -> NewTask {
+    NewTask { conversation: Some(ConversationId::new(conversation).unwrap()), ..new_task() }
+}
+
+pub fn fleet(name: &str) -> FleetName {
+    FleetName::new(name).unwrap()
+}
+
+pub fn json(text: &str) -> Json {
+    Json::parse(text).unwrap()
+}
+
+pub fn failed(code: &str) -> Ending {
+    Ending::Failed(Failure { code: code.into(), message: "no".into(), retryable: true })
+}
+
+pub fn says(n: u64, kind: AgentEventKind, text: &str) -> NewAgentEvent {
+    NewAgentEvent { n, at: Timestamp(1_795_000_000_000), kind, data: json(text) }
+}
+
+/// Leaves a test out where it cannot run; where all must run (CI) that is a failure.
+pub fn skip(why: &str) {
+    assert_ne!(std::env::var("LONGSHORE_TEST_REQUIRE").as_deref(), Ok("all"), "left out: {why}");
+    eprintln!("left out: {why}");
+}

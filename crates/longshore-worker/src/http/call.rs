@@ -1,0 +1,234 @@
+//! Requests to the agent over loopback: its health check, and `POST /run`.
+//!
+//! One connection per request, made by hand: a pool or a proxy has no place between a worker and its own agent, and
+//! dropping the call closes the connection, which is how an agent learns of a cancellation.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use longshore_api::sse::SseReader;
+use longshore_core::json::Json;
+use longshore_core::task::Failure;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::log::AgentLog;
+use crate::outbox::Speaker;
+use crate::said::{self, Said};
+use crate::verdict;
+
+/// The most of an error answer that is read.
+const ERROR_BODY: usize = 64 << 10;
+
+/// An answer or event may be this much longer than the largest result.
+const FRAME: usize = 64 << 10;
+
+/// How long a stream may stay open after its result.
+const STREAM_CLOSE: Duration = Duration::from_secs(1);
+
+/// The connection could not be made, or broke before there was an answer.
+#[derive(Debug)]
+pub struct Broken(pub String);
+
+/// Checks that the agent answers.
+///
+/// `path` empty: a connection is enough. Otherwise a status of 200 to 399 counts, and 404, for an agent need not know
+/// of health checks.
+pub async fn alive(port: u16, path: &str, patience: Duration) -> Result<(), String> {
+    let asked = async {
+        if path.is_empty() {
+            return connect(port).await.map(drop).map_err(|Broken(why)| why);
+        }
+        let request = request(Method::GET, path, port, Bytes::new()).map_err(|error| error.to_string())?;
+        let (response, _open) = send(port, request).await.map_err(|Broken(why)| why)?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(()),
+            status if (200..400).contains(&status.as_u16()) => Ok(()),
+            status => Err(format!("status {status} at {path}")),
+        }
+    };
+    match tokio::time::timeout(patience, asked).await {
+        Ok(alive) => alive,
+        Err(_) => Err(format!("no answer within {} s", patience.as_secs_f64())),
+    }
+}
+
+/// Hands one task to the agent and waits for its result.
+pub async fn run(
+    port: u16,
+    body: Vec<u8>,
+    limit: usize,
+    speaker: &Speaker,
+    log: &mut AgentLog,
+) -> Result<Result<Json, Failure>, Broken> {
+    let request = request(Method::POST, "/run", port, Bytes::from(body));
+    let request = request.map_err(|error| Broken(error.to_string()))?;
+    let (response, _open) = send(port, request).await?;
+    let status = response.status();
+    let kind =
+        response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("").to_owned();
+    let body = response.into_body();
+    if !status.is_success() {
+        let (body, _) = collect(body, ERROR_BODY).await?;
+        return Ok(Err(said::parse_error_body(&body, &format!("the agent answered with status {status}"))));
+    }
+    if kind.starts_with("text/event-stream") {
+        return Stream { limit, result: None, speaker, log }.read(body).await;
+    }
+    match collect(body, limit + FRAME).await? {
+        (_, true) => Ok(Err(verdict::too_large(limit))),
+        (body, false) => Ok(read_result(&body, &kind, limit)),
+    }
+}
+
+fn request(
+    method: Method,
+    path: &str,
+    port: u16,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, format!("127.0.0.1:{port}"))
+        .header(CONTENT_TYPE, "application/json")
+        .header(ACCEPT, "application/json, text/event-stream")
+        .body(Full::new(body))
+}
+
+async fn connect(port: u16) -> Result<TcpStream, Broken> {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+    stream.map_err(|error| Broken(format!("could not connect to the agent: {error}")))
+}
+
+/// Closes the connection when it is dropped.
+struct Open(JoinHandle<()>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn send(port: u16, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, Open), Broken> {
+    let broken = |error: hyper::Error| Broken(format!("the connection to the agent broke: {error}"));
+    let stream = connect(port).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // Its error comes out of the request as well.
+    let open = Open(tokio::spawn(async move { _ = connection.await }));
+    let response = sender.send_request(request).await.map_err(broken)?;
+    Ok((response, open))
+}
+
+/// Reads a body up to `limit` bytes; `true`: there is more.
+async fn collect(mut body: Incoming, limit: usize) -> Result<(Vec<u8>, bool), Broken> {
+    let mut bytes = Vec::new();
+    while let Some(part) = next(&mut body).await? {
+        bytes.extend_from_slice(&part);
+        if bytes.len() > limit {
+            bytes.truncate(limit);
+            return Ok((bytes, true));
+        }
+    }
+    Ok((bytes, false))
+}
+
+async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Broken> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(Broken(format!("the agent's answer broke off: {error}"))),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+fn read_result(body: &[u8], kind: &str, limit: usize) -> Result<Json, Failure> {
+    let wrong = |what: String| Failure {
+        code: "agent_error".into(),
+        message: format!("the agent's answer cannot be kept: {what}"),
+        retryable: true,
+    };
+    if body.trim_ascii().is_empty() {
+        return Ok(Json::null());
+    }
+    let text = String::from_utf8_lossy(body);
+    let result = match Json::parse(text.trim_ascii()) {
+        Err(_) if kind.starts_with("text/") => Json::string(&text),
+        Err(error) => return Err(wrong(error.to_string())),
+        Ok(result) => result,
+    };
+    if result.text().len() > limit { Err(verdict::too_large(limit)) } else { Ok(result) }
+}
+
+/// An answer in events.
+struct Stream<'a> {
+    limit: usize,
+    result: Option<Json>,
+    speaker: &'a Speaker,
+    log: &'a mut AgentLog,
+}
+
+impl Stream<'_> {
+    async fn read(mut self, mut body: Incoming) -> Result<Result<Json, Failure>, Broken> {
+        let mut reader = SseReader::new(self.limit + FRAME);
+        let mut closes: Option<Instant> = None;
+        loop {
+            let part = match closes {
+                None => next(&mut body).await,
+                Some(at) => tokio::time::timeout_at(at, next(&mut body)).await.unwrap_or(Ok(None)),
+            };
+            let part = match part {
+                Ok(Some(part)) => part,
+                Err(broken) if self.result.is_none() => return Err(broken),
+                Ok(None) | Err(_) => return Ok(self.finish()),
+            };
+            let Ok(events) = reader.push(&part) else { return Ok(Err(verdict::too_large(self.limit))) };
+            for event in events {
+                if let Err(failure) = self.hear(event.data.as_bytes()) {
+                    return Ok(Err(failure));
+                }
+            }
+            if self.result.is_some() && closes.is_none() {
+                closes = Some(Instant::now() + STREAM_CLOSE);
+            }
+        }
+    }
+
+    fn hear(&mut self, data: &[u8]) -> Result<(), Failure> {
+        match said::parse(data) {
+            None => self.log.line("stream", data),
+            Some(Said::Odd(why)) => self.log.odd(&why),
+            Some(Said::Progress(data)) => self.speaker.progress(data),
+            Some(Said::Message(data)) => {
+                self.speaker.message(data).map_err(|_| verdict::too_large(self.limit))?;
+            }
+            Some(Said::Error(failure)) => return Err(failure),
+            Some(Said::Result(data)) if data.text().len() > self.limit => {
+                return Err(verdict::too_large(self.limit));
+            }
+            Some(Said::Result(data)) => self.result = Some(data),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Json, Failure> {
+        self.result.ok_or_else(|| Failure {
+            code: "agent_error".into(),
+            message: "the agent's stream ended without a result".into(),
+            retryable: true,
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! What agents say to longshore: JSON objects with the key `longshore`.
+
+use longshore_core::json::Json;
+use longshore_core::task::Failure;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said {
+    Progress(Json),
+    Message(Json),
+    Result(Json),
+    Error(Failure),
+    /// The kind is not known, or the event breaks a rule; for the log.
+    Odd(String),
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    longshore: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+    message: Option<&'a RawValue>,
+    code: Option<&'a RawValue>,
+    retry: Option<&'a RawValue>,
+}
+
+/// Reads one line. `None`: it is not an event, so it is the agent's own output.
+pub fn parse(line: &[u8]) -> Option<Said> {
+    // Nearly all lines end here: an agent may log a lot.
+    memchr::memmem::find(line, b"\"longshore\"")?;
+    let text = std::str::from_utf8(line).ok()?.trim_ascii();
+    if !text.starts_with('{') {
+        return None;
+    }
+    let line: Line = serde_json::from_str(text).ok()?;
+    let kind = plain_text(line.longshore?);
+    Some(match kind.as_str() {
+        "progress" => carried(line.data).map_or_else(Said::Odd, Said::Progress),
+        "message" => carried(line.data).map_or_else(Said::Odd, Said::Message),
+        "result" => carried(line.data).map_or_else(|why| Said::Error(bad_result(why)), Said::Result),
+        "error" => Said::Error(failure(line.message.or(line.data), line.code, line.retry)),
+        other => Said::Odd(format!("unknown kind `{}`", cut(other, 64))),
+    })
+}
+
+/// Reads the body of an http agent's error answer: the keys of an `error` event, or else any text.
+pub fn parse_error_body(body: &[u8], otherwise: &str) -> Failure {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        message: &'a RawValue,
+        code: Option<&'a RawValue>,
+        retry: Option<&'a RawValue>,
+    }
+    let text = String::from_utf8_lossy(body);
+    if let Ok(body) = serde_json::from_str::<Body>(&text) {
+        return failure(Some(body.message), body.code, body.retry);
+    }
+    let message = match text.trim() {
+        "" => otherwise.to_owned(),
+        text => format!("{otherwise}: {}", cut(text, MESSAGE_LIMIT)),
+    };
+    Failure { code: "agent_error".into(), message, retryable: true }
+}
+
+/// The most of an agent's own words that an error message repeats, in bytes.
+const MESSAGE_LIMIT: usize = 2 << 10;
+
+fn failure(message: Option<&RawValue>, code: Option<&RawValue>, retry: Option<&RawValue>) -> Failure {
+    let message = message.map(plain_text).filter(|text| !text.is_empty());
+    let code = code.map(plain_text).filter(|code| is_code(code));
+    Failure {
+        code: code.unwrap_or_else(|| "agent_error".into()),
+        message: cut(&message.unwrap_or_else(|| "the agent gave no reason".into()), MESSAGE_LIMIT).into(),
+        retryable: retry.is_none_or(|retry| retry.get() != "false"),
+    }
+}
+
+fn is_code(code: &str) -> bool {
+    (1..=64).contains(&code.len())
+        && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+fn bad_result(why: String) -> Failure {
+    Failure {
+        code: "agent_error".into(),
+        message: format!("the result cannot be kept: {why}"),
+        retryable: false,
+    }
+}
+
+/// Data as it came, unless it nests too deep for those who read it later.
+fn carried(data: Option<&RawValue>) -> Result<Json, String> {
+    let Some(data) = data else { return Ok(Json::null()) };
+    Json::parse(data.get()).map_err(|error| error.to_string())
+}
+
+/// A JSON string's text, or the JSON of anything else.
+fn plain_text(value: &RawValue) -> String {
+    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned())
+}
+
+/// At most `limit` bytes of `text`, whole characters.
+pub fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> Json {
+        Json::parse(text).expect("valid")
+    }
+
+    fn check(line: &str, expected: Option<Said>) {
+        assert_eq!(parse(line.as_bytes()), expected, "{line}");
+    }
+
+    fn error(code: &str, message: &str, retryable: bool) -> Option<Said> {
+        Some(Said::Error(Failure { code: code.into(), message: message.into(), retryable }))
+    }
+
+    #[test]
+    fn a_json_object_with_our_key_is_an_event() {
+        check(
+            r#"{"longshore":"progress","data":{"done":1e400}}"#,
+            Some(Said::Progress(json(r#"{"done":1e400}"#))),
+        );
+        check(r#" {"data":"a","longshore":"message"} "#, Some(Said::Message(json(r#""a""#))));
+        check(r#"{"longshore":"result"}"#, Some(Said::Result(Json::null())));
+        check(r#"{"longshore":"result","data":[1],"more":2}"#, Some(Said::Result(json("[1]"))));
+    }
+
+    #[test]
+    fn an_error_has_defaults_and_bears_wrong_types() {
+        check(r#"{"longshore":"error","message":"no"}"#, error("agent_error", "no", true));
+        check(
+            r#"{"longshore":"error","message":"no","code":"bad_pdf","retry":false}"#,
+            error("bad_pdf", "no", false),
+        );
+        check(r#"{"longshore":"error","message":{"a":1},"code":7}"#, error("7", r#"{"a":1}"#, true));
+        check(
+            r#"{"longshore":"error","code":"two words"}"#,
+            error("agent_error", "the agent gave no reason", true),
+        );
+    }
+
+    #[test]
+    fn everything_else_is_the_agents_own_output() {
+        for line in [
+            "",
+            "hello",
+            r#"{"type":"progress","data":1}"#,
+            r#"{"msg":"the word \"longshore\" in a text"}"#,
+            r#"["longshore","progress"]"#,
+            r#""longshore""#,
+            r#"{"longshore":"progress""#,
+            r#"{"longshore":"progress"} trailing"#,
+        ] {
+            check(line, None);
+        }
+        assert_eq!(parse(b"{\"longshore\":\"progress\",\"data\":\"\xc3\"}"), None);
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_told_and_harms_nothing() {
+        check(r#"{"longshore":1,"task":{}}"#, Some(Said::Odd("unknown kind `1`".into())));
+        let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
+        let said = |kind| parse(format!(r#"{{"longshore":"{kind}","data":{deep}}}"#).as_bytes());
+        assert!(matches!(said("progress"), Some(Said::Odd(_))));
+        assert!(matches!(said("result"), Some(Said::Error(Failure { retryable: false, .. }))));
+    }
+
+    #[test]
+    fn an_error_body_is_read_as_json_or_as_text() {
+        let read = |body: &str| parse_error_body(body.as_bytes(), "status 500");
+        assert_eq!(read(r#"{"message":"no quota","retry":false}"#).message, "no quota");
+        assert!(!read(r#"{"message":"no quota","retry":false}"#).retryable);
+        assert_eq!(read("Internal Server Error\n").message, "status 500: Internal Server Error");
+        assert_eq!(read("").message, "status 500");
+    }
+}

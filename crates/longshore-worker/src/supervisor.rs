@@ -1,0 +1,326 @@
+//! Runs a worker from its first word to its last.
+//!
+//! Independent loops (claims, heartbeats, events, endings) share the ledger, the outbox and the health; this one starts
+//! them, waits for a reason to end, and sees to the end.
+
+mod claims;
+mod drain;
+mod heartbeats;
+mod link;
+mod senders;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use longshore_api::link::{self as wire, DrainOrder, Outcome, Register, Registered};
+use longshore_api::link_client::LinkClient;
+use longshore_core::fleet::{DrainMode, Protocol};
+use longshore_core::id::{Held, WorkerId};
+use longshore_core::task::Interruption;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+use uuid::Uuid;
+
+use crate::attempt::{Attempt, Stop, Why};
+use crate::environment::Environment;
+use crate::error::WorkerError;
+use crate::exec::{self, Setting};
+use crate::folder::RunFolder;
+use crate::health::{AgentState, Health};
+use crate::http::{HttpAgent, Probing};
+use crate::ledger::Ledger;
+use crate::memory::OomCounter;
+use crate::metrics::Metrics;
+use crate::options::{Exit, Options};
+use crate::outbox::{Outbox, Speaker};
+use crate::process::{self, Host};
+use crate::signals::{Family, StopSignals};
+use crate::{command, probes};
+use drain::Parts;
+use link::Link;
+
+/// What the loops share.
+pub struct Worker {
+    link: Link,
+    ledger: Arc<Ledger>,
+    outbox: Arc<Outbox>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    setting: Arc<Setting>,
+    http: Option<Arc<HttpAgent>>,
+    concurrency: u32,
+    /// How long the control plane may hold a heartbeat.
+    heartbeat: Duration,
+    cut_off: Duration,
+    draining: watch::Sender<bool>,
+    ordered: watch::Sender<Option<DrainOrder>>,
+}
+
+/// Runs a worker until it is told to end or has to.
+///
+/// Installs handlers for SIGTERM, SIGINT, SIGCHLD and the signals that it passes on, and makes this process undumpable
+/// and a subreaper: nothing else in this process may start children. Returns `Ok` after a drain.
+/// Errors: see [`WorkerError`]; the agents are stopped by then.
+pub async fn run(options: Options) -> Result<Exit, WorkerError> {
+    // Before anything else: a SIGTERM from here on is a drain, not a death.
+    let mut signals = StopSignals::listen().map_err(WorkerError::Process)?;
+    let host = process::host().map_err(WorkerError::Process)?;
+    let family = Family::listen().map_err(WorkerError::Process)?;
+    if !options.command.is_empty() {
+        command::check(&options.command, &options.fleet)?;
+    }
+    let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::default()));
+    let mut background = JoinSet::new();
+    background.spawn(family.serve(host));
+    let probe_addr = match options.probe_addr {
+        Some(addr) => {
+            let listener = probes::bind(addr).await?;
+            let bound = listener.local_addr().map_err(|source| WorkerError::Listen { addr, source })?;
+            let shown = probes::Probes { health: Arc::clone(&health), metrics: Arc::clone(&metrics) };
+            background.spawn(probes::serve(listener, shown));
+            Some(bound.to_string())
+        }
+        None => None,
+    };
+    let client = LinkClient::new(&options.links, options.token.reveal()).map_err(WorkerError::Link)?;
+    let register = first_word(&options, probe_addr);
+    let folders = RunFolder::create(&options.run_dir, &register.worker, register.nonce)?;
+    info!(worker = %register.worker, fleet = %register.fleet, probes = register.probe_addr, "worker starts");
+    let link = Link::new(client, register, Arc::clone(&health), Arc::clone(&metrics));
+    let registered = tokio::select! {
+        registered = enter(&link, &health) => registered?,
+        // Nothing was claimed yet.
+        _ = signals.next() => return Ok(Exit { code: 0 }),
+    };
+    folders.remove_leftovers();
+    let worker = Arc::new(Worker::new(link, &options, &registered, host, folders)?);
+    live(worker, &registered, &mut signals, background).await
+}
+
+/// Registers, while the loop counts as turning: to wait for a control plane is not to hang.
+async fn enter(link: &Link, health: &Health) -> Result<Registered, WorkerError> {
+    let turn = async {
+        loop {
+            health.turn();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        registered = link.enter() => registered,
+        never = turn => never,
+    }
+}
+
+/// From the registration to the end.
+async fn live(
+    worker: Arc<Worker>,
+    registered: &Registered,
+    signals: &mut StopSignals,
+    mut background: JoinSet<()>,
+) -> Result<Exit, WorkerError> {
+    let http = worker.http.as_ref().map(|agent| tokio::spawn(Arc::clone(agent).keep()));
+    if http.is_none() {
+        worker.health.agent(AgentState::Up);
+    }
+    info!(protocol = ?registered.protocol, concurrency = worker.concurrency, "worker registered");
+    let claims = tokio::spawn(claims::run(Arc::clone(&worker)));
+    background.spawn(heartbeats::run(Arc::clone(&worker)));
+    background.spawn(senders::events(Arc::clone(&worker)));
+    background.spawn(senders::endings(Arc::clone(&worker)));
+    background.spawn(turn(Arc::clone(&worker)));
+    let parts = Parts { claims, http };
+    let order = tokio::select! {
+        name = signals.next() => {
+            info!(signal = name, "told to end");
+            DrainOrder { mode: registered.drain_mode, timeout_ms: registered.drain_timeout_ms }
+        }
+        order = worker.drain_ordered() => order,
+        error = worker.link.failed() => {
+            let error = abort(&worker, error, parts).await;
+            worker.setting.folders.clear();
+            return Err(error);
+        }
+    };
+    let ended = drain::drain(&worker, order, signals, parts).await;
+    worker.setting.folders.clear();
+    ended
+}
+
+async fn turn(worker: Arc<Worker>) {
+    loop {
+        worker.health.turn();
+        worker.metrics.in_flight.set(worker.ledger.running() as i64);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Stops all agents without a word: there is nobody to tell, or nobody who would listen.
+async fn abort(worker: &Arc<Worker>, error: WorkerError, mut parts: Parts) -> WorkerError {
+    worker.begin_drain();
+    parts.claims.abort();
+    let grace = match error {
+        WorkerError::CutOff { .. } => worker.setting.kill_grace,
+        // Somebody else may run the same tasks by now.
+        _ => Duration::ZERO,
+    };
+    error!(%error, running = worker.ledger.running(), "worker has to end; agents are stopped");
+    worker.ledger.stop_all(Stop { why: Why::Lost, grace });
+    let patience = grace + Duration::from_secs(3);
+    _ = tokio::time::timeout(patience, worker.ledger.idle()).await;
+    if let (Some(agent), Some(keeper)) = (&worker.http, &mut parts.http) {
+        agent.shut_down(grace);
+        _ = tokio::time::timeout(patience, keeper).await;
+    }
+    error
+}
+
+fn first_word(options: &Options, probe_addr: Option<String>) -> Register {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
+    let host = host.filter(|name| !name.is_empty());
+    let suffix = format!("{:08x}", rand::random::<u32>());
+    let named = WorkerId::new(format!("{}-{suffix}", host.as_deref().unwrap_or("worker")));
+    let by_chance =
+        || named.or_else(|_| WorkerId::new(format!("worker-{suffix}"))).expect("letters, digits and -");
+    Register {
+        link_version: wire::VERSION,
+        worker: options.worker.clone().unwrap_or_else(by_chance),
+        nonce: Uuid::new_v4(),
+        fleet: options.fleet.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: Some(std::process::id()),
+        host,
+        probe_addr,
+        concurrency: options.concurrency,
+    }
+}
+
+impl Worker {
+    fn new(
+        link: Link,
+        options: &Options,
+        registered: &Registered,
+        host: &'static Host,
+        folders: RunFolder,
+    ) -> Result<Worker, WorkerError> {
+        let given = !options.command.is_empty();
+        let command = if given { options.command.clone() } else { registered.command.clone() };
+        command::check(&command, &options.fleet)?;
+        let setting = Arc::new(Setting {
+            host,
+            fleet: options.fleet.clone(),
+            command,
+            environment: Environment::new(&link.register.worker, std::env::vars_os()),
+            folders,
+            oom: OomCounter::of_this_process(),
+            result_limit: usize::try_from(registered.result_limit).unwrap_or(usize::MAX / 4),
+            kill_grace: Duration::from_millis(registered.kill_grace_ms),
+        });
+        let ledger = Arc::new(Ledger::default());
+        // What the store gave under earlier numbers of this nonce never arrived here.
+        ledger.abandon_claim(registered.last_claim);
+        let (health, metrics) = (Arc::clone(&link.health), Arc::clone(&link.metrics));
+        let agent = || {
+            let port = options.agent_port.filter(|port| *port != 0);
+            let shared = (Arc::clone(&health), Arc::clone(&metrics), Arc::clone(&ledger));
+            HttpAgent::new(Arc::clone(&setting), Probing::of(registered), port, shared.0, shared.1, shared.2)
+        };
+        let http = (registered.protocol == Protocol::Http).then(|| Arc::new(agent()));
+        Ok(Worker {
+            http,
+            concurrency: options.concurrency.unwrap_or(registered.concurrency).max(1),
+            heartbeat: Duration::from_millis(registered.heartbeat_ms.max(1)),
+            cut_off: options.cut_off,
+            draining: watch::Sender::new(false),
+            ordered: watch::Sender::new(None),
+            outbox: Arc::default(),
+            link,
+            ledger,
+            health,
+            metrics,
+            setting,
+        })
+    }
+
+    fn id(&self) -> &WorkerId {
+        &self.link.register.worker
+    }
+
+    fn nonce(&self) -> Uuid {
+        self.link.register.nonce
+    }
+
+    /// Runs one attempt in the background; its ending goes to the outbox.
+    fn start(self: &Arc<Self>, attempt: Attempt) {
+        let worker = Arc::clone(self);
+        tokio::spawn(async move {
+            let held = attempt.held();
+            let speaker = worker.outbox.open(held);
+            let run = AssertUnwindSafe(worker.run_agent(attempt, speaker)).catch_unwind();
+            let outcome = run.await.unwrap_or_else(|_| {
+                // A bug of this program, not of the agent: another worker may have more luck.
+                error!(task = %held.task, "running the attempt panicked");
+                Some(Outcome::Interrupted(Interruption::HandedOver))
+            });
+            worker.end(held, outcome);
+        });
+    }
+
+    async fn run_agent(&self, attempt: Attempt, speaker: Speaker) -> Option<Outcome> {
+        // Boxed, so that each waiting task takes what its own protocol needs and no more.
+        match &self.http {
+            Some(agent) => Box::pin(agent.run(attempt, speaker)).await,
+            None => Box::pin(exec::run(&self.setting, attempt, speaker)).await,
+        }
+    }
+
+    fn end(&self, held: Held, outcome: Option<Outcome>) {
+        self.metrics.ended(outcome.as_ref());
+        match outcome {
+            Some(outcome) => {
+                self.outbox.close(held, outcome);
+                self.ledger.ending(held);
+            }
+            None => {
+                self.outbox.discard(held);
+                self.ledger.forget(held);
+            }
+        }
+        self.metrics.in_flight.set(self.ledger.running() as i64);
+    }
+
+    fn hand_over_unstarted(&self, attempt: Attempt) {
+        self.end(attempt.held(), Some(Outcome::Interrupted(Interruption::HandedOver)));
+    }
+
+    fn begin_drain(&self) {
+        self.health.drain();
+        self.draining.send_replace(true);
+        self.ledger.news.notify_one();
+    }
+
+    /// Returns once the worker drains.
+    async fn drained(&self) {
+        // The sender is in `self`, so it cannot have gone.
+        _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    fn order_drain(&self, order: DrainOrder) {
+        self.ordered.send_if_modified(|now| std::mem::replace(now, Some(order)) != Some(order));
+    }
+
+    async fn drain_ordered(&self) -> DrainOrder {
+        let mut ordered = self.ordered.subscribe();
+        let order = ordered.wait_for(Option::is_some).await.ok().and_then(|order| *order);
+        info!(?order, "control plane orders a drain");
+        order.unwrap_or(DrainOrder { mode: DrainMode::Handover, timeout_ms: 0 })
+    }
+
+    async fn told_to_hand_over(&self) {
+        let handover =
+            |order: &Option<DrainOrder>| order.is_some_and(|order| order.mode == DrainMode::Handover);
+        _ = self.ordered.subscribe().wait_for(handover).await;
+    }
+}

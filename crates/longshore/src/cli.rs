@@ -1,0 +1,100 @@
+//! The command line: what may be said, and what is shown as help. Does nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    apply, config, doctor, fleets, init, probe, scale, serve, submit, tasks, up, worker, workers,
+};
+
+/// Run AI agents at scale without losing a task.
+#[derive(Debug, Parser)]
+#[command(name = "longshore", version, arg_required_else_help = true, after_help = AFTER)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER: &str = "\
+Environment: LONGSHORE_SERVER and LONGSHORE_TOKEN name the control plane, LONGSHORE_CONFIG the configuration file, \
+LONGSHORE_LOG the log filter (such as `info` or `longshore_worker=debug`).
+
+Exit status: 0 done, 1 error, 2 usage, 3 the task failed, 4 a wait timed out, 5 unreachable or not authorised, \
+130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A one-minute tour on this machine: burst, scale-up, kill -9, drain, scale-down
+    Demo(crate::demo::Args),
+    /// Run everything in longshore.toml on this machine, until Ctrl-C
+    Up(up::Args),
+    /// Run the control plane; its workers outlive it
+    Serve(serve::Args),
+    /// Run one worker of a fleet
+    Worker(worker::Args),
+    /// Write a longshore.toml, a small agent and a Dockerfile
+    Init(init::Args),
+    /// Hand the fleets of longshore.toml to a control plane
+    Apply(apply::Args),
+    /// Show the effective configuration, without secrets
+    Config(config::Args),
+    /// Submit a task, or a file of tasks
+    Submit(submit::Args),
+    /// List, show, watch, cancel and retry tasks
+    Tasks(tasks::Args),
+    /// Show fleets and how they stand
+    Fleets(fleets::Args),
+    /// Show workers, or drain one
+    Workers(workers::Args),
+    /// Show or set how many workers a fleet has, and why
+    Scale(scale::Args),
+    /// Say what is wrong with this installation and what to do
+    Doctor(doctor::Args),
+    /// Ask a worker whether it is alive or ready, for health checks
+    Probe(probe::Args),
+}
+
+/// Which control plane to talk to.
+#[derive(Clone, Debug, Args)]
+pub struct Remote {
+    /// Address of the control plane
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGSHORE_SERVER",
+        default_value = "http://127.0.0.1:7117",
+        hide_env_values = true
+    )]
+    pub server: String,
+
+    /// Token for the control plane
+    #[arg(long, value_name = "TOKEN", env = "LONGSHORE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Format {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigFile {
+    /// Configuration file; without it ./longshore.toml, else /etc/longshore/longshore.toml
+    #[arg(long, value_name = "FILE", env = "LONGSHORE_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_put_together_without_conflicts() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,56 @@
+//! One module per command; here only which runtime each of them gets.
+
+pub mod apply;
+pub mod config;
+pub mod doctor;
+pub mod fleets;
+pub mod init;
+pub mod probe;
+pub mod scale;
+pub mod serve;
+pub mod submit;
+pub mod tasks;
+pub mod up;
+pub mod wait;
+pub mod worker;
+pub mod workers;
+
+use tokio::runtime::{Builder, Runtime};
+
+use crate::cli::Command;
+use crate::error::{Fault, Outcome};
+use crate::logging;
+
+pub fn run(command: Command) -> Outcome {
+    match command {
+        Command::Demo(args) => threads()?.block_on(crate::demo::run(args)),
+        Command::Up(args) => threads()?.block_on(up::run(args)),
+        Command::Serve(args) => threads()?.block_on(serve::run(args)),
+        Command::Worker(args) => threads()?.block_on(worker::run(args)),
+        Command::Init(args) => init::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Apply(args) => client()?.block_on(apply::run(args)),
+        Command::Submit(args) => client()?.block_on(submit::run(args)),
+        Command::Tasks(args) => client()?.block_on(tasks::run(args)),
+        Command::Fleets(args) => client()?.block_on(fleets::run(args)),
+        Command::Workers(args) => client()?.block_on(workers::run(args)),
+        Command::Scale(args) => client()?.block_on(scale::run(args)),
+        Command::Doctor(args) => client()?.block_on(doctor::run(args)),
+        Command::Probe(args) => client()?.block_on(probe::run(args)),
+    }
+}
+
+/// For the parts that serve. Two threads: they wait for sockets and the disk, and memory is counted per worker.
+fn threads() -> Outcome<Runtime> {
+    built(Builder::new_multi_thread().worker_threads(2).enable_all().build())
+}
+
+/// For commands that ask a control plane and print.
+fn client() -> Outcome<Runtime> {
+    logging::if_wanted()?;
+    built(Builder::new_current_thread().enable_all().build())
+}
+
+fn built(runtime: std::io::Result<Runtime>) -> Outcome<Runtime> {
+    runtime.map_err(|error| Fault::new("could not start the runtime").cause(&error))
+}

@@ -1,0 +1,52 @@
+//! `longshore config`: what longshore.toml and the environment amount to. Secrets show as where they come from.
+
+use longshore_core::settings::{FleetsFrom, Settings};
+use serde_json::json;
+
+use crate::cli::{ConfigFile, Format};
+use crate::error::Outcome;
+use crate::exit::Exit;
+use crate::output;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only check it: print nothing but mistakes and warnings
+    #[arg(long)]
+    check: bool,
+
+    #[command(flatten)]
+    config: ConfigFile,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+pub fn run(args: &Args) -> Outcome {
+    let found = args.config.load()?;
+    match (args.check, args.format.json) {
+        (true, true) => output::json(&json!({ "file": found.path, "valid": true }))?,
+        (true, false) => output::note(&format!("{} is fine", found.path.display())),
+        (false, true) => output::json(&value(&found.settings))?,
+        (false, false) => {
+            output::line(&format!("# from {} and the environment", found.path.display()))?;
+            output::line(found.settings.to_toml_redacted().trim_end())?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn value(settings: &Settings) -> serde_json::Value {
+    let server = &settings.server;
+    json!({
+        "store": { "dir": settings.store.dir },
+        "server": {
+            "api": server.api,
+            "link": server.link,
+            "probes": server.probes,
+            "fleets": if server.fleets == FleetsFrom::Api { "api" } else { "file" },
+            "token": server.token,
+            "allow_insecure": server.allow_insecure,
+        },
+        "fleets": settings.fleets,
+    })
+}

@@ -1,0 +1,37 @@
+//! `longshore serve`: the control plane alone. Workers that it started outlive it and are found again.
+
+use crate::cli::ConfigFile;
+use crate::error::{Fault, Outcome};
+use crate::exit::Exit;
+use crate::logging;
+use crate::signals::Stop;
+
+use super::up;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub async fn run(args: Args) -> Outcome {
+    logging::json_to_stdout()?;
+    let found = args.config.load()?;
+    let mut stop = Stop::listen()?;
+    let mut server = up::start(found.settings, true).await?;
+    let failed = tokio::select! {
+        () = stop.asked() => None,
+        part = server.failed() => Some(part),
+    };
+    server.stop().await;
+    match failed {
+        None => Ok(Exit::Done),
+        Some(part) => Err(died(part)),
+    }
+}
+
+/// A part of the control plane ended by itself; its log says why.
+pub fn died(part: &str) -> Fault {
+    Fault::new(format!("a part of the control plane ended: {part}"))
+        .hint("the log lines before this say why; tasks are safe in the store")
+}

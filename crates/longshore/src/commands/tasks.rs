@@ -1,0 +1,281 @@
+//! `longshore tasks`: list, show, watch, cancel, retry.
+
+use longshore_api::client::{Client, TaskQuery};
+use longshore_api::task::{Attempt, Task};
+use longshore_core::id::TaskId;
+use longshore_core::task::{Hold, State};
+
+use super::wait::{self, Show};
+use crate::cli::{Format, Remote};
+use crate::error::Outcome;
+use crate::exit::Exit;
+use crate::output::{self, Table, ago, clean, length, paint, paint_of, shorten};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// List tasks, newest first
+    List(List),
+    /// Show one task with its attempts
+    Show(One),
+    /// Follow a task until its end, then print its result
+    Watch(One),
+    /// Cancel tasks, running ones as well
+    Cancel(Cancel),
+    /// Run a task that ended once more, as a new task
+    Retry(Many),
+}
+
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only of this fleet
+    #[arg(long, value_name = "FLEET")]
+    fleet: Option<String>,
+
+    /// Only in these states: queued, running, waiting, succeeded, failed, cancelled
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
+    state: Vec<State>,
+
+    /// Only of this conversation
+    #[arg(long, value_name = "ID")]
+    conversation: Option<String>,
+
+    /// Only with this label; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
+
+    /// How many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+
+    /// Go on where an earlier list ended
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
+
+    #[command(flatten)]
+    format: Format,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, clap::Args)]
+struct One {
+    /// Task
+    #[arg(value_name = "ID")]
+    id: TaskId,
+
+    #[command(flatten)]
+    format: Format,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, clap::Args)]
+struct Many {
+    /// Tasks
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<TaskId>,
+
+    #[command(flatten)]
+    format: Format,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, clap::Args)]
+struct Cancel {
+    #[command(flatten)]
+    tasks: Many,
+
+    /// Why; kept with the task
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+fn state(text: &str) -> Result<State, String> {
+    State::parse(text).ok_or_else(|| {
+        let all: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
+        format!("expected one of {}", all.join(", "))
+    })
+}
+
+pub async fn run(args: Args) -> Outcome {
+    match args.what {
+        What::List(args) => list(args).await,
+        What::Show(args) => show(&args).await,
+        What::Watch(args) => watch(&args).await,
+        What::Cancel(args) => cancel(args).await,
+        What::Retry(args) => retry(&args).await,
+    }
+}
+
+async fn list(args: List) -> Outcome {
+    let client = args.remote.client()?;
+    let states: Vec<_> = args.state.iter().map(|state| state.as_str()).collect();
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let query = TaskQuery {
+        fleet: args.fleet,
+        state: some(states.join(",")),
+        conversation: args.conversation,
+        label: some(args.label.join(",")),
+        limit: Some(args.limit),
+        cursor: args.cursor,
+    };
+    let page = client.tasks(&query).await?;
+    if args.format.json {
+        output::json(&page)?;
+        return Ok(Exit::Done);
+    }
+    if page.items.is_empty() {
+        output::note("no tasks");
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&["ID", "FLEET", "STATE", "ATTEMPTS", "AGE", "NOTE"]);
+    for task in &page.items {
+        table.row(vec![
+            task.id.to_string(),
+            task.fleet.to_string(),
+            task.state.as_str().to_owned(),
+            task.attempts_begun.to_string(),
+            ago(task.created_at),
+            shorten(&remark(task), 60),
+        ]);
+    }
+    table.print()?;
+    if let Some(cursor) = page.next_cursor {
+        output::note(&format!("there are more: --cursor {cursor}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// What is worth saying beside a task's state.
+fn remark(task: &Task) -> String {
+    match (task.hold, &task.failure) {
+        _ if task.cancel_requested && !task.state.is_terminal() => "is being cancelled".into(),
+        (Some(Hold::Scheduled), _) => {
+            task.run_at.map_or_else(|| "scheduled".into(), |at| format!("scheduled for {at}"))
+        }
+        (Some(Hold::Conversation), _) => "waits for its conversation".into(),
+        (Some(Hold::Backoff), Some(failure)) => format!("tries again after {}: {}", failure.code, failure.message),
+        (Some(Hold::Backoff), None) => "tries again soon".into(),
+        (_, Some(failure)) if task.state != State::Succeeded => format!("{}: {}", failure.code, failure.message),
+        _ => String::new(),
+    }
+}
+
+async fn show(args: &One) -> Outcome {
+    let task = args.remote.client()?.task(args.id).await?;
+    if args.format.json {
+        output::json(&task)?;
+    } else {
+        print(&task)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print(task: &Task) -> Outcome<()> {
+    for (name, value) in facts(task) {
+        output::line(&format!("{name:<13} {value}"))?;
+    }
+    attempts(&task.attempts)?;
+    for (name, json) in [("input", &task.input), ("result", &task.result)] {
+        if let Some(json) = json {
+            output::line(&format!("\n{name}"))?;
+            output::text(json.text())?;
+        }
+    }
+    Ok(())
+}
+
+fn facts(task: &Task) -> Vec<(&'static str, String)> {
+    let state = task.state.as_str();
+    let mut facts = vec![
+        ("task", task.id.to_string()),
+        ("fleet", task.fleet.to_string()),
+        ("state", paint_of(state).map_or_else(|| state.to_owned(), |colour| paint(state, colour))),
+    ];
+    let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, clean(&value))));
+    add("note", Some(remark(task)).filter(|note| !note.is_empty()));
+    add("conversation", task.conversation.as_ref().map(ToString::to_string));
+    add("retry of", task.retry_of.map(|id| id.to_string()));
+    let labels: Vec<_> = task.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    add("labels", Some(labels.join(" ")).filter(|labels| !labels.is_empty()));
+    add("priority", (task.priority != 0).then(|| task.priority.to_string()));
+    add("created", Some(format!("{} ({} ago)", task.created_at, ago(task.created_at))));
+    add("started", task.started_at.map(|at| format!("{at} (waited {})", between(task.created_at, at))));
+    let from = task.started_at.unwrap_or(task.created_at);
+    add("finished", task.finished_at.map(|at| format!("{at} (took {})", between(from, at))));
+    let counts = format!(
+        "{} begun, {} of {} failed, {} interrupted; {} each at most",
+        task.attempts_begun,
+        task.failed_attempts,
+        task.max_attempts,
+        task.interrupted,
+        length(task.timeout_ms)
+    );
+    add("attempts", Some(counts));
+    facts
+}
+
+fn between(from: longshore_core::time::Timestamp, to: longshore_core::time::Timestamp) -> String {
+    length(to.since(from).as_millis() as u64)
+}
+
+fn attempts(attempts: &[Attempt]) -> Outcome<()> {
+    if attempts.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["ATTEMPT", "WORKER", "OUTCOME", "TOOK", "REASON"]);
+    for attempt in attempts {
+        table.row(vec![
+            attempt.number.to_string(),
+            attempt.worker.clone(),
+            attempt.outcome.clone().unwrap_or_else(|| "running".into()),
+            attempt.ended_at.map_or_else(|| ago(attempt.started_at), |at| between(attempt.started_at, at)),
+            shorten(attempt.reason.as_deref().unwrap_or(""), 80),
+        ]);
+    }
+    output::line("")?;
+    table.print()
+}
+
+async fn watch(args: &One) -> Outcome {
+    let client = args.remote.client()?;
+    let show = if args.format.json { Show::Json } else { Show::Lines };
+    let task = wait::for_end(&client, args.id, None, show).await?;
+    wait::report(&task, args.format.json)
+}
+
+async fn cancel(args: Cancel) -> Outcome {
+    let client = args.tasks.remote.client()?;
+    for id in &args.tasks.ids {
+        let task = client.cancel(*id, args.reason.clone()).await?;
+        match (args.tasks.format.json, task.state) {
+            (true, _) => output::json_line(&task)?,
+            (false, State::Cancelled) => output::line(&format!("{id} is cancelled"))?,
+            (false, _) => output::line(&format!("{id} is being cancelled: its agent is told to stop"))?,
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn retry(args: &Many) -> Outcome {
+    let client: Client = args.remote.client()?;
+    for id in &args.ids {
+        let key = uuid::Uuid::now_v7().to_string();
+        let task = client.retry(*id, Some(&key)).await?;
+        match args.format.json {
+            true => output::json_line(&task)?,
+            false => output::line(&task.id.to_string())?,
+        }
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,85 @@
+//! `longshore up`: everything in longshore.toml on this machine, until Ctrl-C.
+
+use longshore_core::settings::Settings;
+use longshore_server::{Options, Server, StartError};
+
+use super::serve;
+use crate::cli::ConfigFile;
+use crate::config_file::Found;
+use crate::error::{Fault, Outcome};
+use crate::exit::Exit;
+use crate::logging;
+use crate::output::{self, Paint, paint};
+use crate::signals::Stop;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Ctrl-C drains the workers and ends; a second Ctrl-C hands their tasks over at once. \
+    Tasks stay in the store.")]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub async fn run(args: Args) -> Outcome {
+    logging::beside()?;
+    let found = args.config.load()?;
+    let mut stop = Stop::listen()?;
+    let mut server = start(found.settings.clone(), false).await?;
+    greet(&server, &found)?;
+    let failed = tokio::select! {
+        () = stop.asked() => None,
+        part = server.failed() => Some(part),
+    };
+    output::note("draining workers; Ctrl-C again hands their tasks over at once");
+    drain(&mut server, &mut stop).await;
+    match failed {
+        None => Ok(Exit::Done),
+        Some(part) => Err(serve::died(part)),
+    }
+}
+
+/// Starts the control plane of these settings; this very binary is what its workers run.
+pub async fn start(settings: Settings, keep_workers: bool) -> Outcome<Server> {
+    let program =
+        std::env::current_exe().map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
+    longshore_server::start(Options { settings, program, keep_workers }).await.map_err(could_not_start)
+}
+
+fn could_not_start(error: StartError) -> Fault {
+    let fault = Fault::of(&error);
+    match error.hint() {
+        Some(hint) => fault.hint(hint),
+        None => fault,
+    }
+}
+
+fn greet(server: &Server, found: &Found) -> Outcome<()> {
+    let addresses = server.addresses();
+    output::line(&format!("{} is up, from {}", paint("longshore", Paint::Bold), found.path.display()))?;
+    output::line(&format!("  api      http://{}", addresses.api))?;
+    output::line(&format!("  link     http://{}", addresses.link))?;
+    output::line(&format!("  probes   http://{}/readyz", addresses.probes))?;
+    for fleet in &found.settings.fleets {
+        let (min, max) = (fleet.scaling.min, fleet.scaling.max);
+        output::line(&format!("  fleet    {} ({min} to {max} workers): {}", fleet.name, output::clean(&fleet.command.join(" "))))?;
+    }
+    let server = match addresses.api.port() {
+        7117 => String::new(),
+        _ => format!(" --server http://{}", addresses.api),
+    };
+    match found.settings.fleets.first() {
+        Some(fleet) => output::line(&format!("\ntry: longshore submit {} --input '\"world\"' --wait{server}", fleet.name)),
+        None => output::line(&format!("\nno fleet is declared; declare one in the file, or see `longshore apply --help`{server}")),
+    }
+}
+
+/// Drains the workers and stops; a signal in between makes them hand over.
+async fn drain(server: &mut Server, stop: &mut Stop) {
+    tokio::select! {
+        () = server.stop() => return,
+        () = stop.asked() => {}
+    }
+    output::note("handing over at once");
+    // Stopping anew is the workers' second signal.
+    server.stop().await;
+}

@@ -1,0 +1,137 @@
+//! What goes wrong during the tour, on purpose: one busy worker is killed, another one is drained.
+//!
+//! Chooses workers whose task has long to go, so that the kill interrupts something. Kills only a process that is
+//! certainly that worker.
+
+use std::path::PathBuf;
+
+use longshore_api::client::Client;
+use longshore_api::fleet::{DrainWorker, Worker};
+use longshore_api::link::WorkerState;
+use longshore_api::task::Task;
+use longshore_core::id::TaskId;
+use longshore_core::time::Timestamp;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+
+use super::book::{Book, Look};
+use super::leftovers;
+use crate::error::Outcome;
+use crate::output;
+
+/// When what happens, in tasks that have ended, of all.
+const KILL_AT: f64 = 0.33;
+const DRAIN_AT: f64 = 0.55;
+/// From here on any busy worker will do.
+const HURRY: f64 = 0.15;
+
+pub struct Chaos {
+    agent: PathBuf,
+    total: u64,
+    /// A worker is worth it if its task runs this much longer.
+    enough_ms: u64,
+    pub killed: Vec<Killed>,
+    pub drained: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Killed {
+    pub worker: String,
+    pub at: Timestamp,
+    /// What it was running.
+    task: TaskId,
+    /// The task was seen to run elsewhere.
+    followed: bool,
+}
+
+/// A worker and the task that it runs.
+struct Busy {
+    worker: Worker,
+    task: TaskId,
+    left_ms: u64,
+}
+
+impl Chaos {
+    pub fn new(agent: PathBuf, total: u64, speed: u64) -> Chaos {
+        Chaos { agent, total, enough_ms: 600 / speed.max(1), killed: Vec::new(), drained: Vec::new() }
+    }
+
+    /// Does what is due after this look.
+    pub async fn step(&mut self, client: &Client, look: &Look, book: &mut Book) -> Outcome<()> {
+        let done = look.ended() as f64 / self.total.max(1) as f64;
+        if self.killed.is_empty() && done >= KILL_AT {
+            if let Some(victim) = self.choose(client, look, done - KILL_AT).await? {
+                self.kill(victim, book);
+            }
+        } else if self.drained.is_empty() && !self.killed.is_empty() && done >= DRAIN_AT {
+            if let Some(victim) = self.choose(client, look, done - DRAIN_AT).await? {
+                self.drain(client, victim, book).await?;
+            }
+        }
+        self.follow(client, book).await
+    }
+
+    /// The ready worker whose task has the longest to go.
+    async fn choose(&self, client: &Client, look: &Look, late: f64) -> Outcome<Option<Busy>> {
+        let ready = look.workers.iter().filter(|worker| worker.state == WorkerState::Ready && worker.pid.is_some());
+        let mut best: Option<Busy> = None;
+        for worker in ready.filter(|worker| worker.in_flight > 0) {
+            let worker = client.worker(&worker.id).await?;
+            let Some(task) = worker.tasks.first().and_then(|id| id.parse::<TaskId>().ok()) else { continue };
+            let left_ms = left_ms(&client.task(task).await?, output::now());
+            if best.as_ref().is_none_or(|best| best.left_ms < left_ms) {
+                best = Some(Busy { worker, task, left_ms });
+            }
+        }
+        Ok(best.filter(|best| best.left_ms >= self.enough_ms || late > HURRY))
+    }
+
+    fn kill(&mut self, victim: Busy, book: &mut Book) {
+        let Busy { worker, task, .. } = victim;
+        let Some(pid) = worker.pid.and_then(|pid| i32::try_from(pid).ok()) else { return };
+        if !leftovers::is_worker(pid, &worker.id, &self.agent) {
+            return;
+        }
+        let at = output::now();
+        if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
+            book.tell(format!("kill -9 {pid}: that was {}, in the middle of a task", worker.id));
+            self.killed.push(Killed { worker: worker.id, at, task, followed: false });
+        }
+    }
+
+    async fn drain(&mut self, client: &Client, victim: Busy, book: &mut Book) -> Outcome<()> {
+        let id = victim.worker.id;
+        client.drain_worker(&id, &DrainWorker::default()).await?;
+        book.tell(format!("{id} is told to drain: it finishes its task and leaves"));
+        self.drained.push(id);
+        Ok(())
+    }
+
+    /// Tells when a killed worker's task runs elsewhere.
+    async fn follow(&mut self, client: &Client, book: &mut Book) -> Outcome<()> {
+        for killed in self.killed.iter_mut().filter(|killed| !killed.followed) {
+            let task = client.task(killed.task).await?;
+            let lost = task.attempts.iter().find(|attempt| attempt.worker == killed.worker);
+            let after = lost.map_or(0, |lost| lost.number);
+            if let Some(next) = task.attempts.iter().find(|attempt| attempt.number > after) {
+                let later = output::length(next.started_at.since(killed.at).as_millis() as u64);
+                book.tell(format!("its task runs again on {}, {later} after the kill", next.worker));
+                killed.followed = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+struct Work {
+    work_ms: u64,
+}
+
+/// How long a task of the burst still runs; 0 if it does not run.
+fn left_ms(task: &Task, now: Timestamp) -> u64 {
+    let work = task.input.as_ref().and_then(|input| input.read::<Work>().ok()).map_or(0, |work| work.work_ms);
+    let running = task.attempts.last().filter(|attempt| attempt.ended_at.is_none());
+    running.map_or(0, |attempt| work.saturating_sub(now.since(attempt.started_at).as_millis() as u64))
+}

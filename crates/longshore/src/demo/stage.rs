@@ -1,0 +1,179 @@
+//! What the demo stands on: a temporary folder with the example agent, a `longshore.toml`, the store and the logs.
+//!
+//! Nothing outside the folder is read or written, and nothing is left of it unless the demo failed or was asked to keep it.
+
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use longshore_core::settings::{self, Settings};
+
+use crate::error::{Fault, Outcome};
+
+/// The example of the checkout, byte for byte, so that the installed binary has it, too.
+const AGENT: &str = include_str!("../../../../examples/python-exec/agent.py");
+
+pub const FLEET: &str = "demo";
+pub const MIN: u32 = 2;
+pub const MAX: u32 = 8;
+
+pub struct Stage {
+    dir: PathBuf,
+    keep: bool,
+}
+
+impl Stage {
+    /// Makes the folder and writes what is needed into it.
+    pub fn set(quick: bool, keep: bool) -> Outcome<Stage> {
+        let python = find_python()?;
+        let name = format!("longshore-demo-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+        // Absolute, because workers and agents run elsewhere.
+        let dir = std::path::absolute(std::env::temp_dir())?.join(name);
+        let stage = Stage { dir, keep };
+        DirBuilder::new().mode(0o700).create(&stage.dir).map_err(|error| stage.unusable(&error))?;
+        stage.fill(&python, quick).map_err(|error| stage.unusable(&error))?;
+        Ok(stage)
+    }
+
+    fn fill(&self, python: &Path, quick: bool) -> std::io::Result<()> {
+        fs::create_dir(self.dir.join("tmp"))?;
+        fs::write(self.agent(), AGENT)?;
+        fs::write(self.config(), self.toml(python, quick))
+    }
+
+    fn unusable(&self, error: &std::io::Error) -> Fault {
+        Fault::new(format!("could not use the temporary folder `{}`", self.dir.display()))
+            .cause(error)
+            .hint("TMPDIR names another place for it")
+    }
+
+    /// As somebody would write it by hand, so that it can be read as an example.
+    fn toml(&self, python: &Path, quick: bool) -> String {
+        let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
+        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "6s") };
+        format!(
+            r#"[store]
+dir = "state"
+
+[server]
+api = "127.0.0.1:0"
+link = "127.0.0.1:0"
+probes = "127.0.0.1:0"
+
+[fleet.{FLEET}]
+command = [{python}, "-S", {agent}]
+protocol = "exec"
+concurrency = 1
+env = {{ TMPDIR = {tmp} }}
+kill_grace = "2s"
+task = {{ timeout = "60s", max_attempts = 3 }}
+scaling = {{ min = {MIN}, max = {MAX}, scale_up_wait = "{wait}", scale_down_after = "{after}" }}
+drain = {{ timeout = "20s", mode = "wait" }}
+probe = {{ interval = "2s" }}
+"#,
+            python = quoted(python),
+            agent = quoted(&self.agent()),
+            tmp = quoted(&self.dir.join("tmp")),
+        )
+    }
+
+    /// The settings, read the way `longshore up` reads them, but without the environment's overrides.
+    pub fn settings(&self) -> Outcome<Settings> {
+        let text = fs::read_to_string(self.config())?;
+        let parsed = settings::parse(&text, "longshore.toml", &[], &self.dir.to_string_lossy());
+        let refused = |errors: Vec<settings::SettingsError>| {
+            Fault::new("the demo's own configuration is not valid").details(errors.iter().map(ToString::to_string))
+        };
+        parsed.map(|(settings, _)| settings).map_err(refused)
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("longshore.log")
+    }
+
+    pub fn open_log(&self) -> Outcome<File> {
+        File::create(self.log()).map_err(|error| self.unusable(&error))
+    }
+
+    /// Names no other file of this machine: whoever runs it belongs to this demo.
+    pub fn agent(&self) -> PathBuf {
+        self.dir.join("agent.py")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.join("longshore.toml")
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn keeps(&self) -> bool {
+        self.keep
+    }
+
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// The interpreter itself: what PATH has may be a wrapper that is slower than the agent.
+fn find_python() -> Outcome<PathBuf> {
+    let hint = "install Python 3, or put python3 into PATH; agents in other languages need no Python";
+    let asked = Command::new("python3").args(["-S", "-c", "import sys; print(sys.executable)"]).output();
+    let answer = asked.map_err(|error| {
+        Fault::new("python3 was not found: the demo's agent is written in Python").cause(&error).hint(hint)
+    })?;
+    let path = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+    match answer.status.success() && Path::new(&path).is_absolute() {
+        true => Ok(PathBuf::from(path)),
+        false => {
+            let said = String::from_utf8_lossy(&answer.stderr);
+            let said = said.lines().last().unwrap_or("it said nothing").to_owned();
+            Err(Fault::new(format!("python3 does not run ({})", answer.status)).details([said]).hint(hint))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(dir: &str) -> Stage {
+        // Kept, or its drop would remove a folder that it did not make.
+        Stage { dir: PathBuf::from(dir), keep: true }
+    }
+
+    #[test]
+    fn the_configuration_is_one_that_up_would_take() {
+        for quick in [false, true] {
+            let stage = stage("/tmp/a \"b\"\\c");
+            let toml = stage.toml(Path::new("/usr/bin/python3"), quick);
+            let (settings, warnings) = settings::parse(&toml, "demo", &[], "/tmp").expect(&toml);
+            assert_eq!(warnings, []);
+            let fleet = &settings.fleets[0];
+            assert_eq!((fleet.scaling.min, fleet.scaling.max, fleet.concurrency), (MIN, MAX, 1));
+            assert_eq!(fleet.command[2], "/tmp/a \"b\"\\c/agent.py");
+        }
+    }
+
+    #[test]
+    fn a_draining_worker_outlasts_the_longest_task() {
+        let toml = stage("/tmp/x").toml(Path::new("/usr/bin/python3"), false);
+        let (settings, _) = settings::parse(&toml, "demo", &[], "/tmp").expect("valid");
+        let fleet = &settings.fleets[0];
+        let wait = longshore_core::drain::handover_after(fleet.drain.timeout_ms, fleet.kill_grace_ms, fleet.drain.mode);
+        let longest = super::super::trace::read(super::super::trace::BURST, 1).expect("shipped");
+        let longest = longest.iter().map(|arrival| arrival.work_ms).max().expect("not empty");
+        assert!(wait.as_millis() as u64 > longest + 2_000, "{wait:?} for {longest} ms");
+    }
+}
