@@ -1,7 +1,8 @@
-//! Measures the embedded store by itself: `cargo run --release -p longshore-store --example throughput [FOLDER]`.
+//! Measures the embedded store by itself: `cargo run --release -p longshore-store --example throughput
+//! [FOLDER]`.
 //!
-//! Prints how long one durable submission takes, and how many tasks of 1 KiB per second go through submit, claim and
-//! complete in batches.
+//! Prints how long one durable submission takes, and how many tasks of 1 KiB per second go through submit,
+//! claim and complete in batches.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, one process.
 //!
-//! One thread owns the connection that writes and groups commits; a few read. Each operation is a function on one of
-//! them, in the file of its name.
+//! One thread owns the connection that writes and groups commits; a few read. Each operation is a function on
+//! one of them, in the file of its name.
 
 mod claim;
 mod column;
@@ -15,11 +15,12 @@ mod heartbeat;
 mod lease;
 mod list;
 mod lock;
+mod meta;
 mod migrate;
 pub(crate) mod open;
 mod reader;
 mod register;
-mod small;
+
 mod submit;
 mod task_row;
 mod tick;
@@ -41,8 +42,8 @@ pub struct Embedded {
     open: Arc<Open>,
 }
 
-// Fields are dropped in this order: readers first, so that the writer is the last and can tidy the file up; the lock
-// last, when nobody touches the file any more.
+// Fields are dropped in this order: readers first, so that the writer is the last and can tidy the file up;
+// the lock last, when nobody touches the file any more.
 struct Open {
     readers: Readers,
     writer: Writer,
@@ -79,5 +80,41 @@ impl Embedded {
         self.open.writer.close().await;
         self.open.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OpenOptions;
+
+    #[tokio::test]
+    async fn a_command_that_panics_takes_back_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&OpenOptions::new(dir.path())).unwrap();
+        let kept = store.meta_put("kept".into(), "1".into());
+        let broken = store.write(|write: &mut Write<'_>| -> Result<(), StoreError> {
+            write.connection.execute("INSERT INTO meta VALUES ('lost', '1')", [])?;
+            panic!("a defect");
+        });
+        // Both are queued before either is awaited, so they may share a group.
+        let (kept, broken) = tokio::join!(kept, broken);
+        kept.unwrap();
+        let error = broken.expect_err("it panicked");
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("a defect"), "{error:?}");
+        assert_eq!(store.meta_get("kept".into()).await.unwrap().as_deref(), Some("1"));
+        assert_eq!(store.meta_get("lost".into()).await.unwrap(), None);
+        store.meta_put("after".into(), "1".into()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_query_that_panics_leaves_the_readers_at_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&OpenOptions::new(dir.path())).unwrap();
+        for _ in 0..5 {
+            let broken = store.read(|_| -> Result<(), StoreError> { panic!("a defect") }).await;
+            assert!(matches!(broken, Err(StoreError::Internal { .. })));
+        }
+        assert_eq!(store.meta_get("any".into()).await.unwrap(), None);
     }
 }

@@ -1,9 +1,10 @@
 //! Durable state: tasks, leases, events, conversations, workers, fleets.
 //!
-//! Owns every rule about what is written together. Never reads a clock, rolls a die or makes an id: callers bring them
-//! along, and what follows from an attempt's ending is decided by [`longshore_core::task::after`].
+//! Owns every rule about what is written together. Never reads a clock, rolls a die or makes an id: callers
+//! bring them along, and what follows from an attempt's ending is decided by [`longshore_core::task::after`].
 //!
-//! [`Store`] is a closed set of backends behind the same methods; one conformance suite holds for all of them.
+//! [`Store`] is a closed set of backends behind the same methods; one conformance suite holds for all of
+//! them.
 
 mod embedded;
 pub mod error;

@@ -1,7 +1,7 @@
 //! Wakes up who waits for a change, within this process, after the change is durable.
 //!
-//! A wake-up says "look again", never what happened; it is lost when the process ends, so waiters also look now and
-//! then by themselves. Take the [`Wake`] before the query: what happens in between then wakes it.
+//! A wake-up says "look again", never what happened; it is lost when the process ends, so waiters also look
+//! now and then by themselves. Take the [`Wake`] before the query: what happens in between then wakes it.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

@@ -34,7 +34,8 @@ macro_rules! forward {
 }
 
 impl Store {
-    /// Opens the embedded store in a folder, making both if they are not there. Blocks for as long as disks do.
+    /// Opens the embedded store in a folder, making both if they are not there. Blocks for as long as disks
+    /// do.
     pub fn open(options: &OpenOptions) -> Result<Store, OpenError> {
         Embedded::open(options).map(Store::Embedded)
     }

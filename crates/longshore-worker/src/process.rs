@@ -174,3 +174,14 @@ fn default_signals() -> io::Result<()> {
     SigSet::empty().thread_set_mask()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_runs_agents_is_undumpable() {
+        host().expect("a host");
+        assert!(!prctl::get_dumpable().expect("Linux"));
+    }
+}

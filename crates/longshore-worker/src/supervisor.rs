@@ -308,7 +308,7 @@ impl Worker {
     }
 
     fn order_drain(&self, order: DrainOrder) {
-        self.ordered.send_if_modified(|now| std::mem::replace(now, Some(order)) != Some(order));
+        self.ordered.send_if_modified(|now| now.replace(order) != Some(order));
     }
 
     async fn drain_ordered(&self) -> DrainOrder {

@@ -1,7 +1,8 @@
 //! A worker without an agent: speaks the worker link and answers at once, so that the link is what is measured.
 
 use longshore_api::link::{
-    AttemptEnding, Claim, ClaimedTask, Complete, Condition, Heartbeat, Outcome, Register, VERSION, WorkerState,
+    AttemptEnding, Claim, ClaimedTask, Complete, Condition, Heartbeat, Outcome, Register, VERSION,
+    WorkerState,
 };
 use longshore_api::link_client::LinkClient;
 use longshore_core::id::{FleetName, Held, WorkerId};
@@ -21,7 +22,8 @@ impl LinkWorker {
     pub async fn register(plane: &Plane, fleet: &str, name: &str) -> LinkWorker {
         let token = plane.dir().join(".longshore/tokens").join(fleet);
         let token = std::fs::read_to_string(token).expect("written at the start");
-        let link = LinkClient::new(std::slice::from_ref(&plane.addresses.link), &token).expect("a valid address");
+        let link =
+            LinkClient::new(std::slice::from_ref(&plane.addresses.link), &token).expect("a valid address");
         let worker = WorkerId::new(name).expect("valid");
         let nonce = Uuid::new_v4();
         let hello = Register {
@@ -44,7 +46,15 @@ impl LinkWorker {
 
     fn beat(&self, condition: Condition) -> Heartbeat {
         let (worker, nonce) = (self.worker.clone(), self.nonce);
-        Heartbeat { worker, nonce, held: Vec::new(), last_claim: 0, cancelling: Vec::new(), condition, wait_ms: 0 }
+        Heartbeat {
+            worker,
+            nonce,
+            held: Vec::new(),
+            last_claim: 0,
+            cancelling: Vec::new(),
+            condition,
+            wait_ms: 0,
+        }
     }
 
     /// Waits for tasks for as long as it takes.

@@ -165,7 +165,8 @@ async fn latency() -> Vec<Row> {
         worker.complete(claimed, 1024).await;
     }
     taken.sort();
-    let at = |share: f64| format!("{:.1} ms", taken[(taken.len() as f64 * share) as usize].as_secs_f64() * 1e3);
+    let at =
+        |share: f64| format!("{:.1} ms", taken[(taken.len() as f64 * share) as usize].as_secs_f64() * 1e3);
     vec![row("pick-up with an idle worker, p50 / p99", format!("{} / {}", at(0.5), at(0.99)), "2 ms / 10 ms")]
 }
 
@@ -233,7 +234,8 @@ async fn waiting() -> Vec<Row> {
     for _ in 0..100 {
         pause().await;
     }
-    let per_task = |before: u64, now: u64| format!("{:.1} KiB", now.saturating_sub(before) as f64 / 1024.0 / 1_000.0);
+    let per_task =
+        |before: u64, now: u64| format!("{:.1} KiB", now.saturating_sub(before) as f64 / 1024.0 / 1_000.0);
     let figures = (per_task(worker_before, resident(pid)), per_task(serve_before, resident(plane.pid())));
     std::fs::write(&go, "").expect("the folder is writable");
     plane.all_succeed(&ids).await;
@@ -262,7 +264,11 @@ async fn start() -> Vec<Row> {
     }
     taken.sort();
     let figure = format!("{:.0} ms", taken[taken.len() / 2].as_secs_f64() * 1e3);
-    vec![row("kill -9 of a worker to a new one ready in its place, median of 10", figure, "50 ms + its agent")]
+    vec![row(
+        "kill -9 of a worker to a new one ready in its place, median of 10",
+        figure,
+        "50 ms + its agent",
+    )]
 }
 
 /// kill -9 of a worker with eight tasks in flight until all of them run again.

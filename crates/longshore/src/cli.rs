@@ -63,7 +63,7 @@ pub struct Remote {
         long,
         value_name = "URL",
         env = "LONGSHORE_SERVER",
-        default_value = "http://127.0.0.1:7117",
+        default_value = crate::remote::DEFAULT_SERVER,
         hide_env_values = true
     )]
     pub server: String,

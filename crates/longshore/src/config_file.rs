@@ -27,8 +27,9 @@ impl ConfigFile {
         }
         let there = [NAME, SYSTEM].map(PathBuf::from).into_iter().find(|path| path.exists());
         there.ok_or_else(|| {
-            Fault::new(format!("there is no {NAME} here, and no {SYSTEM}"))
-                .hint("`longshore init` writes one with a small agent; --config or LONGSHORE_CONFIG names another")
+            Fault::new(format!("there is no {NAME} here, and no {SYSTEM}")).hint(
+                "`longshore init` writes one with a small agent; --config or LONGSHORE_CONFIG names another",
+            )
         })
     }
 
@@ -36,7 +37,11 @@ impl ConfigFile {
     pub fn load(&self) -> Outcome<Found> {
         let found = self.read()?;
         for warning in &found.warnings {
-            output::note(&format!("{} {}", paint_error("warning:", Paint::Warn), output::clean(&warning.to_string())));
+            output::note(&format!(
+                "{} {}",
+                paint_error("warning:", Paint::Warn),
+                output::clean(&warning.to_string())
+            ));
         }
         Ok(found)
     }
@@ -46,8 +51,8 @@ impl ConfigFile {
         let text = std::fs::read(&path).map_err(|error| could_not_read(&path).cause(&error))?;
         let text = String::from_utf8(text).map_err(|error| could_not_read(&path).cause(&error))?;
         let base = folder(&path).map_err(|error| could_not_read(&path).cause(&error))?;
-        let (settings, warnings) =
-            settings::parse(&text, &path.display().to_string(), &environment(), &base).map_err(|errors| {
+        let (settings, warnings) = settings::parse(&text, &path.display().to_string(), &environment(), &base)
+            .map_err(|errors| {
                 let count = errors.len();
                 let noun = if count == 1 { "mistake" } else { "mistakes" };
                 Fault::new(format!("the configuration has {count} {noun}"))

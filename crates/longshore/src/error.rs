@@ -105,7 +105,8 @@ impl Fault {
 
     /// All of it on one line, for logs.
     pub fn one_line(&self) -> String {
-        let mut text = self.text().replacen("error: ", "", 1).replace("\n  cause: ", ": ").replace("\n  hint: ", "; ");
+        let mut text =
+            self.text().replacen("error: ", "", 1).replace("\n  cause: ", ": ").replace("\n  hint: ", "; ");
         text.truncate(text.trim_end().len());
         text.replace('\n', " ")
     }
@@ -168,12 +169,14 @@ impl From<ClientError> for Fault {
                     .hint("give it as --server http://HOST:PORT")
             }
             // The layers between say nothing that a person could use.
-            ClientError::Unreachable { base, source } => {
-                Fault::new(format!("could not reach the control plane at {base}"))
-                    .exit(Exit::Unreachable)
-                    .cause(root(&source))
-                    .hint("is it running? `longshore up` starts one here; --server or LONGSHORE_SERVER names another")
-            }
+            ClientError::Unreachable { base, source } => Fault::new(format!(
+                "could not reach the control plane at {base}"
+            ))
+            .exit(Exit::Unreachable)
+            .cause(root(&source))
+            .hint(
+                "is it running? `longshore up` starts one here; --server or LONGSHORE_SERVER names another",
+            ),
             error @ ClientError::Unexpected { .. } => Fault::of(&error)
                 .exit(Exit::Unreachable)
                 .hint("does --server name the API of a control plane (port 7117 by default)?"),
@@ -221,7 +224,11 @@ mod tests {
     #[test]
     fn a_fault_says_what_why_and_what_to_do_in_this_order() {
         let cause = io::Error::other("disk on fire");
-        let fault = Fault::new("could not do it").cause(&cause).details(["line 3: bad".into()]).hint("do that").code("x1");
+        let fault = Fault::new("could not do it")
+            .cause(&cause)
+            .details(["line 3: bad".into()])
+            .hint("do that")
+            .code("x1");
         assert_eq!(
             fault.text(),
             "error: could not do it\n  line 3: bad\n  cause: disk on fire\n  hint: do that [x1]\n"

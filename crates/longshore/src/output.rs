@@ -152,8 +152,11 @@ impl Table {
         let head: Vec<String> = self.head.iter().map(|head| (*head).to_owned()).collect();
         let mut text = String::new();
         for (index, row) in std::iter::once(&head).chain(&self.rows).enumerate() {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| place(cell, *width, index == 0, colours)).collect();
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| place(cell, *width, index == 0, colours))
+                .collect();
             text.push_str(cells.join("  ").trim_end());
             text.push('\n');
         }
@@ -219,10 +222,7 @@ mod tests {
         let mut table = Table::new(&["FLEET", "TASKS", "NOTE"]);
         table.row(vec!["research".into(), "7".into(), String::new()]);
         table.row(vec!["a".into(), "12345".into(), "ö\u{1b}x".into()]);
-        assert_eq!(
-            table.text(false),
-            "FLEET     TASKS  NOTE\nresearch      7\na         12345  ö\\u{1b}x\n"
-        );
+        assert_eq!(table.text(false), "FLEET     TASKS  NOTE\nresearch      7\na         12345  ö\\u{1b}x\n");
     }
 
     #[test]

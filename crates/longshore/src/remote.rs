@@ -5,9 +5,13 @@ use longshore_api::client::Client;
 use crate::cli::Remote;
 use crate::error::{Fault, Outcome};
 
+/// Where a control plane of this machine listens unless told otherwise.
+pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7117";
+
 impl Remote {
     pub fn client(&self) -> Outcome<Client> {
-        let server = self.server.trim();
+        // A variable that is set to nothing is as good as none.
+        let server = Some(self.server.trim()).filter(|server| !server.is_empty()).unwrap_or(DEFAULT_SERVER);
         if !server.starts_with("http://") && !server.starts_with("https://") {
             return Err(Fault::usage(format!("`{server}` is not the address of a control plane"))
                 .hint("give it as --server http://HOST:PORT"));

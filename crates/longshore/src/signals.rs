@@ -13,7 +13,8 @@ pub struct Stop {
 
 impl Stop {
     pub fn listen() -> Outcome<Stop> {
-        let on = |kind| signal(kind).map_err(|error| Fault::new("could not listen for signals").cause(&error));
+        let on =
+            |kind| signal(kind).map_err(|error| Fault::new("could not listen for signals").cause(&error));
         Ok(Stop {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,

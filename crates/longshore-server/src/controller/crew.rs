@@ -26,7 +26,7 @@ use crate::start::{StartError, token_file};
 const GRACE: Duration = Duration::from_secs(15);
 
 /// What of our own environment a worker gets: enough to run programs, nothing secret.
-const PASSED_ON: [&str; 22] = [
+const PASSED_ON: [&str; 21] = [
     "PATH",
     "HOME",
     "USER",
@@ -37,7 +37,6 @@ const PASSED_ON: [&str; 22] = [
     "LC_ALL",
     "LC_CTYPE",
     "TZ",
-    "TMPDIR",
     "TERM",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -166,9 +165,10 @@ impl Crew {
         let dir = &self.0.app.state_dir;
         let absolute =
             fs::canonicalize(dir).map_err(|error| format!("could not use `{}`: {error}", dir.display()))?;
-        let logs = absolute.join("logs");
-        fs::create_dir_all(&logs)
-            .map_err(|error| format!("could not create `{}`: {error}", logs.display()))?;
+        for folder in ["logs", "tmp"].map(|name| absolute.join(name)) {
+            fs::create_dir_all(&folder)
+                .map_err(|error| format!("could not create `{}`: {error}", folder.display()))?;
+        }
         let mut args: Vec<_> =
             ["worker", "--id", id.as_str(), "--probe-addr", "127.0.0.1:0", "--agent-port", "0", "--"]
                 .map(Into::into)
@@ -202,6 +202,8 @@ impl Crew {
         }
         let log = std::env::var_os("LONGSHORE_LOG").map(|log| ("LONGSHORE_LOG".into(), log));
         env.extend(log);
+        // On the store's disk, where what a killed worker leaves behind is found and removed.
+        env.push(("TMPDIR".into(), dir.join("tmp").into()));
         env.push(("LONGSHORE_WORKER_ID".into(), id.as_str().into()));
         env.push(("LONGSHORE_FLEET".into(), fleet.name.as_str().into()));
         env.push(("LONGSHORE_LINK".into(), self.0.app.link_url.clone().into()));
@@ -233,6 +235,8 @@ impl Crew {
             Ok(swept) => info!(worker = %id, %end, killed = swept.killed, "worker ended"),
             Err(failed) => error!(worker = %id, error = %chain(&failed), "could not clean up after a worker"),
         }
+        // A worker that ended in order has removed it already.
+        let _ = fs::remove_dir_all(self.0.app.state_dir.join("tmp").join(format!("longshore-{id}")));
         let was_told = self.0.running.lock().expect("no holder panics").remove(id);
         let was_told = was_told.is_some_and(|member| member.kill_at.is_some());
         if let Some((fleet, uptime)) = start {

@@ -1,6 +1,7 @@
 //! Keeps each fleet at the number of workers that core decides, on the declaration that is current.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_api::link::WorkerState;
@@ -42,6 +43,9 @@ async fn look(
     controllers: &mut HashMap<FleetName, Controller>,
 ) -> Result<(), StoreError> {
     app.store.forget_workers(now().before(KEEP_ENDED)).await?;
+    if app.winding_down.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     for record in app.store.fleets().await? {
         if record.declaration.platform == Platform::Process && !app.is_stopping() {
             let controller = controllers.entry(record.name.clone()).or_default();

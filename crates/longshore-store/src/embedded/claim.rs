@@ -1,9 +1,9 @@
 //! Hands runnable tasks to workers, each with a lease and a fence of its own.
 
-use longshore_core::id::{ConversationId, FleetName};
+use longshore_core::id::{ConversationId, FleetName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::time::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
 use super::column::{count, get, get_option, int};
@@ -80,6 +80,10 @@ fn pick(write: &Write<'_>, it: &ClaimRequest, fleet: &FleetName) -> rusqlite::Re
         return Ok(Vec::new());
     }
     let idle = it.in_flight == 0 && !holds;
+    if !idle && suspect_is_next(write, fleet)? && is_least_busy(write, &it.worker, fleet)? {
+        // It runs dry and takes the suspect then: else a fleet that is always busy would never run it.
+        return Ok(Vec::new());
+    }
     let mut select = write.connection.prepare_cached(
         "SELECT ord, alone FROM runnable WHERE fleet = ?1 AND (?2 OR NOT alone) ORDER BY rank, ord LIMIT ?3",
     )?;
@@ -91,6 +95,24 @@ fn pick(write: &Write<'_>, it: &ClaimRequest, fleet: &FleetName) -> rusqlite::Re
         Some((suspect, true)) => vec![*suspect],
         _ => rows.into_iter().filter(|(_, alone)| !alone).map(|(ord, _)| ord).collect(),
     })
+}
+
+fn suspect_is_next(write: &Write<'_>, fleet: &FleetName) -> rusqlite::Result<bool> {
+    let mut select = write
+        .connection
+        .prepare_cached("SELECT alone FROM runnable WHERE fleet = ?1 ORDER BY rank, ord LIMIT 1")?;
+    Ok(select.query_row([fleet.as_str()], |row| row.get(0)).optional()?.unwrap_or(false))
+}
+
+/// Whether no other worker of the fleet that may claim holds fewer tasks; among equals the first by name.
+fn is_least_busy(write: &Write<'_>, worker: &WorkerId, fleet: &FleetName) -> rusqlite::Result<bool> {
+    let mut select = write.connection.prepare_cached(
+        "SELECT worker.id FROM worker LEFT JOIN lease ON lease.worker = worker.id
+         WHERE worker.fleet = ?1 AND worker.state = 'ready' AND worker.drain_mode IS NULL
+         GROUP BY worker.id ORDER BY count(lease.ord), worker.id LIMIT 1",
+    )?;
+    let first: Option<String> = select.query_row([fleet.as_str()], |row| row.get(0)).optional()?;
+    Ok(first.as_deref() == Some(worker.as_str()))
 }
 
 fn grant(write: &mut Write<'_>, it: &ClaimRequest, ord: i64, now: Timestamp) -> rusqlite::Result<Lease> {

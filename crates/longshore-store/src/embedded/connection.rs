@@ -7,8 +7,8 @@ use rusqlite::{Connection, OpenFlags};
 /// Statements kept prepared; more than there are in the sources.
 const STATEMENTS: usize = 256;
 
-/// The connection that writes. It neither waits for others, since there are none, nor checkpoints by itself, since an
-/// automatic checkpoint hides its errors.
+/// The connection that writes. It neither waits for others, since there are none, nor checkpoints by itself,
+/// since an automatic checkpoint hides its errors.
 pub(super) fn writing(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);

@@ -1,4 +1,5 @@
-//! The end of an attempt, and what becomes of its task: one transaction that deletes the lease by its fence first.
+//! The end of an attempt, and what becomes of its task: one transaction that deletes the lease by its fence
+//! first.
 
 use longshore_core::id::{Held, WorkerId};
 use longshore_core::json::Json;

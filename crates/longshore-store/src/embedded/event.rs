@@ -118,7 +118,8 @@ pub(super) fn append(
         .map(drop)
 }
 
-/// Reserves numbers in the task's log; returns the last one that was taken, and whether it has a conversation.
+/// Reserves numbers in the task's log; returns the last one that was taken, and whether it has a
+/// conversation.
 fn make_room(write: &Write<'_>, ord: i64, events: usize) -> rusqlite::Result<(i64, bool)> {
     write
         .connection

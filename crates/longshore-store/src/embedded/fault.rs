@@ -12,8 +12,8 @@ use crate::error::{ClaimError, LinkError, RegisterError, StoreError, SubmitError
 pub(super) enum Fault {
     /// No room: rolled back, and works again when there is.
     Full,
-    /// What the disk holds is unknown: after a failed sync the kernel may have dropped the written pages, and asking
-    /// again would answer yes for data that is gone.
+    /// What the disk holds is unknown: after a failed sync the kernel may have dropped the written pages, and
+    /// asking again would answer yes for data that is gone.
     Sync,
     Corrupt,
     Other,
@@ -36,7 +36,8 @@ pub(super) fn of_code(extended: i32) -> Fault {
     }
 }
 
-/// Whether a failed commit leaves the disk in doubt: any trouble with input or output there, but for lack of room.
+/// Whether a failed commit leaves the disk in doubt: any trouble with input or output there, but for lack of
+/// room.
 pub(super) fn leaves_doubt(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) if of(error) != Fault::Full => {

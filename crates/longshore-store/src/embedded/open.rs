@@ -121,6 +121,12 @@ impl OpenError {
         }
     }
 
+    /// A new file must not get the log of a lost one: SQLite would replay it.
+    fn orphaned_log(path: &Path) -> OpenError {
+        let detail = "it is missing or empty, but its log, which may hold tasks, is there".to_owned();
+        OpenError::Corrupt { path: path.to_owned(), detail }
+    }
+
     pub(super) fn sqlite(what: &'static str, path: &Path, source: rusqlite::Error) -> OpenError {
         let path = path.to_owned();
         match fault::of(&source) {
@@ -138,6 +144,7 @@ impl Embedded {
         let path = options.dir.join(FILE);
         let known = u32::try_from(options.migrations.len()).unwrap_or(u32::MAX);
         match inspect::look(&path, known)? {
+            Found::Nothing if inspect::has_log(&path) => return Err(OpenError::orphaned_log(&path)),
             Found::Nothing => create::create(&path, &options.migrations)?,
             Found::Ours => inspect::may_write(&path)?,
         }

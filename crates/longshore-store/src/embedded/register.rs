@@ -96,7 +96,8 @@ fn register(
     let same = known.nonce == Some(it.nonce);
     let released = if same { Vec::new() } else { supersede(write, it, &known, now)? };
     let last_claim = if same { known.claim_seq } else { 0 };
-    // A planned worker runs what it was planned for; any other learns the newest declaration by this very answer.
+    // A planned worker runs what it was planned for; any other learns the newest declaration by this very
+    // answer.
     let generation = if same || known.platform != EXTERNAL { known.generation } else { generation };
     update(write, it, (last_claim, generation, same), now)?;
     Ok(RegisterOutcome { last_claim, released })
@@ -155,7 +156,8 @@ fn insert(write: &Write<'_>, it: &Registration, generation: i64, now: Timestamp)
         .map(drop)
 }
 
-/// A worker that merely repeats itself stays in its state, unless it was given up for gone.
+/// A worker that merely repeats itself stays in its state, unless it was given up for gone. One that was
+/// started anew has obeyed any order to drain: else a worker that is restarted in place would drain for ever.
 fn update(
     write: &Write<'_>,
     it: &Registration,
@@ -168,7 +170,9 @@ fn update(
             "UPDATE worker SET nonce = ?2, claim_seq = ?3, concurrency = ?4, version = ?5, host = ?6, pid = ?7,
                 probe_addr = ?8, generation = ?9, last_seen = ?10, ended_at = NULL, end = NULL,
                 registered_at = iif(?11, registered_at, ?10),
-                state = iif(?11 AND state != 'gone', state, 'starting')
+                state = iif(?11 AND state != 'gone', state, 'starting'), reason = iif(?11, reason, ''),
+                drain_mode = iif(?11, drain_mode, NULL), drain_timeout_ms = iif(?11, drain_timeout_ms, NULL),
+                drain_at = iif(?11, drain_at, NULL)
              WHERE id = ?1",
         )?
         .execute(params![

@@ -1,7 +1,7 @@
 //! The thread that writes: it runs what is queued in one transaction, commits once, then answers everybody.
 //!
-//! A command sees what earlier commands of its group wrote, and is told "done" only after the commit that holds it is
-//! on the disk. A command that fails, or panics, takes back only itself.
+//! A command sees what earlier commands of its group wrote, and is told "done" only after the commit that
+//! holds it is on the disk. A command that fails, or panics, takes back only itself.
 
 mod counts;
 mod group;

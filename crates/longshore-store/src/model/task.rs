@@ -15,7 +15,8 @@ pub struct NewTask {
     pub fleet: FleetName,
     pub input: Json,
     pub conversation: Option<ConversationId>,
-    /// When it succeeds its input becomes a message of the conversation, as `{"role":"user","content":<input>}`.
+    /// When it succeeds its input becomes a message of the conversation, as
+    /// `{"role":"user","content":<input>}`.
     pub publish_input: bool,
     /// Higher runs first.
     pub priority: i32,

@@ -77,7 +77,8 @@ pub struct PlannedWorker {
 #[derive(Clone, Debug)]
 pub struct WorkerEnd {
     pub worker: WorkerId,
-    /// Only if this is still its nonce: a late goodbye must not end the worker's next start. `None`: whatever it is.
+    /// Only if this is still its nonce: a late goodbye must not end the worker's next start. `None`: whatever
+    /// it is.
     pub nonce: Option<Uuid>,
     pub cause: Interruption,
     /// In words, such as `exited with status 1`.

@@ -29,7 +29,8 @@ every_backend! {
         a_scheduled_task_waits_for_its_time, a_task_with_huge_numbers_is_stored;
     claims: higher_priority_first_then_order_of_submission, a_repeated_claim_gets_the_same_leases,
         an_older_claim_is_refused, an_empty_claim_uses_up_no_number, fences_only_grow,
-        strangers_and_stale_starts_get_nothing, a_draining_worker_gets_nothing, a_suspect_runs_alone;
+        strangers_and_stale_starts_get_nothing, a_draining_worker_gets_nothing, a_suspect_runs_alone,
+        the_least_busy_worker_runs_dry_for_a_suspect;
     link: what_is_not_held_is_queued_again, what_is_on_its_way_is_not_taken, lost_leases_are_told,
         only_the_renewed_live_on, outages_do_not_expire_leases, a_new_start_releases_what_the_old_one_held,
         a_drain_order_is_repeated_until_it_is_obeyed, waiters_are_woken, a_late_goodbye_does_not_end_the_next_start,
@@ -38,12 +39,12 @@ every_backend! {
         interruptions_cost_nothing, three_crashes_alone_are_poison, progress_is_no_strike,
         cancelling_a_queued_task_ends_it, cancelling_a_running_task_tells_its_worker,
         a_result_that_was_there_beats_a_cancellation, repeated_events_change_nothing,
-        another_workers_fence_is_refused;
+        another_workers_fence_is_refused, the_same_workers_older_fence_is_refused;
     conversations: tasks_run_one_by_one_in_order, only_the_succeeding_attempts_words_are_published,
         cancelling_the_head_moves_on, cancelling_in_the_middle_keeps_the_head, a_retry_keeps_its_place,
         a_scheduled_head_holds_the_others, history_is_cut_to_the_newest;
     fleets: changes_that_workers_must_know_restart_them, a_fleet_that_is_left_out_takes_no_tasks,
         decisions_are_kept_newest_first_up_to_a_limit, load_knows_the_oldest_wait, replicas_are_set_and_given_back,
         small_things_are_kept, ended_workers_are_forgotten;
-    crowd: no_task_is_claimed_twice, commands_share_commits;
+    crowd: no_task_is_claimed_twice, commands_share_commits, what_changes_nothing_commits_nothing;
 }

@@ -10,7 +10,7 @@ use longshore_store::{OpenOptions, Store, StoreError, SubmitError};
 
 use crate::support::{World, folder, new_task, skip};
 
-/// Submits for ever and prints each id when it was acknowledged.
+/// Submits for ever and prints each id when it was acknowledged; breaks its disk after the fifth, if told to.
 #[test]
 #[ignore = "run by other tests as a process of its own"]
 fn child_submits() {
@@ -18,11 +18,15 @@ fn child_submits() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let world = World::new(Store::open(&OpenOptions::new(dir)).unwrap(), None).await;
-        loop {
+        for count in 1.. {
             let id = world.submit(new_task()).await;
             // In one write, so that a line is whole or not there.
             std::io::stdout().write_all(format!("ack {id}\n").as_bytes()).unwrap();
             std::io::stdout().flush().unwrap();
+            if let (5, Some(switch)) = (count, std::env::var_os(FAIL_SYNC)) {
+                std::fs::write(switch, "").unwrap();
+                println!("syncs fail from here");
+            }
         }
     });
 }
@@ -70,6 +74,9 @@ async fn what_was_acknowledged_survives_kill_9() {
     assert!(ids.len() >= 240);
 }
 
+/// Names the file whose existence makes syncs fail.
+const FAIL_SYNC: &str = "LONGSHORE_TEST_FAIL_SYNC";
+
 const SHIM: &str = r#"
 #include <errno.h>
 #include <stdlib.h>
@@ -105,23 +112,32 @@ fn shim(dir: &Path) -> Option<std::path::PathBuf> {
 async fn after_a_failed_sync_nothing_is_acknowledged_and_the_process_ends() {
     let (tools, dir) = (folder(), folder());
     let Some(library) = shim(tools.path()) else { return skip("no C compiler") };
-    let switch = tools.path().join("fail");
-    let mut child = spawn(dir.path(), &[("LD_PRELOAD", &library), ("LONGSHORE_TEST_FAIL_SYNC", &switch)]);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut seen: Vec<_> = lines.by_ref().filter(|line| line.starts_with("ack ")).take(5).collect();
-    std::fs::write(&switch, "").unwrap();
-    seen.extend(lines);
+    let mut child = spawn(dir.path(), &[("LD_PRELOAD", &library), (FAIL_SYNC, &tools.path().join("fail"))]);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (mut before, mut failing, mut after) = (Vec::new(), false, Vec::new());
+    for line in lines {
+        failing |= line == "syncs fail from here";
+        if failing {
+            after.push(line)
+        } else {
+            before.push(line)
+        }
+        if after.iter().any(|line| line.starts_with("ack ")) {
+            child.kill().unwrap();
+            panic!("acknowledged although nothing can be synced: {after:?}");
+        }
+    }
     let mut errors = String::new();
     child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(6), "it aborts: {errors}");
     assert!(errors.contains("the disk failed to keep"), "{errors}");
-    let failed = seen.iter().position(|line| line == "sync failed").expect("a sync was made to fail");
-    assert!(!seen[failed..].iter().any(|line| line.starts_with("ack ")), "{:?}", &seen[failed..]);
-    all_there(dir.path(), &acknowledged(&seen)).await;
+    assert!(after.contains(&"sync failed".to_owned()), "a sync was made to fail: {after:?}");
+    assert_eq!(acknowledged(&before).len(), 5);
+    all_there(dir.path(), &acknowledged(&before)).await;
 }
 
 #[tokio::test]
-async fn a_command_that_panics_or_fails_takes_back_only_itself() {
+async fn a_command_that_fails_takes_back_only_itself() {
     let world = World::embedded().await;
     let (good, same) = (new_task(), new_task());
     world.submit(same.clone()).await;

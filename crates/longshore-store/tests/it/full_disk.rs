@@ -1,4 +1,5 @@
-//! A full disk: refused cleanly, nothing that was acknowledged is lost, and it works again when there is room.
+//! A full disk: refused cleanly, nothing that was acknowledged is lost, and it works again when there is
+//! room.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -80,6 +81,34 @@ async fn a_full_disk_refuses_until_there_is_room() {
     drop(world);
     let again = Store::open(&OpenOptions::new(&store)).unwrap();
     all_there(&again, &kept).await;
+}
+
+#[tokio::test]
+async fn what_could_not_expire_on_a_full_disk_expires_when_there_is_room() {
+    let dir = folder();
+    let Some(_disk) = Disk::mount(dir.path(), "4m") else { return skip("cannot mount a small disk") };
+    let store = dir.path().join("store");
+    let world = World::new(Store::open(&OpenOptions::new(&store)).unwrap(), None).await;
+    // Many, so that their endings do not fit into what is left between two pages.
+    let tasks = (0..500).map(|_| new_task()).collect();
+    let ids = world.store.submit(tasks, None, world.now()).await.unwrap().ids;
+    let crew = world.worker("w").await;
+    assert_eq!(world.claim(&crew, 1, 1000).await.unwrap().len(), ids.len());
+    let ballast = dir.path().join("ballast");
+    let _ = std::fs::write(&ballast, vec![0; 4 << 20]);
+    fill(&world).await;
+    let second = std::time::Duration::from_secs(2);
+    let mut refused = 0;
+    for _ in 0..20 {
+        match world.store.tick(Some(second), true, world.now(), 0.5).await {
+            Err(StoreError::Full) => refused += 1,
+            other => assert!(other.unwrap().expired.is_empty(), "no room for that"),
+        }
+    }
+    assert!(refused > 0);
+    std::fs::remove_file(&ballast).unwrap();
+    let expired = world.store.tick(Some(second), true, world.now(), 0.5).await.unwrap().expired;
+    assert_eq!(expired.len(), ids.len());
 }
 
 #[tokio::test]

@@ -129,6 +129,15 @@ async fn a_file_that_was_cut_short_is_found() {
     assert!(matches!(refused(dir.path()), OpenError::Corrupt { .. }));
 }
 
+#[tokio::test]
+async fn the_log_of_a_lost_file_is_not_given_to_a_new_one() {
+    let (dir, _) = closed().await;
+    std::fs::remove_file(dir.path().join("longshore.db")).unwrap();
+    std::fs::write(dir.path().join("longshore.db-wal"), vec![1; 64]).unwrap();
+    let error = refused(dir.path());
+    assert!(matches!(error, OpenError::Corrupt { .. }) && error.to_string().contains("log"), "{error}");
+}
+
 #[test]
 fn a_file_in_the_place_of_the_folder_is_refused() {
     let dir = folder();

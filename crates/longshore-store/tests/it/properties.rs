@@ -1,7 +1,8 @@
-//! Whatever happens in whatever order: terminal once and for ever, one valid fence, stale writes change nothing,
-//! conversations in order, and the tables agree with each other.
+//! Whatever happens in whatever order: terminal once and for ever, one valid fence, stale writes change
+//! nothing, conversations in order, and the tables agree with each other.
 //!
-//! A small model in memory says which fences are valid and which tasks are done; the store has to agree after each step.
+//! A small model in memory says which fences are valid and which tasks are done; the store has to agree after
+//! each step.
 
 mod model;
 mod tables;

@@ -96,7 +96,9 @@ fn show_change(change: &Change) -> Outcome<()> {
 
 fn confirmed() -> Outcome<bool> {
     if !io::stdin().is_terminal() {
-        return Err(Fault::usage("there is nobody to ask whether to apply this").hint("say --yes, or --dry-run"));
+        return Err(
+            Fault::usage("there is nobody to ask whether to apply this").hint("say --yes, or --dry-run")
+        );
     }
     let _ = write!(io::stderr(), "apply? [y/N] ");
     let mut answer = String::new();

@@ -11,6 +11,7 @@ use crate::cli::{ConfigFile, Format, Remote};
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output::{self, clean, paint, paint_of};
+use crate::remote::DEFAULT_SERVER;
 
 mod fleets;
 mod machine;
@@ -90,7 +91,7 @@ fn configuration(file: &ConfigFile, checks: &mut Vec<Check>) -> Option<Settings>
         Ok(found) => {
             checks.push(Check::ok("config", format!("{} is valid", found.path.display())));
             let warned = found.warnings.iter();
-            checks.extend(warned.map(|warning| Check::warn("config", warning.to_string(), "see docs of this key, or leave it")));
+            checks.extend(warned.map(|warning| Check::warn("config", warning.to_string(), "")));
             Some(found.settings)
         }
         Err(fault) => {
@@ -105,7 +106,7 @@ async fn control_plane(args: &Args, settings: Option<&Settings>, checks: &mut Ve
     let named = given.is_some();
     let server = given.unwrap_or_else(|| match settings {
         Some(settings) => format!("http://{}", machine::reachable(settings.server.api)),
-        None => "http://127.0.0.1:7117".into(),
+        None => DEFAULT_SERVER.into(),
     });
     let client = Remote { server, token: args.token.clone() }.client()?;
     match about(&client).await {
@@ -130,10 +131,14 @@ async fn control_plane(args: &Args, settings: Option<&Settings>, checks: &mut Ve
 async fn about(client: &Client) -> Outcome<Vec<Check>> {
     let asked = timeout(PATIENCE, client.about()).await;
     let about = asked.map_err(|_| {
-        Fault::new(format!("{} did not answer within {} s", client.base(), PATIENCE.as_secs())).exit(Exit::Unreachable)
+        Fault::new(format!("{} did not answer within {} s", client.base(), PATIENCE.as_secs()))
+            .exit(Exit::Unreachable)
     })??;
     let up = output::length(about.uptime_s.saturating_mul(1000));
-    let mut checks = vec![Check::ok("control plane", format!("{} runs longshore {}, up for {up}", client.base(), about.version))];
+    let mut checks = vec![Check::ok(
+        "control plane",
+        format!("{} runs longshore {}, up for {up}", client.base(), about.version),
+    )];
     let ours = env!("CARGO_PKG_VERSION");
     if about.version != ours {
         let found = format!("this command is longshore {ours}, the control plane {}", about.version);
@@ -156,7 +161,8 @@ fn report(checks: &[Check], json: bool) -> Outcome<()> {
             Level::Warn => "warn",
             Level::Fail => "fail",
         };
-        let level = paint_of(level).map_or_else(|| level.to_owned(), |colour| paint(&format!("{level:<4}"), colour));
+        let level =
+            paint_of(level).map_or_else(|| level.to_owned(), |colour| paint(&format!("{level:<4}"), colour));
         let found = output::clean_lines(&check.found).replace('\n', "\n        ");
         output::line(&format!("{level:<4}  {}: {found}", check.what))?;
         if !check.todo.is_empty() {

@@ -40,7 +40,8 @@ fn table(fleets: &[FleetStatus]) -> Outcome<()> {
         output::note("no fleets are declared");
         return Ok(());
     }
-    let head = ["FLEET", "WORKERS", "READY", "QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "OLDEST WAIT", "NOTE"];
+    let head =
+        ["FLEET", "WORKERS", "READY", "QUEUED", "RUNNING", "SUCCEEDED", "FAILED", "OLDEST WAIT", "NOTE"];
     let mut table = Table::new(&head);
     for fleet in fleets {
         table.row(vec![
@@ -101,8 +102,18 @@ fn details(fleet: &FleetStatus) -> Outcome<()> {
             ),
         ),
         ("runnable", runnable(fleet)),
-        ("task limits", format!("{} per attempt, {} attempts", length(declared.task.timeout_ms), declared.task.max_attempts)),
-        ("drain", format!("{:?} within {}", declared.drain.mode, length(declared.drain.timeout_ms)).to_lowercase()),
+        (
+            "task limits",
+            format!(
+                "{} per attempt, {} attempts",
+                length(declared.task.timeout_ms),
+                declared.task.max_attempts
+            ),
+        ),
+        (
+            "drain",
+            format!("{:?} within {}", declared.drain.mode, length(declared.drain.timeout_ms)).to_lowercase(),
+        ),
     ];
     for (name, value) in facts {
         output::line(&format!("{name:<13} {value}"))?;

@@ -112,7 +112,8 @@ pub fn run(args: &Args) -> Outcome {
 
 /// All at once and before anything is written, so that a refusal leaves the folder as it was.
 fn refuse_overwriting(dir: &Path, templates: &[Template]) -> Outcome<()> {
-    let there: Vec<_> = templates.iter().filter(|template| dir.join(template.path).symlink_metadata().is_ok()).collect();
+    let there: Vec<_> =
+        templates.iter().filter(|template| dir.join(template.path).symlink_metadata().is_ok()).collect();
     if there.is_empty() {
         return Ok(());
     }
@@ -129,12 +130,17 @@ fn write(path: &Path, template: &Template, force: bool) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).mode(if template.executable { 0o755 } else { 0o644 });
     // Somebody else may have made it since it was looked for.
-    if force { options.create(true).truncate(true) } else { options.create_new(true) };
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
     options.open(path)?.write_all(template.text.as_bytes())
 }
 
 fn report(args: &Args, templates: &[Template]) -> Outcome<()> {
-    let files: Vec<_> = templates.iter().map(|template| args.dir.join(template.path).display().to_string()).collect();
+    let files: Vec<_> =
+        templates.iter().map(|template| args.dir.join(template.path).display().to_string()).collect();
     let next = next(args);
     if args.format.json {
         return output::json(&Written { files, next });

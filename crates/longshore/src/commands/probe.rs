@@ -21,7 +21,13 @@ pub struct Args {
     what: What,
 
     /// Where the probes listen
-    #[arg(long, value_name = "ADDR", env = "LONGSHORE_PROBE_ADDR", default_value = "127.0.0.1:7119", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "LONGSHORE_PROBE_ADDR",
+        default_value = "127.0.0.1:7119",
+        hide_env_values = true
+    )]
     addr: SocketAddr,
 
     /// How long an answer may take

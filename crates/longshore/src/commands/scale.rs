@@ -69,8 +69,8 @@ fn numbers(decision: &Decision) -> Outcome<()> {
     let mut rows = Vec::new();
     let inputs: serde_json::Value = decision.inputs.read().unwrap_or_default();
     flatten("", &inputs, &mut rows);
-    for (name, value) in rows {
-        output::line(&format!("  {name:<24} {value}"))?;
+    for (name, value) in rows.into_iter().filter(|(_, value)| value != "null" && value != "[]") {
+        output::line(&format!("  {name:<28} {value}"))?;
     }
     Ok(())
 }

@@ -233,7 +233,9 @@ async fn wait_for_all(args: &Args, client: &Client, ids: &[TaskId]) -> Outcome {
     }
     match failed {
         0 => Ok(Exit::Done),
-        _ => Err(Fault::new(format!("{failed} of {} tasks did not succeed", ids.len())).exit(Exit::TaskFailed)),
+        _ => {
+            Err(Fault::new(format!("{failed} of {} tasks did not succeed", ids.len())).exit(Exit::TaskFailed))
+        }
     }
 }
 

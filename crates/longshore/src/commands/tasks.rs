@@ -164,9 +164,13 @@ fn remark(task: &Task) -> String {
             task.run_at.map_or_else(|| "scheduled".into(), |at| format!("scheduled for {at}"))
         }
         (Some(Hold::Conversation), _) => "waits for its conversation".into(),
-        (Some(Hold::Backoff), Some(failure)) => format!("tries again after {}: {}", failure.code, failure.message),
+        (Some(Hold::Backoff), Some(failure)) => {
+            format!("tries again after {}: {}", failure.code, failure.message)
+        }
         (Some(Hold::Backoff), None) => "tries again soon".into(),
-        (_, Some(failure)) if task.state != State::Succeeded => format!("{}: {}", failure.code, failure.message),
+        (_, Some(failure)) if task.state != State::Succeeded => {
+            format!("{}: {}", failure.code, failure.message)
+        }
         _ => String::new(),
     }
 }

@@ -13,8 +13,10 @@ use crate::output::{self, Paint, paint};
 use crate::signals::Stop;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Ctrl-C drains the workers and ends; a second Ctrl-C hands their tasks over at once. \
-    Tasks stay in the store.")]
+#[command(
+    after_help = "Ctrl-C drains the workers and ends; a second Ctrl-C hands their tasks over at once. \
+    Tasks stay in the store."
+)]
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
@@ -40,8 +42,8 @@ pub async fn run(args: Args) -> Outcome {
 
 /// Starts the control plane of these settings; this very binary is what its workers run.
 pub async fn start(settings: Settings, keep_workers: bool) -> Outcome<Server> {
-    let program =
-        std::env::current_exe().map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
     longshore_server::start(Options { settings, program, keep_workers }).await.map_err(could_not_start)
 }
 
@@ -61,15 +63,24 @@ fn greet(server: &Server, found: &Found) -> Outcome<()> {
     output::line(&format!("  probes   http://{}/readyz", addresses.probes))?;
     for fleet in &found.settings.fleets {
         let (min, max) = (fleet.scaling.min, fleet.scaling.max);
-        output::line(&format!("  fleet    {} ({min} to {max} workers): {}", fleet.name, output::clean(&fleet.command.join(" "))))?;
+        output::line(&format!(
+            "  fleet    {} ({min} to {max} workers): {}",
+            fleet.name,
+            output::clean(&fleet.command.join(" "))
+        ))?;
     }
     let server = match addresses.api.port() {
         7117 => String::new(),
         _ => format!(" --server http://{}", addresses.api),
     };
     match found.settings.fleets.first() {
-        Some(fleet) => output::line(&format!("\ntry: longshore submit {} --input '\"world\"' --wait{server}", fleet.name)),
-        None => output::line(&format!("\nno fleet is declared; declare one in the file, or see `longshore apply --help`{server}")),
+        Some(fleet) => output::line(&format!(
+            "\ntry: longshore submit {} --input '\"world\"' --wait{server}",
+            fleet.name
+        )),
+        None => output::line(&format!(
+            "\nno fleet is declared; declare one in the file, or see `longshore apply --help`{server}"
+        )),
     }
 }
 

@@ -212,7 +212,9 @@ fn print_result(task: &Task, json: bool) -> Outcome<()> {
 pub fn not_succeeded(task: &Task) -> Fault {
     let fault = match &task.failure {
         _ if task.state == State::Cancelled => Fault::new(format!("task {} was cancelled", task.id)),
-        Some(failure) => Fault::new(format!("task {} failed: {}", task.id, failure.message)).code(&failure.code),
+        Some(failure) => {
+            Fault::new(format!("task {} failed: {}", task.id, failure.message)).code(&failure.code)
+        }
         None => Fault::new(format!("task {} failed", task.id)),
     };
     fault.exit(Exit::TaskFailed)

@@ -14,16 +14,24 @@ use crate::logging;
 use crate::output;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  LONGSHORE_WORKER_TOKEN_FILE=/run/secrets/worker longshore worker \\\n    \
-    --link http://longshore:7118 --fleet research -- python agent.py")]
+#[command(
+    after_help = "Example:\n  LONGSHORE_WORKER_TOKEN_FILE=/run/secrets/worker longshore worker \\\n    \
+    --link http://longshore:7118 --fleet research -- python agent.py"
+)]
 pub struct Args {
     /// Its id, unique among all workers [default: the host's name and a random suffix]
     #[arg(long, value_name = "ID", env = "LONGSHORE_WORKER_ID", hide_env_values = true)]
     id: Option<WorkerId>,
 
     /// Address of the control plane's worker link; several are tried in turn
-    #[arg(long, value_name = "URL", env = "LONGSHORE_LINK", value_delimiter = ',', hide_env_values = true,
-        default_value = "http://127.0.0.1:7118")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "LONGSHORE_LINK",
+        value_delimiter = ',',
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:7118"
+    )]
     link: Vec<String>,
 
     /// Fleet that it works for
@@ -39,7 +47,13 @@ pub struct Args {
     concurrency: Option<u32>,
 
     /// Where probes and metrics listen; port 0 is a free one
-    #[arg(long, value_name = "ADDR", env = "LONGSHORE_PROBE_ADDR", default_value = "127.0.0.1:7119", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "LONGSHORE_PROBE_ADDR",
+        default_value = "127.0.0.1:7119",
+        hide_env_values = true
+    )]
     probe_addr: SocketAddr,
 
     /// Port that an http agent is told to listen on; 0 is a free one [default: 8080 in a container, else 0]
@@ -70,7 +84,12 @@ pub async fn run(args: Args) -> Outcome {
 async fn work(args: Args) -> Outcome {
     let options = Options {
         token: token(args.token_file.as_deref(), std::env::var_os("LONGSHORE_WORKER_TOKEN"))?,
-        links: args.link.into_iter().map(|link| link.trim().to_owned()).filter(|link| !link.is_empty()).collect(),
+        links: args
+            .link
+            .into_iter()
+            .map(|link| link.trim().to_owned())
+            .filter(|link| !link.is_empty())
+            .collect(),
         worker: args.id,
         fleet: args.fleet,
         command: args.command,

@@ -107,7 +107,11 @@ fn result_fits(task: &Task, sent: &Sent) -> bool {
     let winner = task.attempts.iter().find(|attempt| attempt.outcome.as_deref() == Some("succeeded"));
     let Some(winner) = winner else { return false };
     let tokens = sent.arrival.tokens;
-    let expected =
-        Answer { task: sent.id.to_string(), attempt: winner.number, steps: (tokens / 100).clamp(1, 20), tokens };
+    let expected = Answer {
+        task: sent.id.to_string(),
+        attempt: winner.number,
+        steps: (tokens / 100).clamp(1, 20),
+        tokens,
+    };
     task.result.as_ref().and_then(|result| result.read::<Answer>().ok()) == Some(expected)
 }

@@ -92,8 +92,10 @@ impl Book {
     fn note_ends(&mut self, look: &Look) {
         for worker in look.workers.iter().filter(|worker| worker.state == WorkerState::Gone) {
             if self.gone.insert(worker.id.clone()) {
-                let why = if worker.reason.is_empty() { "ended" } else { &worker.reason };
-                self.tell(format!("{} is gone: {why}", worker.id));
+                self.tell(match worker.reason.as_str() {
+                    "" | "said goodbye" | "exited with status 0" => format!("{} left", worker.id),
+                    why => format!("{} is gone: {why}", worker.id),
+                });
             }
         }
     }

@@ -60,21 +60,25 @@ impl Chaos {
     /// Does what is due after this look.
     pub async fn step(&mut self, client: &Client, look: &Look, book: &mut Book) -> Outcome<()> {
         let done = look.ended() as f64 / self.total.max(1) as f64;
-        if self.killed.is_empty() && done >= KILL_AT {
-            if let Some(victim) = self.choose(client, look, done - KILL_AT).await? {
+        if self.killed.is_empty() {
+            if done >= KILL_AT
+                && let Some(victim) = self.choose(client, look, done - KILL_AT).await?
+            {
                 self.kill(victim, book);
             }
-        } else if self.drained.is_empty() && !self.killed.is_empty() && done >= DRAIN_AT {
-            if let Some(victim) = self.choose(client, look, done - DRAIN_AT).await? {
-                self.drain(client, victim, book).await?;
-            }
+        } else if self.drained.is_empty()
+            && done >= DRAIN_AT
+            && let Some(victim) = self.choose(client, look, done - DRAIN_AT).await?
+        {
+            self.drain(client, victim, book).await?;
         }
         self.follow(client, book).await
     }
 
     /// The ready worker whose task has the longest to go.
     async fn choose(&self, client: &Client, look: &Look, late: f64) -> Outcome<Option<Busy>> {
-        let ready = look.workers.iter().filter(|worker| worker.state == WorkerState::Ready && worker.pid.is_some());
+        let ready =
+            look.workers.iter().filter(|worker| worker.state == WorkerState::Ready && worker.pid.is_some());
         let mut best: Option<Busy> = None;
         for worker in ready.filter(|worker| worker.in_flight > 0) {
             let worker = client.worker(&worker.id).await?;

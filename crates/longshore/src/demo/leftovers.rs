@@ -74,7 +74,10 @@ mod tests {
     fn only_workers_and_agents_of_this_folder_are_ours() {
         let agent = Path::new("/tmp/demo-x/agent.py");
         let line = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
-        assert!(is_ours(&line(&["longshore", "worker", "--id", "w", "--", "p", "-S", "/tmp/demo-x/agent.py"]), agent));
+        assert!(is_ours(
+            &line(&["longshore", "worker", "--id", "w", "--", "p", "-S", "/tmp/demo-x/agent.py"]),
+            agent
+        ));
         assert!(is_ours(&line(&["python3", "-S", "/tmp/demo-x/agent.py"]), agent));
         assert!(!is_ours(&line(&["python3", "-S", "/tmp/demo-y/agent.py"]), agent));
         assert!(!is_ours(&line(&["vim", "/tmp/demo-x/agent.py"]), agent));

@@ -21,7 +21,9 @@ impl Screen {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         match !json && !dumb && io::stdout().is_terminal() {
             true => Screen::Live(Live { drawn: 0 }),
-            false => Screen::Lines(Lines { json, last: String::new(), said_at: None, events: 0, decisions: 0 }),
+            false => {
+                Screen::Lines(Lines { json, last: String::new(), said_at: None, events: 0, decisions: 0 })
+            }
         }
     }
 
@@ -97,7 +99,8 @@ impl Lines {
         let mut text = String::new();
         let book = scene.book;
         let decisions = book.decisions.iter().skip(self.decisions);
-        let decisions = decisions.map(|decision| (book.since_start(decision.at), format!("scaler {}", decision.reason)));
+        let decisions =
+            decisions.map(|decision| (book.since_start(decision.at), format!("scaler {}", decision.reason)));
         let events = book.events.iter().skip(self.events).cloned();
         let mut told: Vec<_> = events.chain(decisions).collect();
         told.sort_by_key(|(at, _)| *at);

@@ -51,7 +51,7 @@ impl Stage {
     /// As somebody would write it by hand, so that it can be read as an example.
     fn toml(&self, python: &Path, quick: bool) -> String {
         let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
-        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "6s") };
+        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "8s") };
         format!(
             r#"[store]
 dir = "state"
@@ -83,7 +83,8 @@ probe = {{ interval = "2s" }}
         let text = fs::read_to_string(self.config())?;
         let parsed = settings::parse(&text, "longshore.toml", &[], &self.dir.to_string_lossy());
         let refused = |errors: Vec<settings::SettingsError>| {
-            Fault::new("the demo's own configuration is not valid").details(errors.iter().map(ToString::to_string))
+            Fault::new("the demo's own configuration is not valid")
+                .details(errors.iter().map(ToString::to_string))
         };
         parsed.map(|(settings, _)| settings).map_err(refused)
     }
@@ -171,7 +172,11 @@ mod tests {
         let toml = stage("/tmp/x").toml(Path::new("/usr/bin/python3"), false);
         let (settings, _) = settings::parse(&toml, "demo", &[], "/tmp").expect("valid");
         let fleet = &settings.fleets[0];
-        let wait = longshore_core::drain::handover_after(fleet.drain.timeout_ms, fleet.kill_grace_ms, fleet.drain.mode);
+        let wait = longshore_core::drain::handover_after(
+            fleet.drain.timeout_ms,
+            fleet.kill_grace_ms,
+            fleet.drain.mode,
+        );
         let longest = super::super::trace::read(super::super::trace::BURST, 1).expect("shipped");
         let longest = longest.iter().map(|arrival| arrival.work_ms).max().expect("not empty");
         assert!(wait.as_millis() as u64 > longest + 2_000, "{wait:?} for {longest} ms");

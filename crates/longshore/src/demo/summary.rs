@@ -6,6 +6,7 @@ use longshore_core::task::State;
 use serde::Serialize;
 
 use super::audit::TaskFacts;
+use crate::output;
 
 /// Everything that the verdict is made from.
 #[derive(Clone, Debug)]
@@ -57,8 +58,8 @@ pub fn judge(facts: &Facts) -> Summary {
     let mut summary = Summary {
         submitted: facts.tasks.len(),
         succeeded: count(|task| task.state == Some(State::Succeeded)),
-        failed: count(|task| matches!(task.state, Some(State::Failed | State::Cancelled))),
-        lost: count(|task| !task.state.is_some_and(State::is_terminal)),
+        failed: count(failed),
+        lost: count(lost),
         written_twice: count(written_twice),
         workers_killed: facts.killed.len(),
         workers_drained: facts.drained.len(),
@@ -71,66 +72,104 @@ pub fn judge(facts: &Facts) -> Summary {
     summary
 }
 
+fn lost(task: &TaskFacts) -> bool {
+    !task.state.is_some_and(State::is_terminal)
+}
+
+fn failed(task: &TaskFacts) -> bool {
+    matches!(task.state, Some(State::Failed | State::Cancelled))
+}
+
 fn written_twice(task: &TaskFacts) -> bool {
     let succeeded = task.attempts.iter().filter(|attempt| attempt.outcome == "succeeded").count();
     task.terminal_events > 1 || succeeded > 1
 }
 
 fn broken(facts: &Facts, summary: &Summary) -> Vec<String> {
-    let mut broken = Vec::new();
-    let mut hold = |holds: bool, what: String| {
-        if !holds {
-            broken.push(what);
-        }
-    };
-    let Facts { min, max, .. } = *facts;
-    hold(facts.stuck.is_none(), facts.stuck.clone().unwrap_or_default());
-    let submitted = format!("{} of {} tasks were submitted", summary.submitted, facts.planned);
-    hold(summary.submitted == facts.planned, submitted);
-    let ids: BTreeSet<&str> = facts.tasks.iter().map(|task| task.id.as_str()).collect();
-    hold(ids.len() == facts.tasks.len(), "two submissions were given one task".into());
-    hold(facts.repeat_is_the_same, "a repeated submission became a second task".into());
-    hold(summary.lost == 0, some(summary.lost, "never ended", &facts.tasks, |task| {
-        !task.state.is_some_and(State::is_terminal)
-    }));
-    hold(summary.failed == 0, some(summary.failed, "did not succeed", &facts.tasks, |task| {
-        matches!(task.state, Some(State::Failed | State::Cancelled))
-    }));
-    hold(summary.written_twice == 0, some(summary.written_twice, "ended twice", &facts.tasks, written_twice));
-    let unlogged = |task: &TaskFacts| task.state.is_some_and(State::is_terminal) && task.terminal_events == 0;
-    let without = facts.tasks.iter().filter(|task| unlogged(task)).count();
-    hold(without == 0, some(without, "have no end in their log", &facts.tasks, unlogged));
-    let wrong = |task: &TaskFacts| task.state == Some(State::Succeeded) && !task.result_fits;
-    let misfits = facts.tasks.iter().filter(|task| wrong(task)).count();
-    hold(misfits == 0, some(misfits, "have a result that does not fit their input", &facts.tasks, wrong));
-    hold(!facts.killed.is_empty(), "no busy worker was found to kill".into());
-    for (worker, _) in &facts.killed {
-        hold(facts.gone.contains(worker), format!("{worker} was killed, but is still listed"));
-        let stranded = facts.tasks.iter().filter(|task| stranded(task, worker)).count();
-        hold(stranded == 0, format!("{stranded} tasks of {worker}, which was killed, did not succeed elsewhere"));
-    }
-    hold(!facts.drained.is_empty(), "no busy worker was found to drain".into());
-    for worker in &facts.drained {
-        hold(facts.gone.contains(worker), format!("{worker} was drained, but has not left"));
-        let failed = facts.tasks.iter().filter(|task| ended(task, worker, "failed")).count();
-        hold(failed == 0, format!("{failed} attempts failed on {worker}, which was drained"));
-    }
-    let outside = facts.desired.iter().find(|to| !(min..=max).contains(to));
-    hold(outside.is_none(), format!("the scaler wanted {} workers, outside {min} to {max}", outside.unwrap_or(&0)));
-    hold(facts.peak <= max as usize, format!("{} workers were there at once, above {max}", facts.peak));
-    hold(facts.at_end == min as usize, format!("{} workers were left at the end, not {min}", facts.at_end));
-    hold(facts.leftovers == 0, format!("{} processes had to be killed at the end", facts.leftovers));
-    broken
+    let mut rules = Rules { broken: facts.stuck.iter().cloned().collect() };
+    rules.submissions(facts, summary);
+    rules.tasks(&facts.tasks);
+    rules.killed(facts);
+    rules.drained(facts);
+    rules.workers(facts);
+    rules.broken
 }
 
-/// Names the first of some tasks, with the reason if there is one.
-fn some(count: usize, what: &str, tasks: &[TaskFacts], is: impl Fn(&TaskFacts) -> bool) -> String {
-    let first = tasks.iter().find(|task| is(task));
-    let first = first.map(|task| match &task.failure {
+/// Collects what did not hold.
+struct Rules {
+    broken: Vec<String>,
+}
+
+impl Rules {
+    fn hold(&mut self, holds: bool, else_say: impl FnOnce() -> String) {
+        if !holds {
+            self.broken.push(else_say());
+        }
+    }
+
+    fn submissions(&mut self, facts: &Facts, summary: &Summary) {
+        let Facts { planned, .. } = facts;
+        let submitted = summary.submitted;
+        self.hold(submitted == *planned, || format!("{submitted} of {planned} tasks were submitted"));
+        let ids: BTreeSet<&str> = facts.tasks.iter().map(|task| task.id.as_str()).collect();
+        self.hold(ids.len() == submitted, || "two submissions were given one task".into());
+        self.hold(facts.repeat_is_the_same, || "a repeated submission became a second task".into());
+    }
+
+    fn tasks(&mut self, tasks: &[TaskFacts]) {
+        self.no_task(tasks, "never ended", lost);
+        self.no_task(tasks, "did not succeed", failed);
+        self.no_task(tasks, "ended twice", written_twice);
+        self.no_task(tasks, "have no end in their log", |task| !lost(task) && task.terminal_events == 0);
+        self.no_task(tasks, "have a result that does not fit their input", |task| {
+            task.state == Some(State::Succeeded) && !task.result_fits
+        });
+    }
+
+    fn no_task(&mut self, tasks: &[TaskFacts], what: &str, is: fn(&TaskFacts) -> bool) {
+        let found: Vec<&TaskFacts> = tasks.iter().filter(|task| is(task)).collect();
+        self.hold(found.is_empty(), || some(&found, what));
+    }
+
+    fn killed(&mut self, facts: &Facts) {
+        self.hold(!facts.killed.is_empty(), || "no busy worker was found to kill".into());
+        for (worker, _) in &facts.killed {
+            self.hold(facts.gone.contains(worker), || format!("{worker} was killed, but is still listed"));
+            let stranded = facts.tasks.iter().filter(|task| stranded(task, worker)).count();
+            self.hold(stranded == 0, || {
+                format!("{stranded} tasks of {worker}, which was killed, did not succeed elsewhere")
+            });
+        }
+    }
+
+    fn drained(&mut self, facts: &Facts) {
+        self.hold(!facts.drained.is_empty(), || "no busy worker was found to drain".into());
+        for worker in &facts.drained {
+            self.hold(facts.gone.contains(worker), || format!("{worker} was drained, but has not left"));
+            let failed = facts.tasks.iter().filter(|task| ended(task, worker, "failed")).count();
+            self.hold(failed == 0, || format!("{failed} attempts failed on {worker}, which was drained"));
+        }
+    }
+
+    fn workers(&mut self, facts: &Facts) {
+        let Facts { min, max, peak, at_end, leftovers, .. } = *facts;
+        let outside = facts.desired.iter().find(|to| !(min..=max).contains(to));
+        if let Some(to) = outside {
+            self.broken.push(format!("the scaler wanted {to} workers, outside {min} to {max}"));
+        }
+        self.hold(peak <= max as usize, || format!("{peak} workers were there at once, above {max}"));
+        self.hold(at_end == min as usize, || format!("{at_end} workers were left at the end, not {min}"));
+        self.hold(leftovers == 0, || format!("{leftovers} processes had to be killed at the end"));
+    }
+}
+
+/// Counts some tasks and names the first, with the reason if there is one.
+fn some(found: &[&TaskFacts], what: &str) -> String {
+    let first = found.first().map(|task| match &task.failure {
         Some(failure) => format!(" (such as {}: {failure})", task.id),
         None => format!(" (such as {})", task.id),
     });
-    format!("{count} tasks {what}{}", first.unwrap_or_default())
+    format!("{} tasks {what}{}", found.len(), first.unwrap_or_default())
 }
 
 fn ended(task: &TaskFacts, worker: &str, outcome: &str) -> bool {
@@ -139,9 +178,11 @@ fn ended(task: &TaskFacts, worker: &str, outcome: &str) -> bool {
 
 /// It was interrupted on this worker and did not succeed on another one after that.
 fn stranded(task: &TaskFacts, worker: &str) -> bool {
-    let lost = task.attempts.iter().filter(|attempt| attempt.worker == worker && attempt.outcome != "succeeded");
+    let lost =
+        task.attempts.iter().filter(|attempt| attempt.worker == worker && attempt.outcome != "succeeded");
     lost.map(|lost| lost.number).max().is_some_and(|number| {
-        let later = task.attempts.iter().filter(|attempt| attempt.number > number && attempt.worker != worker);
+        let later =
+            task.attempts.iter().filter(|attempt| attempt.number > number && attempt.worker != worker);
         !later.into_iter().any(|attempt| attempt.outcome == "succeeded")
     })
 }
@@ -156,14 +197,24 @@ pub fn text(facts: &Facts, summary: &Summary, program: &str) -> String {
         String::new(),
         format!("  scaling      {} workers became {}, and {} again", facts.min, facts.peak, facts.at_end),
     ];
-    lines.extend(facts.killed.iter().map(|(worker, at)| format!("  kill -9      {worker}{}", after_kill(facts, worker, *at))));
-    lines.extend(facts.drained.iter().map(|worker| format!("  drain        {worker}{}", after_drain(facts, worker))));
-    lines.push(format!("  interrupted  {interrupted} attempts, which cost their tasks none of their tries"));
+    lines.extend(
+        facts
+            .killed
+            .iter()
+            .map(|(worker, at)| format!("  kill -9      {worker}{}", after_kill(facts, worker, *at))),
+    );
+    lines.extend(
+        facts.drained.iter().map(|worker| format!("  drain        {worker}{}", after_drain(facts, worker))),
+    );
+    let attempts = if *interrupted == 1 { "1 attempt".to_owned() } else { format!("{interrupted} attempts") };
+    lines.push(format!("  interrupted  {attempts}, at no cost to the tasks' own tries"));
     lines.push(format!("  took         {:.0} s", summary.seconds));
     lines.push(String::new());
     match summary.broken.is_empty() {
         true => lines.extend([
-            "Every task was asked for by its id, and every result compared with its input. Next, your own agent:".into(),
+            "Every task was looked up by its id, every result compared with its input.".into(),
+            String::new(),
+            "Next, an agent of your own:".into(),
             String::new(),
             format!("  {program} init python    write an agent, its longshore.toml and a Dockerfile"),
             format!("  {program} up             run it on this machine"),
@@ -182,17 +233,18 @@ fn after_kill(facts: &Facts, worker: &str, at: i64) -> String {
     match again.as_slice() {
         [] => " had just finished its task".into(),
         [(next, started)] => {
-            format!(" in the middle of a task, which ran again on {next} {} later", seconds(started - at))
+            format!(" in mid-task, which ran again on {next} after {}", length(started - at))
         }
         several => {
             let last = several.iter().map(|(_, started)| started - at).max().unwrap_or(0);
-            format!(" with {} tasks, which all ran again within {}", several.len(), seconds(last))
+            format!(" with {} tasks, which all ran again within {}", several.len(), length(last))
         }
     }
 }
 
 fn next_attempt<'a>(task: &'a TaskFacts, worker: &str) -> Option<(&'a str, i64)> {
-    let lost = task.attempts.iter().find(|attempt| attempt.worker == worker && attempt.outcome == "interrupted")?;
+    let lost =
+        task.attempts.iter().find(|attempt| attempt.worker == worker && attempt.outcome == "interrupted")?;
     let next = task.attempts.iter().find(|attempt| attempt.number == lost.number + 1)?;
     Some((&next.worker, next.started_ms))
 }
@@ -205,8 +257,8 @@ fn after_drain(facts: &Facts, worker: &str) -> String {
     }
 }
 
-fn seconds(ms: i64) -> String {
-    format!("{:.1} s", ms.max(0) as f64 / 1000.0)
+fn length(ms: i64) -> String {
+    output::length(u64::try_from(ms).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -277,7 +329,8 @@ mod tests {
 
     #[test]
     fn a_task_without_an_end_is_lost_whether_known_or_not() {
-        let summary = check(|facts| facts.tasks[1].state = Some(State::Running), &["1 tasks never ended (such as b)"]);
+        let summary =
+            check(|facts| facts.tasks[1].state = Some(State::Running), &["1 tasks never ended (such as b)"]);
         assert_eq!((summary.lost, summary.succeeded), (1, 2));
         let summary = check(|facts| facts.tasks[2].state = None, &["1 tasks never ended (such as c)"]);
         assert_eq!(summary.lost, 1);
@@ -320,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_drain_must_end_and_fail_nothing() {
-        check(|facts| drop(facts.gone.remove("w-2")), &["w-2 was drained, but has not left"]);
+        check(|facts| facts.gone.retain(|worker| worker != "w-2"), &["w-2 was drained, but has not left"]);
         let fail = |facts: &mut Facts| facts.tasks[1].attempts.insert(0, attempt(0, "w-2", "failed"));
         check(fail, &["1 attempts failed on w-2, which was drained"]);
     }
@@ -357,7 +410,7 @@ mod tests {
         let text = text(&facts, &judge(&facts), "longshore");
         for part in [
             "3 tasks submitted: 3 succeeded, 0 failed, 0 lost, 0 written twice.",
-            "w-1 in the middle of a task, which ran again on w-3 0.5 s later",
+            "w-1 in mid-task, which ran again on w-3 after 500ms",
             "w-2 finished its task and left",
             "longshore init python",
             "longshore up",

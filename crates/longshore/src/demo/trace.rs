@@ -19,9 +19,9 @@ pub struct Arrival {
     pub tokens: u64,
 }
 
-/// What an LLM takes before its first token, and for each one after it: 140 tokens a second.
+/// What an LLM takes before its first token, and for each one after it: 125 tokens a second.
 const FIRST_TOKEN_MS: u64 = 100;
-const TOKEN_MS: u64 = 7;
+const TOKEN_MS: u64 = 8;
 
 /// A longer answer is cut off: the tour is to be short, and a drain to outlast every task.
 const LONGEST_MS: u64 = 8_000;
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn tokens_become_working_time_up_to_a_limit() {
-        check("0,9,0\n40,9,100\n40,9,999999", Ok(vec![(0, 100), (40, 800), (40, LONGEST_MS)]));
+        check("0,9,0\n40,9,100\n40,9,999999", Ok(vec![(0, 100), (40, 900), (40, LONGEST_MS)]));
         check(&format!("0,0,{}", u64::MAX), Ok(vec![(0, LONGEST_MS)]));
     }
 
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn speed_divides_arrivals_and_work() {
         let fast = read(&format!("{HEAD}\n900,1,200"), 3).expect("a good row");
-        assert_eq!(fast, [Arrival { after: Duration::from_millis(300), work_ms: 500, tokens: 200 }]);
+        assert_eq!(fast, [Arrival { after: Duration::from_millis(300), work_ms: 566, tokens: 200 }]);
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
         let span = burst[199].after.as_secs_f64();
         let work = burst.iter().map(|a| a.work_ms).sum::<u64>() as f64 / 1000.0;
         assert!((25.0..=30.0).contains(&span), "{span}");
-        assert!(work / span > 7.0, "two workers could not keep up: {work} s of work");
+        assert!(work / span > 8.0, "two workers could not keep up: {work} s of work");
         assert!(work / 8.0 < 40.0, "eight workers need {} s", work / 8.0);
     }
 }

@@ -33,16 +33,15 @@ impl Scene<'_> {
     /// The frame; never more lines than fit.
     pub fn frame(&self, size: Size) -> Vec<String> {
         let width = size.columns.max(20);
-        let mut lines = vec![self.title(), String::new(), self.counts(), self.bar(width.min(100)), String::new()];
+        let mut lines =
+            vec![self.title(), String::new(), self.counts(), self.bar(width.min(100)), String::new()];
         lines.push(paint(&self.crew(), Paint::Bold));
         lines.extend(self.workers(width));
         let room = size.rows.saturating_sub(lines.len() + 1 + 4);
         let decisions = DECISIONS.min(room / 2);
         lines.push(String::new());
-        lines.push(paint("scaler", Paint::Bold));
-        lines.extend(self.decisions(decisions, width));
-        lines.push(paint("events", Paint::Bold));
-        lines.extend(self.events(EVENTS.min(room.saturating_sub(decisions)), width));
+        lines.extend(under("scaler", self.decisions(decisions, width)));
+        lines.extend(under("events", self.events(EVENTS.min(room.saturating_sub(decisions)), width)));
         lines.truncate(size.rows.saturating_sub(1));
         lines
     }
@@ -91,7 +90,8 @@ impl Scene<'_> {
 
     /// Those that are there, side by side as far as they fit.
     fn workers(&self, width: usize) -> Vec<String> {
-        let there: Vec<_> = self.look.workers.iter().filter(|worker| worker.state != WorkerState::Gone).collect();
+        let there: Vec<_> =
+            self.look.workers.iter().filter(|worker| worker.state != WorkerState::Gone).collect();
         let across = (width / CELL).clamp(1, 3);
         let cell = |worker: &&longshore_api::fleet::Worker| {
             let state = format!("{:<9}", worker.state.as_str());
@@ -101,23 +101,36 @@ impl Scene<'_> {
                 1 => "1 task".to_owned(),
                 more => format!("{more} tasks"),
             };
-            format!("  {:<10} {} {:<12}", shorten(&clean(&worker.id), 10), paint(&state, colour), work)
+            format!("  {:<14} {} {:<8} ", shorten(&clean(&worker.id), 14), paint(&state, colour), work)
         };
         there.chunks(across).map(|row| row.iter().map(cell).collect::<String>()).collect()
     }
 
+    /// The newest decision, and before it those that changed something.
     fn decisions(&self, most: usize, width: usize) -> Vec<String> {
-        let newest = self.book.decisions.iter().rev().take(most).collect::<Vec<_>>();
-        let line = |decision: &&longshore_api::fleet::Decision| {
-            let at = clock(self.book.since_start(decision.at));
-            shorten(&format!("  {at}  {}", clean(&decision.reason)), width)
-        };
-        newest.iter().rev().map(line).collect()
+        let all = &self.book.decisions;
+        let telling = all
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(index, decision)| *index + 1 == all.len() || decision.kind != "hold");
+        let newest: Vec<_> = telling.take(most).map(|(_, decision)| decision).collect();
+        newest.iter().rev().map(|decision| self.decision(decision, width)).collect()
+    }
+
+    fn decision(&self, decision: &longshore_api::fleet::Decision, width: usize) -> String {
+        let line = format!("  {}  {}", clock(self.book.since_start(decision.at)), clean(&decision.reason));
+        // The numbers at its end go first.
+        match line.rsplit_once(" (") {
+            Some((words, _)) if line.chars().count() > width => shorten(words, width),
+            _ => shorten(&line, width),
+        }
     }
 
     fn events(&self, most: usize, width: usize) -> Vec<String> {
         let skip = self.book.events.len().saturating_sub(most);
-        let line = |(at, event): &(Duration, String)| shorten(&format!("  {}  {}", clock(*at), clean(event)), width);
+        let line =
+            |(at, event): &(Duration, String)| shorten(&format!("  {}  {}", clock(*at), clean(event)), width);
         self.book.events.iter().skip(skip).map(line).collect()
     }
 
@@ -135,16 +148,105 @@ impl Scene<'_> {
     }
 }
 
+/// Lines with a heading; nothing at all without lines.
+fn under(heading: &str, mut lines: Vec<String>) -> Vec<String> {
+    if !lines.is_empty() {
+        lines.insert(0, paint(heading, Paint::Bold));
+    }
+    lines
+}
+
 /// `6 ready, 2 starting`.
 fn crew(look: &Look) -> String {
     let states = [WorkerState::Ready, WorkerState::Starting, WorkerState::NotReady, WorkerState::Draining];
     let counts = states.map(|state| (look.count(state), state.as_str().replace('_', " ")));
-    let parts: Vec<String> =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, name)| format!("{count} {name}")).collect();
+    let parts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{count} {name}"))
+        .collect();
     if parts.is_empty() { "none yet".into() } else { parts.join(", ") }
 }
 
 /// `  7.3s`.
 pub fn clock(elapsed: Duration) -> String {
     format!("{:>5.1}s", elapsed.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_api::fleet::Worker;
+    use longshore_core::fleet::Fleet;
+    use longshore_core::id::FleetName;
+    use serde_json::json;
+
+    fn look(workers: usize) -> Look {
+        let name = FleetName::new("demo").expect("valid");
+        let declaration = Fleet::new(name, vec!["true".into()], "/".into());
+        let tasks =
+            json!({"queued": 50, "running": 50, "waiting": 0, "succeeded": 99, "failed": 1, "cancelled": 0});
+        let fleet = json!({
+            "name": "demo", "generation": 1, "active": true, "declaration": declaration, "tasks": tasks,
+            "workers": {"starting": 0, "ready": 0, "not_ready": 0, "draining": 0}, "runnable": 50,
+        });
+        let worker = |number: usize| {
+            let state = if number == 0 { "gone" } else { "ready" };
+            let worker = json!({
+                "id": format!("demo-abcdef-{number}"), "fleet": "demo", "state": state, "generation": 1,
+                "platform": "process", "concurrency": 1, "in_flight": number.min(1), "memory": 1, "version": "0",
+            });
+            serde_json::from_value::<Worker>(worker).expect("a worker")
+        };
+        Look {
+            fleet: serde_json::from_value(fleet).expect("a fleet"),
+            workers: (0..workers).map(worker).collect(),
+        }
+    }
+
+    fn frame(workers: usize, size: Size) -> Vec<String> {
+        let mut book = Book::open();
+        for number in 0..20 {
+            book.tell(format!("event {number} {}", "x".repeat(300)));
+        }
+        let look = look(workers);
+        let scene = Scene { look: &look, book: &book, total: 250, phase: "works" };
+        scene.frame(size).iter().map(|line| without_colours(line)).collect()
+    }
+
+    fn without_colours(line: &str) -> String {
+        let mut parts = line.split('\u{1b}');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| text + part.split_once('m').map_or(part, |(_, rest)| rest))
+    }
+
+    #[test]
+    fn a_frame_fits_its_terminal_whatever_there_is_to_show() {
+        for (columns, rows) in [(80, 24), (20, 5), (200, 60), (40, 10), (0, 0)] {
+            for workers in [1, 9, 40] {
+                let lines = frame(workers, Size { columns, rows });
+                assert!(lines.len() < rows.max(1), "{} lines in {rows} rows", lines.len());
+            }
+        }
+        let wide = frame(9, Size { columns: 80, rows: 24 });
+        assert!(wide.iter().all(|line| line.chars().count() <= 80), "{wide:#?}");
+    }
+
+    #[test]
+    fn the_newest_events_and_the_living_workers_are_shown() {
+        let text = frame(9, Size { columns: 80, rows: 24 }).join("\n");
+        assert!(text.contains("event 19") && !text.contains("event 3 "), "{text}");
+        assert!(text.contains("demo-abcdef-8") && !text.contains("demo-abcdef-0"), "{text}");
+        assert!(text.contains("8 ready"), "{text}");
+    }
+
+    #[test]
+    fn the_bar_shows_every_part_in_proportion() {
+        let look = look(1);
+        let book = Book::open();
+        let scene = Scene { look: &look, book: &book, total: 250, phase: "" };
+        let bar = without_colours(&scene.bar(50));
+        let count = |sign: char| bar.chars().filter(|c| *c == sign).count();
+        assert_eq!(['█', '▓', '▒', '·'].map(count), [20, 10, 10, 10], "{bar}");
+    }
 }

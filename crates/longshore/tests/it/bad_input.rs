@@ -14,7 +14,8 @@ struct Answer {
 
 async fn send(plane: &Plane, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
     let method = method.parse().expect("a method");
-    let mut request = reqwest::Client::new().request(method, format!("{}{path}", plane.addresses.api)).body(body);
+    let mut request =
+        reqwest::Client::new().request(method, format!("{}{path}", plane.addresses.api)).body(body);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -37,10 +38,11 @@ async fn check(plane: &Plane, body: impl Into<Vec<u8>>, status: u16, code: &str,
 #[tokio::test]
 async fn bodies_that_are_no_task_are_refused_and_nothing_is_stored() {
     let plane = Plane::start(FLEET).await;
-    let deep = |levels: usize| format!(r#"{{"fleet":"a","input":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+    let deep =
+        |levels: usize| format!(r#"{{"fleet":"a","input":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
     check(&plane, "{\"fleet\":", 400, "malformed_json", "line 1").await;
     check(&plane, "", 422, "invalid_value", "fleet").await;
-    check(&plane, b"{\"fleet\":\"a\",\"input\":\"\xff\"}".to_vec(), 400, "not_utf8", "byte 21").await;
+    check(&plane, b"{\"fleet\":\"a\",\"input\":\"\xff\"}".to_vec(), 400, "not_utf8", "byte 22").await;
     check(&plane, deep(100), 400, "too_deep", "64").await;
     check(&plane, deep(500_000), 400, "too_deep", "64").await;
     check(&plane, r#"{"fleet":"nope"}"#, 404, "unknown_fleet", "nope").await;
@@ -146,7 +148,8 @@ async fn forged_stale_and_foreign_worker_tokens_are_refused() {
     let fleets = format!("{FLEET}[fleet.b]\ncommand = [\"cat\"]\nplatform = \"external\"\n");
     let plane = Plane::start(&fleets).await;
     let token = |fleet: &str| {
-        std::fs::read_to_string(plane.dir().join(".longshore/tokens").join(fleet)).expect("written at the start")
+        std::fs::read_to_string(plane.dir().join(".longshore/tokens").join(fleet))
+            .expect("written at the start")
     };
     let hello = json!({"link_version": 1, "worker": "w", "nonce": uuid::Uuid::new_v4(), "fleet": "a", "version": "0"});
     let register = async |token: String, hello: &Value| {
@@ -167,9 +170,12 @@ async fn a_port_in_use_is_named_and_nothing_is_harmed() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("bound").port();
     let dir = tempfile::tempdir().expect("a folder");
-    let text = format!("[server]\napi = \"127.0.0.1:{port}\"\nlink = \"127.0.0.1:0\"\nprobes = \"127.0.0.1:0\"\n{FLEET}");
+    let text = format!(
+        "[server]\napi = \"127.0.0.1:{port}\"\nlink = \"127.0.0.1:0\"\nprobes = \"127.0.0.1:0\"\n{FLEET}"
+    );
     std::fs::write(dir.path().join("longshore.toml"), text).expect("writable");
-    let output = std::process::Command::new(crate::plane::binary()).arg("serve").current_dir(dir.path()).output();
+    let output =
+        std::process::Command::new(crate::plane::binary()).arg("serve").current_dir(dir.path()).output();
     let output = output.expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
@@ -179,7 +185,8 @@ async fn a_port_in_use_is_named_and_nothing_is_harmed() {
 #[tokio::test]
 async fn a_store_that_another_process_holds_is_left_alone() {
     let plane = Plane::start(FLEET).await;
-    let output = std::process::Command::new(crate::plane::binary()).arg("serve").current_dir(plane.dir()).output();
+    let output =
+        std::process::Command::new(crate::plane::binary()).arg("serve").current_dir(plane.dir()).output();
     let output = output.expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));

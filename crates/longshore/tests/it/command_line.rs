@@ -28,8 +28,26 @@ fn help_of_every_command() {
     let dir = folder();
     let mut text = String::new();
     for command in [
-        "", "up", "serve", "worker", "init", "apply", "config", "submit", "tasks", "tasks list", "tasks show",
-        "tasks watch", "tasks cancel", "tasks retry", "fleets", "workers", "workers drain", "scale", "doctor",
+        "",
+        "demo",
+        "up",
+        "serve",
+        "worker",
+        "init",
+        "apply",
+        "config",
+        "submit",
+        "tasks",
+        "tasks list",
+        "tasks show",
+        "tasks watch",
+        "tasks cancel",
+        "tasks retry",
+        "fleets",
+        "workers",
+        "workers drain",
+        "scale",
+        "doctor",
         "probe",
     ] {
         let ran = run(dir.path(), command.split_whitespace().chain(["--help"]));
@@ -72,7 +90,9 @@ fn what_is_not_a_command_or_a_value_is_a_usage_error() {
 #[test]
 fn a_closed_port_is_status_five_and_says_what_to_do() {
     let (dir, server) = (folder(), closed());
-    for args in [&["fleets"][..], &["workers"], &["tasks", "list"], &["submit", "a"], &["submit", "a", "--wait"]] {
+    for args in
+        [&["fleets"][..], &["workers"], &["tasks", "list"], &["submit", "a"], &["submit", "a", "--wait"]]
+    {
         let args: Vec<_> = args.iter().chain(&["--server", &server]).copied().collect();
         let ran = check(dir.path(), &args, 5, "hint: is it running?");
         assert_eq!(ran.err.matches("error: ").count(), 1, "said once: {ran:?}");
@@ -128,7 +148,8 @@ fn a_bad_input_is_refused_before_anything_is_sent() {
 fn each_bad_line_of_a_batch_is_named() {
     let (dir, server) = (folder(), closed());
     std::fs::write(dir.path().join("in.jsonl"), "{\"a\":1}\n\n{\"a\":\nnope\n2\n").expect("written");
-    let ran = check(dir.path(), &["submit", "a", "--server", &server, "--batch", "in.jsonl"], 2, "in.jsonl:3: ");
+    let ran =
+        check(dir.path(), &["submit", "a", "--server", &server, "--batch", "in.jsonl"], 2, "in.jsonl:3: ");
     assert!(ran.err.contains("in.jsonl:4: ") && ran.err.contains("2 of 4 lines"), "{ran:?}");
     assert!(!ran.err.contains("in.jsonl:1:") && !ran.err.contains("in.jsonl:5:"), "{ran:?}");
     std::fs::write(dir.path().join("empty.jsonl"), "\n\n").expect("written");

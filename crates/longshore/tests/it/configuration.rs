@@ -101,7 +101,9 @@ fn the_doctor_names_what_is_wrong_and_fails() {
     // An api that nobody serves, and a link that somebody else holds.
     let ports = free_ports();
     let ports = ports.lines().filter(|line| !line.starts_with("link")).collect::<Vec<_>>().join("\n");
-    let text = format!("{ports}\nlink = \"{addr}\"\n[store]\ndir = \"file\"\n[fleet.a]\ncommand = [\"no-such-program-here\"]\n");
+    let text = format!(
+        "{ports}\nlink = \"{addr}\"\n[store]\ndir = \"file\"\n[fleet.a]\ncommand = [\"no-such-program-here\"]\n"
+    );
     let dir = with(&text);
     fs::write(dir.path().join("file"), "x").expect("written");
     let (status, checks) = doctor(dir.path(), &[]);
@@ -110,7 +112,10 @@ fn the_doctor_names_what_is_wrong_and_fails() {
     assert_eq!(level(&checks, "port", &addr.to_string()), "fail");
     assert_eq!(level(&checks, "store", "is not a folder"), "fail");
     let advised = checks.iter().filter(|check| check["level"] == "fail");
-    assert!(advised.clone().count() >= 3 && advised.clone().all(|check| check["todo"].is_string()), "{checks:#?}");
+    assert!(
+        advised.clone().count() >= 3 && advised.clone().all(|check| check["todo"].is_string()),
+        "{checks:#?}"
+    );
 }
 
 #[test]

@@ -17,13 +17,17 @@ fn processes_of(folder: &Path) -> Vec<String> {
     let folder = folder.to_str().expect("a temporary folder's path is text");
     let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
     let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " ")).filter(|line| line.contains(folder)).collect()
+    lines
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
+        .filter(|line| line.contains(folder))
+        .collect()
 }
 
 #[test]
 fn the_short_tour_holds_and_ends_with_one_object() {
     let temporary = tempfile::tempdir().expect("temporary folder");
-    let output = demo(temporary.path(), &["--json", "--tasks", "30", "--quick"]).output().expect("longshore runs");
+    let output =
+        demo(temporary.path(), &["--json", "--tasks", "30", "--quick"]).output().expect("longshore runs");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{stderr}\n{stdout}", output.status);
     let last = stdout.lines().last().expect("there is a line");
@@ -55,9 +59,12 @@ fn an_interrupt_stops_everything() {
         .stderr(Stdio::null())
         .spawn()
         .expect("longshore runs");
-    wait_until("an agent runs", || processes_of(temporary.path()).iter().any(|line| !line.contains(" worker ")));
+    wait_until("an agent runs", || {
+        processes_of(temporary.path()).iter().any(|line| !line.contains(" worker "))
+    });
     let pid = i32::try_from(child.id()).expect("a pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT).expect("it runs");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT)
+        .expect("it runs");
     wait_until("it ends", || child.try_wait().expect("our child").is_some());
     assert_eq!(child.wait().expect("our child").code(), Some(130));
     assert_eq!(processes_of(temporary.path()), Vec::<String>::new());

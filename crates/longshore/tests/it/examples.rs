@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 use crate::plane::Plane;
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name).canonicalize().expect("it is there")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples")
+        .join(name)
+        .canonicalize()
+        .expect("it is there")
 }
 
 /// Runs three tasks with this input; the last one's result.

@@ -21,7 +21,10 @@ fn init(language: &str) -> tempfile::TempDir {
 fn check_image(dir: &Path) {
     let image = fs::read_to_string(dir.join("Dockerfile")).expect("written");
     assert!(image.matches("\nFROM ").count() == 2 && image.contains("-slim"), "{image}");
-    assert!(image.contains("\nUSER 10001") && image.contains("ENTRYPOINT [\"longshore\", \"worker\", \"--\""), "{image}");
+    assert!(
+        image.contains("\nUSER 10001") && image.contains("ENTRYPOINT [\"longshore\", \"worker\", \"--\""),
+        "{image}"
+    );
     let ignored = fs::read_to_string(dir.join(".dockerignore")).expect("written");
     assert!(ignored.lines().any(|line| line == "longshore.toml"), "{ignored}");
 }
@@ -79,7 +82,10 @@ fn rust() {
     let build = |extra: &[&str]| {
         let mut cargo = Command::new(env!("CARGO"));
         // Beside the agent, where its longshore.toml looks for it.
-        cargo.args(["build", "--quiet", "--release"]).args(extra).env("CARGO_TARGET_DIR", dir.path().join("target"));
+        cargo
+            .args(["build", "--quiet", "--release"])
+            .args(extra)
+            .env("CARGO_TARGET_DIR", dir.path().join("target"));
         cargo.current_dir(dir.path()).status().expect("cargo runs").success()
     };
     // What built this test has fetched all that the agent needs.

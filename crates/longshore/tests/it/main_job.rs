@@ -22,12 +22,16 @@ async fn a_shell_one_liner_is_an_agent() {
     let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(kinds.first(), Some(&"submitted"));
     assert_eq!(kinds.last(), Some(&"succeeded"));
-    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), (1..=events.len() as u64).collect::<Vec<_>>());
+    assert_eq!(
+        events.iter().map(|event| event.seq).collect::<Vec<_>>(),
+        (1..=events.len() as u64).collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
 async fn inputs_arrive_byte_for_byte() {
-    let echo = "python3 -c 'import sys,re; t=sys.stdin.read(); print(t[t.index(\"\\\"input\\\":\")+8:][:60])'";
+    let echo =
+        "python3 -c 'import sys,re; t=sys.stdin.read(); print(t[t.index(\"\\\"input\\\":\")+8:][:60])'";
     let plane = Plane::start(&shell("echo", echo)).await;
     let input = Json::parse(r#"{"z":1e400,"a":123456789012345678901234567890,"ä":"\u0000"}"#).expect("valid");
     let id = plane.submit_with("echo", json!(null), |task| task.input = input.clone()).await;
@@ -37,7 +41,8 @@ async fn inputs_arrive_byte_for_byte() {
 
 #[tokio::test]
 async fn a_failing_agent_is_retried_and_then_failed_with_its_last_words() {
-    let fleet = shell("bad", "echo 'no such tool: hammer' >&2; exit 3") + "task = { max_attempts = 2, backoff = { base = \"10ms\" } }\n";
+    let fleet = shell("bad", "echo 'no such tool: hammer' >&2; exit 3")
+        + "task = { max_attempts = 2, backoff = { base = \"10ms\" } }\n";
     let plane = Plane::start(&fleet).await;
     let id = plane.submit("bad", json!({})).await;
     let task = plane.reaches(id, State::Failed).await;
@@ -49,7 +54,9 @@ async fn a_failing_agent_is_retried_and_then_failed_with_its_last_words() {
 
 #[tokio::test]
 async fn a_command_that_does_not_exist_is_trouble_that_the_fleet_tells_and_no_task_is_lost() {
-    let plane = Plane::start("[fleet.gone]\ncommand = [\"no-such-program-here\"]\nscaling = { min = 1, max = 1 }\n").await;
+    let plane =
+        Plane::start("[fleet.gone]\ncommand = [\"no-such-program-here\"]\nscaling = { min = 1, max = 1 }\n")
+            .await;
     let id = plane.submit("gone", json!({})).await;
     let trouble = loop {
         let fleet = plane.client.fleet("gone").await.expect("declared");
@@ -71,8 +78,10 @@ seen = [m["data"]["content"] for m in task["conversation"]["messages"]]
 print(json.dumps({"longshore": "message", "data": {"role": "assistant", "content": "re: " + task["input"]}}))
 print(json.dumps({"longshore": "result", "data": seen}))
 "#;
-    let fleet = format!("[fleet.chat]\ncommand = [\"python3\", \"-c\", {}]\nscaling = {{ min = 2, max = 2 }}\n",
-        serde_json::to_string(agent).expect("a string"));
+    let fleet = format!(
+        "[fleet.chat]\ncommand = [\"python3\", \"-c\", {}]\nscaling = {{ min = 2, max = 2 }}\n",
+        serde_json::to_string(agent).expect("a string")
+    );
     let plane = Plane::start(&fleet).await;
     let mut ids = Vec::new();
     for text in ["one", "two", "three"] {
@@ -80,7 +89,9 @@ print(json.dumps({"longshore": "result", "data": seen}))
             fleet: longshore_core::id::FleetName::new("chat").expect("valid"),
             content: Json::string(text),
         };
-        ids.push(plane.client.post_message("c 1".replace(' ', "-").as_str(), &message).await.expect("accepted").id);
+        ids.push(
+            plane.client.post_message("c 1".replace(' ', "-").as_str(), &message).await.expect("accepted").id,
+        );
     }
     assert_eq!(plane.result(ids[2]).await, json!(["one", "re: one", "two", "re: two"]));
     let messages = plane.client.messages("c-1", 0).await.expect("it exists").items;
@@ -93,7 +104,10 @@ print(json.dumps({"longshore": "result", "data": seen}))
 
 #[tokio::test]
 async fn a_running_task_is_cancelled_within_moments_and_a_queued_one_at_once() {
-    let plane = Plane::start(&(shell("slow", "cat >/dev/null; sleep 300") + "concurrency = 1\n").replace("max = 2", "max = 1")).await;
+    let plane = Plane::start(
+        &(shell("slow", "cat >/dev/null; sleep 300") + "concurrency = 1\n").replace("max = 2", "max = 1"),
+    )
+    .await;
     let (running, queued) = (plane.submit("slow", json!(1)).await, plane.submit("slow", json!(2)).await);
     plane.reaches(running, State::Running).await;
     let task = plane.client.cancel(queued, Some("not needed".into())).await.expect("cancelled");

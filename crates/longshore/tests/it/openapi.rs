@@ -12,18 +12,26 @@ async fn every_documented_operation_is_served_and_every_answer_is_json() {
     let document: Value = document.json().await.expect("JSON");
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.")));
     let paths = document["paths"].as_object().expect("paths");
-    for expected in ["/v1/tasks", "/v1/tasks:batch", "/v1/tasks/{id}/events", "/v1/fleets/{name}/scale", "/v1/workers"] {
+    for expected in
+        ["/v1/tasks", "/v1/tasks:batch", "/v1/tasks/{id}/events", "/v1/fleets/{name}/scale", "/v1/workers"]
+    {
         assert!(paths.contains_key(expected), "{expected} is not documented");
     }
     for (path, operations) in paths {
         let concrete = path.replace("{id}", "none").replace("{name}", "none");
         for method in operations.as_object().expect("operations").keys().filter(|key| is_method(key)) {
-            let request = http.request(method.to_uppercase().parse().expect("a method"), format!("{}{concrete}", plane.addresses.api));
+            let request = http.request(
+                method.to_uppercase().parse().expect("a method"),
+                format!("{}{concrete}", plane.addresses.api),
+            );
             let response = request.send().await.expect("an answer");
             let status = response.status();
             let body: Value = response.json().await.unwrap_or_default();
             let code = body["code"].as_str().unwrap_or_default();
-            assert!(!matches!(code, "unknown_route" | "wrong_method"), "{method} {path} is documented but not served");
+            assert!(
+                !matches!(code, "unknown_route" | "wrong_method"),
+                "{method} {path} is documented but not served"
+            );
             assert!(status.is_success() || !code.is_empty(), "{method} {path}: {status} without a code");
             assert!(!status.is_server_error(), "{method} {path}: {status}");
         }
@@ -67,5 +75,8 @@ async fn probes_and_metrics_have_their_own_port() {
     }
     let (_, metrics) = get("/metrics").await;
     assert!(metrics.contains("longshore_runnable_tasks{fleet=\"a\"} 1"), "{metrics}");
-    assert_eq!(reqwest::get(format!("{}/metrics", plane.addresses.api)).await.expect("an answer").status(), 404);
+    assert_eq!(
+        reqwest::get(format!("{}/metrics", plane.addresses.api)).await.expect("an answer").status(),
+        404
+    );
 }

@@ -148,7 +148,8 @@ impl Plane {
     pub async fn all_succeed(&self, ids: &[TaskId]) {
         for id in ids {
             let task = self.reaches(*id, State::Succeeded).await;
-            let successes = task.attempts.iter().filter(|a| a.outcome.as_deref() == Some("succeeded")).count();
+            let successes =
+                task.attempts.iter().filter(|a| a.outcome.as_deref() == Some("succeeded")).count();
             assert_eq!(successes, 1, "{task:#?}");
         }
     }
@@ -201,7 +202,8 @@ impl Plane {
     }
 
     fn worker_logs(&self) -> String {
-        let logs = self.worker_ids().into_iter().map(|id| format!("--- {id}\n{}", tail(&self.worker_log(&id))));
+        let logs =
+            self.worker_ids().into_iter().map(|id| format!("--- {id}\n{}", tail(&self.worker_log(&id))));
         let own = fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default();
         logs.chain([format!("--- serve\n{}", tail(&own))]).collect::<Vec<_>>().join("\n")
     }

@@ -56,7 +56,10 @@ async fn a_killed_workers_agents_die_and_its_task_runs_elsewhere_within_two_seco
     signal(victim.pid.expect("it told its pid"), Signal::SIGKILL);
     told(&plane, id, 2).await;
     let took = killed_at.elapsed();
-    assert!(!is_alive(pid_of(&first, "pid")) && !is_alive(pid_of(&first, "grandchild")), "the first agent lives on");
+    assert!(
+        !is_alive(pid_of(&first, "pid")) && !is_alive(pid_of(&first, "grandchild")),
+        "the first agent lives on"
+    );
     assert!(took < Duration::from_secs(2), "ran again after {took:?}");
     std::fs::write(&go, "").expect("the folder is writable");
     assert_ne!(plane.result(id).await, json!(victim.id));
@@ -81,7 +84,9 @@ async fn a_killed_control_plane_loses_nothing_and_agents_in_flight_carry_on() {
     assert_eq!(plane.result(running).await, json!(holder.id));
     let task = plane.task(running).await;
     assert_eq!((task.attempts.len(), task.interrupted), (1, 0), "{task:#?}");
-    let pids = |workers: &[longshore_api::fleet::Worker]| workers.iter().map(|w| (w.id.clone(), w.pid)).collect::<Vec<_>>();
+    let pids = |workers: &[longshore_api::fleet::Worker]| {
+        workers.iter().map(|w| (w.id.clone(), w.pid)).collect::<Vec<_>>()
+    };
     assert_eq!(pids(&plane.crew(2).await), pids(&before), "the same workers, found again, none doubled");
 }
 
@@ -97,7 +102,10 @@ async fn a_worker_that_dies_while_the_control_plane_is_down_is_noticed_after_its
     signal(victim.pid.expect("it told its pid"), Signal::SIGKILL);
     plane.restart().await;
     told(&plane, id, 2).await;
-    assert!(!is_alive(pid_of(&first, "grandchild")), "what it left behind is killed before its task is given away");
+    assert!(
+        !is_alive(pid_of(&first, "grandchild")),
+        "what it left behind is killed before its task is given away"
+    );
     std::fs::write(&go, "").expect("the folder is writable");
     plane.result(id).await;
     plane.crew(2).await;
@@ -124,7 +132,8 @@ async fn a_frozen_worker_loses_its_lease_and_cannot_write_when_it_wakes_up() {
     plane.crew(2).await;
     let task = plane.task(id).await;
     assert_eq!(task.result.map(|result| result.text().to_owned()), Some(format!("{:?}", taker.id)));
-    let outcomes: Vec<_> = task.attempts.iter().map(|attempt| attempt.outcome.clone().unwrap_or_default()).collect();
+    let outcomes: Vec<_> =
+        task.attempts.iter().map(|attempt| attempt.outcome.clone().unwrap_or_default()).collect();
     assert_eq!(outcomes, ["interrupted", "succeeded"]);
 }
 
@@ -134,10 +143,11 @@ async fn a_frozen_worker_is_replaced_by_its_liveness_probe() {
     let plane = Plane::start(&patient(&format!("{probe}scaling = {{ min = 1, max = 1 }}\n"))).await;
     let frozen = plane.crew(1).await.remove(0);
     signal(frozen.pid.expect("it told its pid"), Signal::SIGSTOP);
-    plane.workers_when("a new worker", |workers| {
-        workers.iter().any(|worker| worker.id != frozen.id && worker.state == WorkerState::Ready)
-    })
-    .await;
+    plane
+        .workers_when("a new worker", |workers| {
+            workers.iter().any(|worker| worker.id != frozen.id && worker.state == WorkerState::Ready)
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -150,7 +160,8 @@ async fn a_kill_in_the_middle_of_a_burst_loses_nothing_and_writes_nothing_twice(
     plane.crew(3).await;
     let ids = plane.submit_many("burst", (0..120).map(|n| json!(n))).await;
     for _ in 0..3 {
-        let busy = plane.workers_when("a busy worker", |workers| workers.iter().any(|w| w.in_flight > 0)).await;
+        let busy =
+            plane.workers_when("a busy worker", |workers| workers.iter().any(|w| w.in_flight > 0)).await;
         let victim = busy.iter().find(|worker| worker.in_flight > 0).expect("just waited for one");
         signal(victim.pid.expect("it told its pid"), Signal::SIGKILL);
         plane.crew(3).await;
@@ -170,10 +181,11 @@ async fn drained_workers_finish_what_they_have_and_hand_over_what_is_left() {
     let first = plane.holder(id).await;
     let how = longshore_api::fleet::DrainWorker::default();
     plane.client.drain_worker(&first.id, &how).await.expect("it is told");
-    plane.workers_when("a replacement", |workers| {
-        workers.iter().any(|w| w.id != first.id && w.state == WorkerState::Ready)
-    })
-    .await;
+    plane
+        .workers_when("a replacement", |workers| {
+            workers.iter().any(|w| w.id != first.id && w.state == WorkerState::Ready)
+        })
+        .await;
     std::fs::write(&go, "").expect("the folder is writable");
     assert_eq!(plane.result(id).await, json!(first.id), "the drained worker finished it");
     plane.crew(1).await;
@@ -200,7 +212,10 @@ async fn stopping_the_control_plane_leaves_workers_running_and_up_takes_them_alo
     let crew = plane.crew(2).await;
     let status = plane.stop().await;
     assert!(status.success(), "{status}");
-    assert!(crew.iter().all(|worker| is_alive(worker.pid.expect("it told its pid"))), "workers outlive `serve`");
+    assert!(
+        crew.iter().all(|worker| is_alive(worker.pid.expect("it told its pid"))),
+        "workers outlive `serve`"
+    );
     plane.restart().await;
     assert_eq!(plane.crew(2).await.len(), 2);
     assert!(!carriers(&plane.worker_ids()).is_empty());

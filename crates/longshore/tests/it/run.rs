@@ -19,7 +19,9 @@ pub struct Ran {
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(binary());
     command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"LONGSHORE_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"LONGSHORE_"))
+    {
         command.env_remove(name);
     }
     command

@@ -124,7 +124,8 @@ impl Groups {
         }
     }
 
-    /// SQLite rolled the transaction back by itself, as it does for a full disk or trouble with input and output.
+    /// SQLite rolled the transaction back by itself, as it does for a full disk or trouble with input and
+    /// output.
     fn lost(&mut self, kept: Kept) {
         let code = last_code(&self.connection);
         let fault = fault::of_code(code);
@@ -148,7 +149,8 @@ impl Groups {
         self.memory.distrust();
     }
 
-    /// Moves the log into the file when it has grown. Unlike the automatic one it does not hide a failed sync.
+    /// Moves the log into the file when it has grown. Unlike the automatic one it does not hide a failed
+    /// sync.
     fn checkpoint(&mut self) {
         if self.log_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES {
             return;

@@ -1,4 +1,5 @@
-//! What a command works with: the connection, the numbers that only grow, and the effects that wait for the commit.
+//! What a command works with: the connection, the numbers that only grow, and the effects that wait for the
+//! commit.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -50,7 +51,6 @@ impl Memory {
     /// Something was rolled back: hints may be wrong. Numbers that were given out are not given out again.
     pub(super) fn distrust(&mut self) {
         self.none_expires_before = ServiceTime(i64::MIN);
-        self.unsaved = true;
     }
 }
 

@@ -98,3 +98,27 @@ pub async fn a_suspect_runs_alone(world: &World) {
     world.end(&crew, alone[0].held(), Ending::Succeeded).await;
     assert_eq!(world.claim_one(&crew, 3).await.id, bystander);
 }
+
+pub async fn the_least_busy_worker_runs_dry_for_a_suspect(world: &World) {
+    let bomb = world.submit(new_task()).await;
+    world.submit(new_task()).await;
+    let victim = world.worker("victim").await;
+    world.claim(&victim, 1, 2).await.unwrap();
+    let (free, full) = (world.worker("free").await, world.worker("full").await);
+    let mut held = Vec::new();
+    for (crew, tasks) in [(&free, 1), (&full, 2)] {
+        for _ in 0..tasks {
+            world.submit(new_task()).await;
+        }
+        let leased = world.claim(crew, 1, tasks).await.unwrap();
+        held.push(leased.iter().map(|task| task.held()).collect::<Vec<_>>());
+        world.beat(crew, held.last().cloned().unwrap(), 1).await.unwrap();
+    }
+    world.crash(&victim).await;
+    let other = world.submit(new_task()).await;
+    assert_eq!(world.claim_busy(&free, 2, 1, 1).await.unwrap(), [], "it keeps its slots free");
+    let taken = world.claim_busy(&full, 2, 1, 2).await.unwrap();
+    assert_eq!(taken.iter().map(|task| task.id).collect::<Vec<_>>(), [other], "the others go on");
+    world.end(&free, held[0][0], Ending::Succeeded).await;
+    assert_eq!(world.claim_one(&free, 2).await.id, bomb);
+}

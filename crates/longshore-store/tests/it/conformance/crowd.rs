@@ -81,6 +81,23 @@ pub async fn commands_share_commits(world: &World) {
     assert!((1..=100).contains(&made), "400 commands made {made} commits");
 }
 
+pub async fn what_changes_nothing_commits_nothing(world: &World) {
+    let dir = world.dir.as_ref().expect("embedded").path().to_owned();
+    let crew = world.worker("w").await;
+    let before = commits(&dir);
+    world.tick(Duration::from_secs(60)).await;
+    assert_eq!(world.claim(&crew, 1, 1).await.unwrap(), []);
+    assert!(world.claim(&Crew { nonce: uuid::Uuid::new_v4(), ..crew.clone() }, 1, 1).await.is_err());
+    let nobody = world.store.cancel(new_task().id, None, world.now()).await.unwrap();
+    assert_eq!(nobody, CancelOutcome::NotFound);
+    assert_eq!(commits(&dir), before, "an idle service leaves the disk alone");
+    world.submit(new_task()).await;
+    world.claim_one(&crew, 1).await;
+    let before = commits(&dir);
+    world.tick(Duration::from_secs(4)).await;
+    assert_eq!(commits(&dir), before + 2, "with leases, service time is kept");
+}
+
 /// Source: "WAL File Format", sqlite.org: a frame's second number is above 0 in commit records only.
 fn commits(dir: &std::path::Path) -> usize {
     let log = std::fs::read(dir.join("longshore.db-wal")).unwrap();

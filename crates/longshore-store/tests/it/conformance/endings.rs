@@ -168,3 +168,18 @@ pub async fn another_workers_fence_is_refused(world: &World) {
     assert_eq!(world.beat(&thief, vec![held], 1).await.unwrap().lost, [held]);
     assert_eq!(world.task(id).await.state, State::Running);
 }
+
+pub async fn the_same_workers_older_fence_is_refused(world: &World) {
+    let id = world.submit(new_task()).await;
+    let crew = world.worker("w").await;
+    let stale = world.claim_one(&crew, 1).await.held();
+    world.tick(LEASE + Duration::from_secs(1)).await;
+    let valid = world.claim_one(&crew, 2).await.held();
+    assert!(!world.end(&crew, stale, Ending::Succeeded).await);
+    assert_eq!(world.beat(&crew, vec![stale, valid], 2).await.unwrap().lost, [stale]);
+    let words = vec![(stale, vec![says(1, AgentEventKind::Progress, "1")])];
+    let lost = world.store.append_events(crew.id.clone(), crew.nonce, words, world.now()).await;
+    assert_eq!(lost.unwrap(), [stale]);
+    assert_eq!(world.task(id).await.state, State::Running);
+    assert!(world.end(&crew, valid, Ending::Succeeded).await);
+}

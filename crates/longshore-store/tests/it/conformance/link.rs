@@ -88,6 +88,11 @@ pub async fn a_drain_order_is_repeated_until_it_is_obeyed(world: &World) {
     let (worker, nonce) = (crew.id.clone(), crew.nonce);
     let beat = Heartbeat { worker, nonce, held: Vec::new(), last_claim: 0, condition, lease: LEASE };
     assert_eq!(world.store.heartbeat(beat, world.now()).await.unwrap().drain, None);
+    world.register(&crew).await.unwrap();
+    assert_eq!(world.beat(&crew, Vec::new(), 0).await.unwrap().drain, order, "the same start");
+    let anew = Crew { nonce: Uuid::new_v4(), ..crew.clone() };
+    world.register(&anew).await.unwrap();
+    assert_eq!(world.beat(&anew, Vec::new(), 0).await.unwrap().drain, None, "the next start");
     assert!(
         !world.store.order_drain("nobody".parse().unwrap(), DrainMode::Wait, 1, world.now()).await.unwrap()
     );

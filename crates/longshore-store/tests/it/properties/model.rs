@@ -99,12 +99,19 @@ impl Model {
         }
     }
 
-    /// Mostly one that is valid, sometimes an old one.
+    /// Mostly one that is valid, sometimes an old one, if possible of a task that runs again by now.
     fn pick(&self, number: u16) -> Option<(Held, usize)> {
-        let valid: Vec<_> = self.fences.iter().filter(|(held, _)| self.is_valid(held)).collect();
-        let from =
-            if number.is_multiple_of(4) || valid.is_empty() { self.fences.iter().collect() } else { valid };
-        (!from.is_empty()).then(|| *from[usize::from(number / 4) % from.len()])
+        let (valid, stale): (Vec<_>, Vec<_>) =
+            self.fences.iter().copied().partition(|(held, _)| self.is_valid(held));
+        let overtaken: Vec<_> =
+            stale.iter().copied().filter(|(held, _)| self.valid.contains_key(&held.task)).collect();
+        let from = match number % 4 {
+            0 => &stale,
+            1 => &overtaken,
+            _ => &valid,
+        };
+        let from = if from.is_empty() { &self.fences } else { from };
+        (!from.is_empty()).then(|| from[usize::from(number / 4) % from.len()])
     }
 
     fn is_valid(&self, held: &Held) -> bool {

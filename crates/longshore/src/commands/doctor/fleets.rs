@@ -11,7 +11,11 @@ pub async fn check(client: &Client) -> Vec<Check> {
     let mut checks = Vec::new();
     match client.fleets().await {
         Ok(fleets) => checks.extend(fleets.items.iter().filter(|fleet| fleet.active).map(fleet)),
-        Err(error) => checks.push(Check::fail("fleet", error.to_string(), "is the token right? LONGSHORE_TOKEN holds it")),
+        Err(error) => checks.push(Check::fail(
+            "fleet",
+            error.to_string(),
+            "is the token right? LONGSHORE_TOKEN holds it",
+        )),
     }
     if let Ok(workers) = client.workers(None, false).await {
         checks.extend(workers.items.iter().filter_map(worker));
@@ -26,7 +30,9 @@ fn fleet(fleet: &FleetStatus) -> Check {
         Some(trouble) => Check::fail(
             "fleet",
             format!("{name}: {trouble}"),
-            format!("look at `longshore workers --all --fleet {name}` and the workers' logs in the store's folder"),
+            format!(
+                "look at `longshore workers --all --fleet {name}` and the workers' logs in the store's folder"
+            ),
         ),
         None if ready == 0 && fleet.runnable > 0 => Check::warn(
             "fleet",
@@ -38,7 +44,9 @@ fn fleet(fleet: &FleetStatus) -> Check {
             format!("{name}: {ready} of at least {min} workers are ready"),
             format!("`longshore workers --fleet {name}` says why"),
         ),
-        None => Check::ok("fleet", format!("{name}: {ready} workers ready, {} tasks queued", fleet.tasks.queued)),
+        None => {
+            Check::ok("fleet", format!("{name}: {ready} workers ready, {} tasks queued", fleet.tasks.queued))
+        }
     }
 }
 
@@ -46,7 +54,8 @@ fn worker(worker: &Worker) -> Option<Check> {
     if worker.state != WorkerState::NotReady {
         return None;
     }
-    let seen = worker.last_seen.map_or_else(|| "never seen".into(), |at| format!("seen {} ago", output::ago(at)));
+    let seen =
+        worker.last_seen.map_or_else(|| "never seen".into(), |at| format!("seen {} ago", output::ago(at)));
     let reason = if worker.reason.is_empty() { "no reason given" } else { &worker.reason };
     let found = format!("{} of fleet {} is not ready: {reason} ({seen})", worker.id, worker.fleet);
     Some(Check::warn("worker", found, format!("`longshore workers drain {}` replaces it", worker.id)))

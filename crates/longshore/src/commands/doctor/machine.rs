@@ -29,7 +29,11 @@ fn command(fleet: &Fleet) -> Check {
         return Check::fail("command", found, "make it, or correct `working_dir`");
     }
     let Some(program) = fleet.command.first() else {
-        return Check::fail("command", format!("fleet {} has no command", fleet.name), "add `command = [\"…\"]`");
+        return Check::fail(
+            "command",
+            format!("fleet {} has no command", fleet.name),
+            "add `command = [\"…\"]`",
+        );
     };
     // A worker's PATH is ours with the fleet's own on top.
     let path = fleet.env.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH")).unwrap_or_default();
@@ -38,7 +42,11 @@ fn command(fleet: &Fleet) -> Check {
         None => Check::fail(
             "command",
             format!("fleet {}: there is no program `{program}`", fleet.name),
-            if program.contains('/') { "build or install it; the path begins at `working_dir`" } else { "install it, or add its folder to PATH" },
+            if program.contains('/') {
+                "build or install it; the path begins at `working_dir`"
+            } else {
+                "install it, or add its folder to PATH"
+            },
         ),
     }
 }
@@ -117,9 +125,11 @@ pub fn store(settings: &Settings) -> Vec<Check> {
 fn folder(dir: &Path) -> Check {
     let shown = dir.display();
     match fs::metadata(dir) {
-        Ok(found) if !found.is_dir() => {
-            Check::fail("store", format!("`{shown}` is not a folder"), "move it away, or change `[store] dir`")
-        }
+        Ok(found) if !found.is_dir() => Check::fail(
+            "store",
+            format!("`{shown}` is not a folder"),
+            "move it away, or change `[store] dir`",
+        ),
         Ok(_) => match writable(dir) {
             Ok(()) => Check::ok("store", format!("`{shown}` can be written")),
             Err(error) => Check::fail("store", format!("`{shown}` cannot be written: {error}"), WRITABLE),
@@ -135,7 +145,8 @@ fn folder(dir: &Path) -> Check {
     }
 }
 
-const WRITABLE: &str = "give this user the right to write there and the disk some room, or change `[store] dir`";
+const WRITABLE: &str =
+    "give this user the right to write there and the disk some room, or change `[store] dir`";
 
 /// Tried, since permissions alone know nothing of read-only and full disks.
 fn writable(dir: &Path) -> std::io::Result<()> {
@@ -151,9 +162,16 @@ fn holder(dir: &Path) -> Option<Check> {
         Ok(()) => None,
         Err(TryLockError::WouldBlock) => {
             let pid = fs::read_to_string(&path).unwrap_or_default();
-            Some(Check::ok("store", format!("in use by process {}", if pid.trim().is_empty() { "?" } else { pid.trim() })))
+            Some(Check::ok(
+                "store",
+                format!("in use by process {}", if pid.trim().is_empty() { "?" } else { pid.trim() }),
+            ))
         }
-        Err(TryLockError::Error(error)) => Some(Check::warn("store", format!("cannot tell whether it is in use: {error}"), "put it on a local disk")),
+        Err(TryLockError::Error(error)) => Some(Check::warn(
+            "store",
+            format!("cannot tell whether it is in use: {error}"),
+            "put it on a local disk",
+        )),
     }
 }
 

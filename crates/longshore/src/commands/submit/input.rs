@@ -43,8 +43,11 @@ pub fn lines(path: &str) -> Outcome<Vec<Json>> {
         let more = bad.len().saturating_sub(NAMED);
         let total = bad.len() + inputs.len();
         let rest = (more > 0).then(|| format!("and {more} more"));
-        return Err(Fault::usage(format!("{} of {total} lines are not JSON; nothing was submitted", bad.len()))
-            .details(bad.into_iter().take(NAMED).chain(rest)));
+        return Err(Fault::usage(format!(
+            "{} of {total} lines are not JSON; nothing was submitted",
+            bad.len()
+        ))
+        .details(bad.into_iter().take(NAMED).chain(rest)));
     }
     if inputs.is_empty() {
         return Err(Fault::usage(format!("{name} holds no task: one JSON value per line is expected")));

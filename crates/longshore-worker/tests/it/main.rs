@@ -1,0 +1,10 @@
+//! The worker as a process of its own, with real agents, against a fake control plane over real sockets.
+
+mod control_plane;
+mod drain;
+mod exec;
+mod http;
+mod limits;
+mod link;
+mod scene;
+mod worker;
