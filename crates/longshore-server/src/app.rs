@@ -50,8 +50,6 @@ pub struct Inner {
     pub state_dir: std::path::PathBuf,
     /// True once this process stops.
     pub stopping: watch::Receiver<bool>,
-    /// Workers are being drained for good: none is started any more.
-    pub winding_down: std::sync::atomic::AtomicBool,
     /// Wakes the fleet controller before its next tick.
     pub look_again: tokio::sync::Notify,
     /// Why a fleet's workers do not come up.

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -119,7 +118,6 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         link_url: format!("http://{}", reachable(addresses.link)),
         state_dir: dir,
         stopping,
-        winding_down: Default::default(),
         look_again: tokio::sync::Notify::new(),
         trouble: Default::default(),
         polls: Default::default(),
@@ -160,7 +158,6 @@ impl Server {
     /// store.
     pub async fn stop(&mut self) {
         if !self.keep_workers {
-            self.app.winding_down.store(true, Ordering::Relaxed);
             self.crew.drain_all().await;
         }
         let _ = self.stop.send(true);

@@ -1,9 +1,9 @@
-//! Agents' private temporary folders: `<run folder>/<worker>/<nonce>/<number>/{home,tmp}`.
+//! Agents' private temporary folders: `<run folder>/longshore-worker-<id>/<nonce>/<number>/{home,tmp}`.
 //!
-//! What an earlier start of the same worker left behind is removed when this one is registered, for then the old one is
-//! known to be gone or superseded.
+//! A start of a worker holds a lock on its nonce's folder for as long as it lives, so that what a killed one left behind
+//! is known, and removed by the next worker that starts.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -16,10 +16,13 @@ use uuid::Uuid;
 use crate::error::WorkerError;
 
 pub struct RunFolder {
+    /// Of all workers.
+    base: PathBuf,
     /// Of this worker, over all its starts.
     worker: PathBuf,
     /// Of this start.
     own: PathBuf,
+    _lock: File,
     next: AtomicU64,
 }
 
@@ -27,6 +30,11 @@ pub struct RunFolder {
 pub struct Private {
     path: PathBuf,
 }
+
+const PREFIX: &str = "longshore-worker-";
+
+/// Another worker may remove a folder in the moment between its creation and its lock.
+const TRIES: usize = 5;
 
 impl RunFolder {
     pub fn create(base: &Path, worker: &WorkerId, nonce: Uuid) -> Result<RunFolder, WorkerError> {
@@ -37,19 +45,20 @@ impl RunFolder {
         // Absolute, because it is handed to agents.
         let base = std::path::absolute(base).map_err(failed(base))?;
         std::fs::create_dir_all(&base).map_err(failed(&base))?;
-        let folder = base.join(format!("longshore-{}", worker.as_str().replace(['/', ':'], "_")));
-        make_own(&folder).map_err(failed(&folder))?;
+        let folder = base.join(format!("{PREFIX}{}", worker.as_str().replace(['/', ':'], "_")));
         let own = folder.join(nonce.simple().to_string());
-        make_own(&own).map_err(failed(&own))?;
-        Ok(RunFolder { worker: folder, own, next: AtomicU64::new(1) })
+        let mut made = make_locked(&folder, &own);
+        for _ in 1..TRIES {
+            made = made.or_else(|_| make_locked(&folder, &own));
+        }
+        let lock = made.map_err(failed(&own))?;
+        Ok(RunFolder { base, worker: folder, own, _lock: lock, next: AtomicU64::new(1) })
     }
 
-    /// Removes what earlier starts of this worker left.
-    pub fn remove_leftovers(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.worker) else { return };
-        for entry in entries.flatten().filter(|entry| entry.path() != self.own) {
-            remove(&entry.path());
-        }
+    /// Removes what workers of this user left that were killed. Takes as long as there is to remove.
+    pub fn leftovers(&self) -> impl FnOnce() + Send + 'static {
+        let base = self.base.clone();
+        move || remove_leftovers(&base)
     }
 
     pub fn private(&self) -> io::Result<Private> {
@@ -90,6 +99,43 @@ impl Drop for Private {
     fn drop(&mut self) {
         remove(&self.path);
     }
+}
+
+fn make_locked(folder: &Path, own: &Path) -> io::Result<File> {
+    make_own(folder)?;
+    make_own(own)?;
+    let lock = File::open(own)?;
+    lock.try_lock()?;
+    // Whoever held the lock before may have removed the folder under it.
+    if own.symlink_metadata()?.ino() == lock.metadata()?.ino() {
+        Ok(lock)
+    } else {
+        Err(io::Error::from(io::ErrorKind::NotFound))
+    }
+}
+
+fn remove_leftovers(base: &Path) {
+    let user = nix::unistd::geteuid().as_raw();
+    for worker in subfolders(base, |name| name.starts_with(PREFIX)) {
+        if worker.symlink_metadata().is_ok_and(|found| found.uid() != user) {
+            continue;
+        }
+        for start in subfolders(&worker, |name| Uuid::try_parse(name).is_ok()) {
+            let Ok(lock) = File::open(&start) else { continue };
+            if lock.try_lock().is_ok() {
+                remove(&start);
+            }
+        }
+        // Fails if another start of that worker uses it.
+        _ = std::fs::remove_dir(&worker);
+    }
+}
+
+fn subfolders(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let wanted = entries.filter(|entry| entry.file_name().to_str().is_some_and(&wanted));
+    let folders = wanted.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
 }
 
 /// The base may be shared with other users, who could have made a folder of that name to look into it.
@@ -158,15 +204,20 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_of_an_earlier_start_are_removed_and_nothing_else() {
+    fn what_a_killed_worker_left_is_removed_and_nothing_of_a_living_one() {
         let base = tempfile::tempdir().expect("a folder");
-        let old = run_folder(base.path(), 1);
-        std::mem::forget(old.private().expect("made"));
-        std::mem::forget(old); // as kill -9 would
-        let run = run_folder(base.path(), 2);
-        let private = run.private().expect("made");
-        run.remove_leftovers();
-        assert!(private.path().exists());
-        assert_eq!(std::fs::read_dir(&run.worker).expect("read").count(), 1);
+        let killed = run_folder(base.path(), 1);
+        std::mem::forget(killed.private().expect("made"));
+        let (left, lock) = (killed.own.clone(), killed._lock.try_clone().expect("once more"));
+        std::mem::forget(killed); // its folder stays, and its lock until the line below
+        let living = run_folder(base.path(), 2);
+        let private = living.private().expect("made");
+        let stranger = base.path().join("longshore-worker-x/notes");
+        std::fs::create_dir_all(&stranger).expect("made");
+        living.leftovers()();
+        assert!(left.exists());
+        lock.unlock().expect("ours");
+        living.leftovers()();
+        assert!(!left.exists() && private.path().exists() && stranger.exists());
     }
 }

@@ -123,6 +123,9 @@ impl HttpAgent {
             if since.is_some_and(|since| since.elapsed() >= HEALTHY) {
                 backoff = BACKOFF;
             }
+            if self.shutdown.borrow().is_some() {
+                return;
+            }
             self.metrics.agent_restarts.inc();
             _ = tokio::time::timeout(backoff, self.told_to_end()).await;
             backoff = (backoff * 2).min(BACKOFF_CAP);

@@ -32,6 +32,8 @@ pub struct Output {
     line: Vec<u8>,
     kind: Kind,
     text: Vec<u8>,
+    /// More text than a result may hold: a log, unless the agent leaves it at that.
+    too_much_text: bool,
     result: Option<Json>,
     error: Option<Failure>,
 }
@@ -47,17 +49,26 @@ enum Kind {
 
 impl Output {
     pub fn new(limit: usize) -> Output {
-        Output { limit, line: Vec::new(), kind: Kind::Blank, text: Vec::new(), result: None, error: None }
+        Output {
+            limit,
+            line: Vec::new(),
+            kind: Kind::Blank,
+            text: Vec::new(),
+            too_much_text: false,
+            result: None,
+            error: None,
+        }
     }
 
     pub fn push(&mut self, bytes: &[u8], tell: &mut impl FnMut(Line)) -> Result<(), TooLarge> {
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', bytes) {
-            self.add(&bytes[start..=end])?;
+            self.add(&bytes[start..=end]);
             self.end_line(tell)?;
             start = end + 1;
         }
-        self.add(&bytes[start..])
+        self.add(&bytes[start..]);
+        Ok(())
     }
 
     /// Takes what has no newline after it.
@@ -86,6 +97,9 @@ impl Output {
         if let Some(result) = self.result {
             return Ok(result);
         }
+        if self.too_much_text {
+            return Err(TooLarge);
+        }
         let text = self.text.strip_suffix(b"\n").unwrap_or(&self.text);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let json = Json::string(&String::from_utf8_lossy(text));
@@ -93,7 +107,7 @@ impl Output {
         if json.text().len() > self.limit.saturating_add(2) { Err(TooLarge) } else { Ok(json) }
     }
 
-    fn add(&mut self, piece: &[u8]) -> Result<(), TooLarge> {
+    fn add(&mut self, piece: &[u8]) {
         if self.kind == Kind::Blank {
             match piece.iter().find(|byte| !byte.is_ascii_whitespace()) {
                 Some(b'{') => self.kind = Kind::Object,
@@ -101,7 +115,7 @@ impl Output {
                 _ => {
                     self.kind = Kind::Plain;
                     let line = std::mem::take(&mut self.line);
-                    self.keep_text(&line)?;
+                    self.keep_text(&line);
                     self.line = line;
                 }
             }
@@ -115,18 +129,16 @@ impl Output {
         }
     }
 
-    fn add_to_object(&mut self, piece: &[u8]) -> Result<(), TooLarge> {
+    fn add_to_object(&mut self, piece: &[u8]) {
         if self.line.len() + piece.len() <= self.limit + EVENT_FRAME {
             self.line.extend_from_slice(piece);
-            return Ok(());
+            return;
         }
-        // With a result at hand, a long line can only be a log line.
-        if self.result.is_none() {
-            return Err(TooLarge);
-        }
+        // Too long for an event, so it is a log line; and too long for a result.
         self.kind = Kind::Plain;
         self.line.truncate(LOG_LINE);
-        Ok(())
+        self.line.shrink_to_fit();
+        self.drop_text();
     }
 
     fn end_line(&mut self, tell: &mut impl FnMut(Line)) -> Result<(), TooLarge> {
@@ -137,7 +149,7 @@ impl Output {
             Some(said) => self.hear(said, tell)?,
             None => {
                 if kind != Kind::Plain {
-                    self.keep_text(&line)?;
+                    self.keep_text(&line);
                 }
                 tell(Line::Log(head(trim_end(&line), LOG_LINE)));
             }
@@ -165,16 +177,21 @@ impl Output {
         Ok(())
     }
 
-    fn keep_text(&mut self, piece: &[u8]) -> Result<(), TooLarge> {
-        if self.result.is_some() {
-            return Ok(());
+    fn keep_text(&mut self, piece: &[u8]) {
+        if self.result.is_some() || self.too_much_text {
+            return;
         }
         // One more for the last line's end, which does not count.
         if self.text.len() + piece.len() > self.limit.saturating_add(1) {
-            return Err(TooLarge);
+            return self.drop_text();
         }
         self.text.extend_from_slice(piece);
-        Ok(())
+    }
+
+    /// An agent that logs to standard output may say its result later: only if it does not, this was too much.
+    fn drop_text(&mut self) {
+        self.too_much_text = true;
+        self.text = Vec::new();
     }
 }
 
@@ -310,7 +327,7 @@ mod tests {
         let line = "x".repeat(LIMIT);
         let told = format!("log {}", "x".repeat(40));
         check(format!("{line}\n").as_bytes(), Ok(&format!("\"{line}\"")), &[&told]);
-        check(format!("{line}xx").as_bytes(), Err(TooLarge), &[]);
+        check(format!("{line}xx").as_bytes(), Err(TooLarge), &[&told]);
         check(&[0; LIMIT / 2], Err(TooLarge), &[&format!("log {}", "\0".repeat(40))]);
     }
 
@@ -319,6 +336,19 @@ mod tests {
         let event = |size| format!("{{\"longshore\":\"result\",\"data\":\"{}\"}}\n", "x".repeat(size));
         check(event(LIMIT - 2).as_bytes(), Ok(&format!("\"{}\"", "x".repeat(LIMIT - 2))), &[]);
         check(event(LIMIT).as_bytes(), Err(TooLarge), &[]);
+    }
+
+    #[test]
+    fn an_agent_may_log_more_than_a_result_holds_before_it_says_its_result() {
+        let mut output = Output::new(1000);
+        let mut tell = |_: Line| {};
+        for piece in ["x", "{", " "] {
+            output.push(piece.repeat(300_000).as_bytes(), &mut tell).expect("only a log line");
+            output.push(b"\n", &mut tell).expect("only a log line");
+        }
+        assert!(output.line.capacity() < 200_000 && output.text.is_empty());
+        output.push(b"{\"longshore\":\"result\",\"data\":1}\n", &mut tell).expect("fits");
+        assert_eq!(output.result().expect("there").text(), "1");
     }
 
     #[test]

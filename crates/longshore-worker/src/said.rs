@@ -35,7 +35,8 @@ pub fn parse(line: &[u8]) -> Option<Said> {
         return None;
     }
     let line: Line = serde_json::from_str(text).ok()?;
-    let kind = plain_text(line.longshore?);
+    // Such as an agent that repeats the document it was given: its key `longshore` holds a number.
+    let kind: String = serde_json::from_str(line.longshore?.get()).ok()?;
     Some(match kind.as_str() {
         "progress" => carried(line.data).map_or_else(Said::Odd, Said::Progress),
         "message" => carried(line.data).map_or_else(Said::Odd, Said::Message),
@@ -159,6 +160,7 @@ mod tests {
             r#""longshore""#,
             r#"{"longshore":"progress""#,
             r#"{"longshore":"progress"} trailing"#,
+            r#"{"longshore":1,"task":{}}"#,
         ] {
             check(line, None);
         }
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_breaks_a_rule_is_told_and_harms_nothing() {
-        check(r#"{"longshore":1,"task":{}}"#, Some(Said::Odd("unknown kind `1`".into())));
+        check(r#"{"longshore":"dance"}"#, Some(Said::Odd("unknown kind `dance`".into())));
         let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
         let said = |kind| parse(format!(r#"{{"longshore":"{kind}","data":{deep}}}"#).as_bytes());
         assert!(matches!(said("progress"), Some(Said::Odd(_))));

@@ -95,7 +95,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
         // Nothing was claimed yet.
         _ = signals.next() => return Ok(Exit { code: 0 }),
     };
-    folders.remove_leftovers();
+    tokio::task::spawn_blocking(folders.leftovers());
     let worker = Arc::new(Worker::new(link, &options, &registered, host, folders)?);
     live(worker, &registered, &mut signals, background).await
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,10 @@ struct Inner {
     program: PathBuf,
     running: Mutex<HashMap<WorkerId, Member>>,
     starts: Mutex<HashMap<FleetName, Starts>>,
+    /// Workers are being drained for good: none is started any more.
+    closed: AtomicBool,
+    /// Held while a worker is started, so that none slips in after `closed`.
+    gate: tokio::sync::Mutex<()>,
 }
 
 struct Member {
@@ -84,6 +89,8 @@ impl Crew {
             program,
             running: Mutex::default(),
             starts: Mutex::default(),
+            closed: AtomicBool::new(false),
+            gate: tokio::sync::Mutex::default(),
         })))
     }
 
@@ -121,6 +128,10 @@ impl Crew {
 
     /// Starts one worker: its id is saved first, so that a restart of ours can find it at any time.
     pub async fn start(&self, record: &FleetRecord) -> Result<(), StoreError> {
+        let _gate = self.0.gate.lock().await;
+        if self.is_closed() {
+            return Ok(());
+        }
         let fleet = &record.declaration;
         let id = self.next_id(&fleet.name).await?;
         let planned = PlannedWorker {
@@ -320,8 +331,16 @@ impl Crew {
         }
     }
 
-    /// Drains every worker and waits until all have ended.
+    /// Whether workers are being drained for good.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Relaxed)
+    }
+
+    /// Starts no more workers, drains every one there is and waits until all have ended.
     pub async fn drain_all(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+        // Whoever is at it has started its worker once we get through.
+        drop(self.0.gate.lock().await);
         let running: Vec<_> = self.members();
         if running.is_empty() {
             return;

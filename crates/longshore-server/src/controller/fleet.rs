@@ -1,7 +1,6 @@
 //! Keeps each fleet at the number of workers that core decides, on the declaration that is current.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use longshore_api::link::WorkerState;
@@ -43,7 +42,7 @@ async fn look(
     controllers: &mut HashMap<FleetName, Controller>,
 ) -> Result<(), StoreError> {
     app.store.forget_workers(now().before(KEEP_ENDED)).await?;
-    if app.winding_down.load(Ordering::Relaxed) {
+    if crew.is_closed() {
         return Ok(());
     }
     for record in app.store.fleets().await? {

@@ -15,6 +15,9 @@ use crate::error::WorkerError;
 use crate::options::Exit;
 use crate::signals::StopSignals;
 
+/// A drain takes this long at least, for agents have to be stopped and endings delivered.
+const LEAST: Duration = Duration::from_secs(2);
+
 /// Kept for delivering the last endings.
 const DELIVERY: Duration = Duration::from_secs(2);
 
@@ -33,7 +36,7 @@ pub async fn drain(
     signals: &mut StopSignals,
     mut parts: Parts,
 ) -> Result<Exit, WorkerError> {
-    let deadline = Instant::now() + Duration::from_millis(order.timeout_ms);
+    let deadline = Instant::now() + Duration::from_millis(order.timeout_ms).max(LEAST);
     worker.begin_drain();
     info!(mode = ?order.mode, timeout_ms = order.timeout_ms, running = worker.ledger.running(), "worker drains");
     let kept = worker.setting.kill_grace + DELIVERY;

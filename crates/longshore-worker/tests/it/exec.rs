@@ -252,6 +252,24 @@ async fn agents_die_with_their_worker() {
 }
 
 #[tokio::test]
+async fn what_a_killed_worker_left_is_removed_by_the_next_one() {
+    let killed = Scene::shell(r#"echo $$ > "$1/pid"; exec sleep 300"#).await;
+    killed.submit("null");
+    let pid = killed.number("pid").await;
+    killed.worker.signal(Signal::SIGKILL);
+    eventually("the agent's end", || (!lives(pid)).then_some(())).await;
+    let run = killed.folder.path().join("run");
+    let folders = || std::fs::read_dir(&run).expect("there").count();
+    assert_eq!(folders(), 1);
+    let command = |_: &str| vec!["true".to_owned()];
+    let mut next = Scene::with(killed.plane.clone(), command, |config| config.run_dir = run.clone());
+    eventually("its registration", || (killed.plane.record().registers.len() == 2).then_some(())).await;
+    next.worker.signal(Signal::SIGTERM);
+    assert_eq!(next.worker.code().await, 0);
+    assert_eq!(folders(), 0);
+}
+
+#[tokio::test]
 async fn other_signals_are_passed_on() {
     let script = r#"trap 'echo hup; exit 0' HUP; echo '{"longshore":"progress","data":1}'
         while :; do sleep 0.02; done"#;

@@ -37,7 +37,6 @@ impl Stage {
     }
 
     fn fill(&self, python: &Path, quick: bool) -> std::io::Result<()> {
-        fs::create_dir(self.dir.join("tmp"))?;
         fs::write(self.agent(), AGENT)?;
         fs::write(self.config(), self.toml(python, quick))
     }
@@ -65,7 +64,6 @@ probes = "127.0.0.1:0"
 command = [{python}, "-S", {agent}]
 protocol = "exec"
 concurrency = 1
-env = {{ TMPDIR = {tmp} }}
 kill_grace = "2s"
 task = {{ timeout = "60s", max_attempts = 3 }}
 scaling = {{ min = {MIN}, max = {MAX}, scale_up_wait = "{wait}", scale_down_after = "{after}" }}
@@ -74,7 +72,6 @@ probe = {{ interval = "2s" }}
 "#,
             python = quoted(python),
             agent = quoted(&self.agent()),
-            tmp = quoted(&self.dir.join("tmp")),
         )
     }
 

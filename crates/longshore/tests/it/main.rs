@@ -1,6 +1,9 @@
 //! Tests of the binary and of the workspace as a whole.
 
+mod agents;
 mod bad_input;
+mod by_hand;
+mod clock;
 mod command_line;
 mod commands;
 mod configuration;
@@ -8,8 +11,11 @@ mod demo;
 mod dependencies;
 mod examples;
 mod init;
+mod lost_answers;
 mod main_job;
 mod openapi;
 mod plane;
 mod recovery;
 mod run;
+mod scaling;
+mod worker_process;

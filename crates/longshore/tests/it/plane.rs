@@ -27,6 +27,8 @@ pub struct Plane {
     dir: tempfile::TempDir,
     /// Where `serve` runs, if not in `dir`.
     home: Option<PathBuf>,
+    /// Added to the control plane's own environment.
+    env: Vec<(String, String)>,
     child: Child,
     pub client: Client,
     pub addresses: Addresses,
@@ -47,19 +49,25 @@ pub fn binary() -> &'static str {
 impl Plane {
     /// Starts `longshore serve` with these fleets (TOML) and waits until it is up.
     pub async fn start(fleets: &str) -> Plane {
+        Plane::start_with(fleets, &[]).await
+    }
+
+    /// The same with more in the control plane's environment.
+    pub async fn start_with(fleets: &str, env: &[(&str, &str)]) -> Plane {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::write(dir.path().join("longshore.toml"), fleets).expect("the folder is writable");
-        let (child, addresses) = launch(dir.path(), None).await;
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let (child, addresses) = launch(dir.path(), None, &env).await;
         let client = client(&addresses);
-        Plane { dir, home: None, child, client, addresses }
+        Plane { dir, home: None, env, child, client, addresses }
     }
 
     /// Starts `longshore serve` in a folder that has a `longshore.toml` of its own; the store is elsewhere.
     pub async fn of(home: &Path) -> Plane {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let (child, addresses) = launch(dir.path(), Some(home)).await;
+        let (child, addresses) = launch(dir.path(), Some(home), &[]).await;
         let client = client(&addresses);
-        Plane { dir, home: Some(home.to_owned()), child, client, addresses }
+        Plane { dir, home: Some(home.to_owned()), env: Vec::new(), child, client, addresses }
     }
 
     pub fn dir(&self) -> &Path {
@@ -83,7 +91,7 @@ impl Plane {
 
     /// Starts the control plane again on the same store.
     pub async fn restart(&mut self) {
-        let (child, addresses) = launch(self.dir.path(), self.home.as_deref()).await;
+        let (child, addresses) = launch(self.dir.path(), self.home.as_deref(), &self.env).await;
         assert_eq!(addresses.link, self.addresses.link, "workers look for it where it listened before");
         self.child = child;
         self.client = client(&addresses);
@@ -201,11 +209,44 @@ impl Plane {
         fs::read_to_string(self.dir.path().join(format!(".longshore/logs/{id}.log"))).unwrap_or_default()
     }
 
-    fn worker_logs(&self) -> String {
+    /// What the newest run of the control plane logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default()
+    }
+
+    /// The data of a task's progress events, once there are this many.
+    pub async fn progress(&self, id: TaskId, times: usize) -> Vec<Value> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let events = self.client.events(id, 0).await.expect("it has events").items;
+            let said: Vec<Value> = events
+                .iter()
+                .filter(|event| event.kind == "progress")
+                .map(|event| event.data.read().expect("JSON"))
+                .map(|told: Value| told.get("data").cloned().unwrap_or(told))
+                .collect();
+            if said.len() >= times {
+                return said;
+            }
+            assert!(Instant::now() < end, "waited for {times} events of {id}\n{}", self.worker_logs());
+            pause().await;
+        }
+    }
+
+    /// A metric of the control plane, summed over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.addresses.probes)).await.expect("an answer");
+        let text = text.text().await.expect("text");
+        let lines: Vec<_> =
+            text.lines().filter(|line| line.split([' ', '{']).next() == Some(name)).collect();
+        assert!(!lines.is_empty(), "no metric {name} in\n{text}");
+        lines.iter().map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0)).sum()
+    }
+
+    pub fn worker_logs(&self) -> String {
         let logs =
             self.worker_ids().into_iter().map(|id| format!("--- {id}\n{}", tail(&self.worker_log(&id))));
-        let own = fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default();
-        logs.chain([format!("--- serve\n{}", tail(&own))]).collect::<Vec<_>>().join("\n")
+        logs.chain([format!("--- serve\n{}", tail(&self.log()))]).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -267,12 +308,32 @@ pub fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+/// A fleet whose agent is a shell script, with more keys below.
+pub fn shell(name: &str, script: &str, more: &str) -> String {
+    format!("[fleet.{name}]\ncommand = [\"sh\", \"-c\", {}]\n{more}\n", quoted(script))
+}
+
+/// A fleet whose agent is a Python program, with more keys below.
+pub fn python(name: &str, program: &str, more: &str) -> String {
+    format!("[fleet.{name}]\ncommand = [\"python3\", \"-c\", {}]\n{more}\n", quoted(program))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string")
+}
+
+/// Leaves a test out where it cannot run; where all must run (CI) that is a failure.
+pub fn skip(why: &str) {
+    assert_ne!(std::env::var("LONGSHORE_TEST_REQUIRE").as_deref(), Ok("all"), "cannot run here: {why}");
+    println!("SKIPPED: {why}");
+}
+
 fn client(addresses: &Addresses) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::new(&addresses.api, None).expect("a client needs nothing that could fail")
 }
 
-async fn launch(dir: &Path, home: Option<&Path>) -> (Child, Addresses) {
+async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (Child, Addresses) {
     let log = dir.join("serve.log");
     let output = fs::File::create(&log).expect("the folder is writable");
     let errors = output.try_clone().expect("a file can be cloned");
@@ -285,6 +346,7 @@ async fn launch(dir: &Path, home: Option<&Path>) -> (Child, Addresses) {
         .env("LONGSHORE__SERVER__LINK", "127.0.0.1:0")
         .env("LONGSHORE__SERVER__PROBES", "127.0.0.1:0")
         .env("LONGSHORE_LOG", "info")
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors)
