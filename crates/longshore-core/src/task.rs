@@ -204,7 +204,8 @@ fn after_failure(
 
 fn after_interruption(cause: Interruption, standing: &Standing) -> Verdict {
     let crash = matches!(cause, Interruption::WorkerCrashed | Interruption::AgentCrashed);
-    let strike = crash && standing.alone && !standing.progressed;
+    // An agent that crashes alone failed; it is interrupted only when it took others along.
+    let strike = cause == Interruption::WorkerCrashed && standing.alone && !standing.progressed;
     let strikes = standing.strikes.saturating_add(u32::from(strike));
     let next = if strikes >= POISON_STRIKES {
         Next::Fail(poison(strikes, "its worker crashed each time"))

@@ -41,7 +41,11 @@ pub struct Inner {
     pub signer: Signer,
     pub limits: Limits,
     pub api_token: Option<String>,
+    /// Answer only to `localhost` and to addresses: a name may have been pointed here by somebody else.
+    pub check_host: bool,
     pub fleet_source: FleetsFrom,
+    /// Lists that look through all tasks run one at a time, so that they never hold all of the store's readers.
+    pub slow_lists: tokio::sync::Semaphore,
     pub metrics: Metrics,
     pub started: Instant,
     /// Where workers of this machine reach the link, such as `http://127.0.0.1:7118`.

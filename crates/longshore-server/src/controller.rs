@@ -4,6 +4,7 @@
 
 mod crew;
 mod fleet;
+mod housekeeping;
 mod liveness;
 mod secret;
 
@@ -16,6 +17,7 @@ use crate::error::chain;
 
 pub use crew::Crew;
 pub use fleet::fleets;
+pub use housekeeping::run as housekeeping;
 pub use secret::{name as name_secret, read as read_secret};
 
 /// How often service time advances.

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use http::StatusCode;
+use longshore_api::link::WorkerState;
 use longshore_store::{FleetCounts, WorkerFilter};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -141,7 +142,6 @@ impl Metrics {
 
     /// The text that a scrape gets.
     pub async fn scrape(&self, app: &App) -> Answer<String> {
-        self.workers.clear();
         for record in app.store.fleets().await? {
             let name = record.name;
             let load = app.store.load(name.clone()).await?;
@@ -149,9 +149,14 @@ impl Metrics {
             self.runnable.get_or_create(&fleet).set(load.runnable as i64);
             let oldest = load.oldest_runnable_since.map_or(0.0, |since| now().since(since).as_secs_f64());
             self.oldest.get_or_create(&fleet).set(oldest);
-            for worker in app.store.workers(WorkerFilter { fleet: Some(name.clone()), gone: false }).await? {
-                let state = convert::worker_state(&worker).as_str().into();
-                self.workers.get_or_create(&OfFleetState { fleet: name.to_string(), state }).inc();
+            let workers = app.store.workers(WorkerFilter { fleet: Some(name.clone()), gone: false }).await?;
+            // Counted first and set at once: two scrapes at the same time must not add up.
+            for state in
+                [WorkerState::Starting, WorkerState::Ready, WorkerState::NotReady, WorkerState::Draining]
+            {
+                let count = workers.iter().filter(|worker| convert::worker_state(worker) == state).count();
+                let labels = OfFleetState { fleet: name.to_string(), state: state.as_str().into() };
+                self.workers.get_or_create(&labels).set(count as i64);
             }
         }
         for counts in app.store.counts().await? {

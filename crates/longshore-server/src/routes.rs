@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use http::uri::Authority;
 use http::{Uri, header};
 use longshore_api::fleet::About;
 use longshore_core::settings::FleetsFrom;
@@ -64,7 +65,9 @@ pub fn router(app: App) -> Router {
 
 /// Lets a request in: the token if one is set, and no page of another origin.
 async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
-    let admitted = check_origin(&request).and_then(|()| check_token(&app, &request));
+    let admitted = check_host(&app, &request)
+        .and_then(|()| check_origin(&request))
+        .and_then(|()| check_token(&app, &request));
     let response = match admitted {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
@@ -87,6 +90,19 @@ fn check_token(app: &App, request: &Request) -> Answer<()> {
 fn same(given: &str, expected: &str) -> bool {
     let differing = given.bytes().zip(expected.bytes()).fold(0, |differing, (a, b)| differing | (a ^ b));
     given.len() == expected.len() && differing == 0
+}
+
+/// Without a token, a page whose name was pointed at this address must not pass for one of ours (DNS rebinding).
+fn check_host(app: &App, request: &Request) -> Answer<()> {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = host.filter(|_| app.check_host) else { return Ok(()) };
+    let name = host.parse::<Authority>().map(|host| host.host().to_ascii_lowercase()).unwrap_or_default();
+    let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    if is_address || name == "localhost" {
+        return Ok(());
+    }
+    Err(Refused::new(403, "foreign_host", format!("this control plane does not answer to the name `{name}`"))
+        .hint("use its address or localhost; for names, set `[server] token`"))
 }
 
 fn check_origin(request: &Request) -> Answer<()> {

@@ -111,7 +111,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         signer: Signer::new(secret(&store).await?),
         store,
         limits: Limits::default(),
+        check_host: api_token.is_none() && !settings.server.allow_insecure,
         api_token,
+        slow_lists: tokio::sync::Semaphore::new(1),
         fleet_source: settings.server.fleets,
         metrics: Metrics::default(),
         started: Instant::now(),
@@ -130,6 +132,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let mut tasks = JoinSet::new();
     listeners.serve(&app, &mut tasks);
     tasks.spawn(controller::clock(app.clone()));
+    tasks.spawn(controller::housekeeping(app.clone()));
     tasks.spawn(controller::fleets(app.clone(), crew.clone()));
     info!(api = %addresses.api, link = %addresses.link, probes = %addresses.probes, "control plane is up");
     Ok(Server { app, addresses, crew, stop, tasks, keep_workers: options.keep_workers })

@@ -198,7 +198,7 @@ fn terminate(agent: &Agent, grace: Duration, kill_at: Option<Instant>) -> Instan
     kill_at.map_or(at, |earlier| earlier.min(at))
 }
 
-/// Feeds and reads the agent's streams; returns when standard output and standard error are closed.
+/// Feeds and reads the agent's streams; returns when its output is closed and its input is read or refused.
 async fn carry(
     pipes: Pipes,
     input: Vec<u8>,
@@ -215,19 +215,16 @@ async fn carry(
         };
         tokio::try_join!(read_output(pipes.stdout, output, &log, speaker), errors).map(drop)
     };
-    tokio::select! {
-        done = read => done,
-        // An agent need not read its input, nor all of it.
-        never = feed(pipes.stdin, input) => match never {},
-    }
+    // Feeding goes on when the output is closed already: an agent may answer first and read to the end later.
+    tokio::try_join!(read, feed(pipes.stdin, input)).map(drop)
 }
 
-async fn feed(stdin: Option<pipe::Sender>, input: Vec<u8>) -> std::convert::Infallible {
+/// Writes the task; an agent need not read it, nor all of it.
+async fn feed(stdin: Option<pipe::Sender>, input: Vec<u8>) -> Result<(), TooLarge> {
     if let Some(mut stdin) = stdin {
         _ = stdin.write_all(&input).await;
     }
-    drop(input);
-    std::future::pending().await
+    Ok(())
 }
 
 async fn read_output(

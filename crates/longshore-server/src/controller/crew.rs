@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::restart::{failures_after, restart_after};
 use longshore_core::task::Interruption;
+use longshore_core::time::Timestamp;
 use longshore_platform::process::{
     Found, ProcessIdentity, ProcessPlatform, Running, Signal, WorkerEnd, WorkerSpec,
 };
@@ -78,7 +80,11 @@ struct Member {
 struct Starts {
     failures: u32,
     not_before: Option<Instant>,
+    failed_at: Timestamp,
 }
+
+/// A worker that a signal ends this soon after its start most likely ended by its own doing.
+const SOON: Duration = Duration::from_secs(3);
 
 impl Crew {
     pub fn new(app: App, program: PathBuf) -> Result<Crew, Box<dyn std::error::Error + Send + Sync>> {
@@ -147,9 +153,10 @@ impl Crew {
         };
         match self.0.platform.start(spec).await {
             Ok(running) => {
-                self.0.app.store.save_identity(id.clone(), Json::of(running.identity()), now()).await?;
+                // Watched first: if its identity cannot be saved, a restart of ours still finds it by its id.
+                let identity = Json::of(running.identity());
                 self.keep(&id, &fleet.name, running, fleet.probe);
-                Ok(())
+                self.0.app.store.save_identity(id, identity, now()).await.map(drop)
             }
             Err(failed) => self.not_started(fleet, &id, chain(&failed)).await,
         }
@@ -242,12 +249,8 @@ impl Crew {
         end: WorkerEnd,
         start: Option<(&FleetName, Duration)>,
     ) {
-        match self.0.platform.sweep(id.as_str(), identity).await {
-            Ok(swept) => info!(worker = %id, %end, killed = swept.killed, "worker ended"),
-            Err(failed) => error!(worker = %id, error = %chain(&failed), "could not clean up after a worker"),
-        }
-        // A worker that ended in order has removed it already.
-        let _ = fs::remove_dir_all(self.0.app.state_dir.join("tmp").join(format!("longshore-{id}")));
+        self.clean_up_after(id, identity).await;
+        info!(worker = %id, %end, "worker ended");
         let was_told = self.0.running.lock().expect("no holder panics").remove(id);
         let was_told = was_told.is_some_and(|member| member.kill_at.is_some());
         if let Some((fleet, uptime)) = start {
@@ -264,6 +267,27 @@ impl Crew {
         self.0.app.look_again.notify_one();
     }
 
+    /// Kills what a dead worker left running. Tries for as long as a lease lasts: what still runs must not meet its task's
+    /// next attempt.
+    async fn clean_up_after(&self, id: &WorkerId, identity: Option<&ProcessIdentity>) {
+        let deadline = Instant::now() + crate::link::LEASE;
+        loop {
+            match self.0.platform.sweep(id.as_str(), identity).await {
+                Ok(swept) if swept.survivors.is_empty() => return,
+                Ok(swept) => {
+                    error!(worker = %id, survivors = ?swept.survivors, "a dead worker's processes live on")
+                }
+                Err(failed) => {
+                    error!(worker = %id, error = %chain(&failed), "could not clean up after a worker")
+                }
+            }
+            if Instant::now() > deadline || self.0.app.is_stopping() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     async fn end(&self, id: &WorkerId, cause: Interruption, why: String) -> Result<(), StoreError> {
         let end = longshore_store::WorkerEnd { worker: id.clone(), nonce: None, cause, why };
         self.0.app.store.worker_ended(end, roll(), now()).await.map(drop)
@@ -278,8 +302,12 @@ impl Crew {
         uptime: Duration,
         was_told: bool,
     ) {
-        let by_itself = matches!(end, WorkerEnd::Exited(status) if *status != 0) && !was_told;
-        if !by_itself {
+        let by_itself = match end {
+            WorkerEnd::Exited(status) => *status != 0,
+            WorkerEnd::Signaled(signal) => is_crash(*signal) || uptime < SOON,
+            WorkerEnd::Gone => false,
+        };
+        if !by_itself || was_told {
             return;
         }
         let last = last_line(&log_file(&self.0.app.state_dir, id));
@@ -294,13 +322,19 @@ impl Crew {
         starts.failures = failures_after(starts.failures, uptime_ms);
         let wait = restart_after(starts.failures, uptime_ms, roll());
         starts.not_before = Some(Instant::now() + wait);
+        starts.failed_at = now();
         warn!(%fleet, why, failures = starts.failures, wait_ms = wait.as_millis() as u64, "workers do not come up");
         self.0.app.trouble.lock().expect("no holder panics").insert(fleet.clone(), why);
     }
 
-    /// A worker is ready: whatever kept the fleet's workers from coming up is over.
-    pub fn came_up(&self, fleet: &FleetName) {
-        self.0.starts.lock().expect("no holder panics").remove(fleet);
+    /// A worker of the current declaration registered at this time and is ready: if that was after the last failed
+    /// start, whatever kept the fleet's workers from coming up is over.
+    pub fn came_up(&self, fleet: &FleetName, registered_at: Timestamp) {
+        let mut starts = self.0.starts.lock().expect("no holder panics");
+        if starts.get(fleet).is_some_and(|starts| registered_at <= starts.failed_at) {
+            return;
+        }
+        starts.remove(fleet);
         self.0.app.trouble.lock().expect("no holder panics").remove(fleet);
     }
 
@@ -323,7 +357,9 @@ impl Crew {
             if record.registered_at.is_none() {
                 let _ = member.running.signal(Signal::SIGTERM);
             }
-            Instant::now() + Duration::from_millis(order.timeout_ms) + GRACE
+            // Since the order, which an earlier control plane may have given.
+            let since = record.drain_ordered_at.map_or(Duration::ZERO, |at| now().since(at));
+            Instant::now() + (Duration::from_millis(order.timeout_ms) + GRACE).saturating_sub(since)
         });
         if *kill_at <= Instant::now() {
             warn!(worker = %record.id, "worker did not end within its drain time-out: it is killed");
@@ -346,16 +382,29 @@ impl Crew {
             return;
         }
         info!(workers = running.len(), "draining all workers");
+        let deadline = self.last_drain().await;
         for (_, running) in &running {
             let _ = running.signal(Signal::SIGTERM);
         }
         for (id, running) in running {
-            running.ended().await;
+            if tokio::time::timeout_at(deadline.into(), running.ended()).await.is_err() {
+                warn!(worker = %id, "worker did not end within its drain time-out: it is killed");
+                let _ = running.signal(Signal::SIGKILL);
+                running.ended().await;
+            }
             // Until it is buried, its tasks are not released.
             while self.0.running.lock().expect("no holder panics").contains_key(&id) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
+    }
+
+    /// When the last worker must have drained, by the longest time-out of all fleets.
+    async fn last_drain(&self) -> Instant {
+        let fleets = self.0.app.store.fleets().await.unwrap_or_default();
+        let longest =
+            fleets.iter().map(|record| record.declaration.drain.timeout_ms).max().unwrap_or(120_000);
+        Instant::now() + Duration::from_millis(longest) + GRACE
     }
 
     /// A second signal to every worker: hand over at once.
@@ -375,13 +424,18 @@ fn log_file(dir: &Path, id: &WorkerId) -> PathBuf {
     dir.join("logs").join(format!("{id}.log"))
 }
 
-/// The last thing that a worker said, for people; short.
+/// The last thing that a worker said, for people; short. Reads the end of its log only.
 fn last_line(log: &Path) -> String {
-    let text = fs::read(log)
-        .map(|bytes| String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned());
-    let text = text.unwrap_or_default();
-    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-    line.chars().take(500).collect()
+    const END: u64 = 4096;
+    let mut bytes = Vec::new();
+    let read = fs::File::open(log).and_then(|mut file| {
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
+        file.take(END).read_to_end(&mut bytes)
+    });
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().rev().find(|line| read.is_ok() && !line.trim().is_empty());
+    line.unwrap_or("it said nothing").chars().take(500).collect()
 }
 
 /// A crash may be a task's doing; a kill from outside or an exit of its own is not.

@@ -41,7 +41,6 @@ async fn look(
     crew: &Crew,
     controllers: &mut HashMap<FleetName, Controller>,
 ) -> Result<(), StoreError> {
-    app.store.forget_workers(now().before(KEEP_ENDED)).await?;
     if crew.is_closed() {
         return Ok(());
     }
@@ -53,9 +52,6 @@ async fn look(
     }
     Ok(())
 }
-
-/// How long ended workers are shown.
-const KEEP_ENDED: Duration = Duration::from_secs(3600);
 
 /// One fleet's controller. What it remembers only makes it slower to shrink after a restart.
 #[derive(Default)]
@@ -83,8 +79,11 @@ impl Controller {
             let all: Vec<_> = observed.active.iter().collect();
             return drain_these(app, crew, &record.declaration, &all).await;
         }
-        if observed.active.iter().any(|worker| worker_state(worker) == WorkerState::Ready) {
-            crew.came_up(&record.name);
+        let current = observed.active.iter().filter(|worker| worker.generation == record.generation);
+        let newest =
+            current.filter(|w| worker_state(w) == WorkerState::Ready).filter_map(|w| w.registered_at).max();
+        if let Some(registered_at) = newest {
+            crew.came_up(&record.name, registered_at);
         }
         let answer = self.decide(app, record, &observed).await?;
         self.memory = answer.memory.clone();
@@ -158,7 +157,9 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
         match worker_state(&worker) {
             WorkerState::Ready => crew.ready += 1,
             // Not ready is on its way to ready, or to be replaced by its liveness probe.
-            WorkerState::Starting | WorkerState::NotReady => crew.starting += 1,
+            WorkerState::Starting | WorkerState::NotReady if is_ours(&worker) => crew.starting += 1,
+            // Nobody here would replace it, so it does not stand for one of ours either.
+            WorkerState::Starting | WorkerState::NotReady => continue,
             WorkerState::Draining => crew.draining += 1,
             WorkerState::Gone => {}
         }
@@ -170,6 +171,11 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
     }
     observed.crew = Some(crew);
     Ok(observed)
+}
+
+/// Started by this installation, so watched and replaced by it.
+fn is_ours(worker: &WorkerRecord) -> bool {
+    worker.platform == "process"
 }
 
 async fn apply(

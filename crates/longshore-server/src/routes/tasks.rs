@@ -231,6 +231,11 @@ pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> A
     let mark = format!("{:?}", (&query.fleet, &query.state, &query.conversation, &query.label));
     let before = query.cursor.as_deref().map(|cursor| cursor::read(cursor, &mark)).transpose()?;
     let filter = TaskFilter { before, ..filter(&query)? };
+    // A closed semaphore is a stop; then the store says so.
+    let _turn = match filter.labels.is_empty() {
+        true => None,
+        false => app.slow_lists.acquire().await.ok(),
+    };
     let mut records = app.store.tasks(filter, limit + 1).await?;
     let more = records.len() > limit;
     records.truncate(limit);

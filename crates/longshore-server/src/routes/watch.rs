@@ -20,6 +20,9 @@ use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::{Param, Params};
 
+/// How often a stream looks for events that no wake-up told it of.
+const LOOK: Duration = Duration::from_secs(15);
+
 /// Events read from the store at a time.
 const PAGE: usize = 256;
 
@@ -47,7 +50,8 @@ pub async fn events(
     if app.store.task(id).await?.is_none() {
         return Err(Refused::no_task(id));
     }
-    let after = query.after.or(last_event_id(&headers)?).unwrap_or(0);
+    // The header first: a browser that reconnects sends it along with the address it began with.
+    let after = last_event_id(&headers)?.or(query.after).unwrap_or(0);
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     if !accept.contains("text/event-stream") {
         let items = app.store.events(id, after, PAGE).await?.into_iter().map(convert::event).collect();
@@ -101,6 +105,8 @@ impl Feed {
             }
             tokio::select! {
                 () = signal.wait() => {}
+                // A wake-up is a hint: look by ourselves now and then.
+                () = tokio::time::sleep(LOOK) => {}
                 () = self.app.stopped() => return None,
             }
         }

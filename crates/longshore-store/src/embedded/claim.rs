@@ -1,5 +1,7 @@
 //! Hands runnable tasks to workers, each with a lease and a fence of its own.
 
+use std::time::Duration;
+
 use longshore_core::id::{ConversationId, FleetName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::time::Timestamp;
@@ -14,6 +16,9 @@ use super::writer::Write;
 use super::{Embedded, conversation};
 use crate::error::ClaimError;
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
+
+/// A worker that was silent for longer claims nothing, so nobody waits for it.
+const HEARD_OF: Duration = Duration::from_secs(15);
 
 /// The most that one claim gets, so that a greedy one does not hold up the writer.
 const MOST: u32 = 1000;
@@ -55,7 +60,7 @@ fn fresh(
     worker: &Known,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<LeasedTask>> {
-    let picked = pick(write, it, &worker.fleet)?;
+    let picked = pick(write, it, &worker.fleet, now)?;
     let mut tasks = Vec::with_capacity(picked.len());
     for ord in picked {
         let lease = grant(write, it, ord, now)?;
@@ -71,7 +76,12 @@ fn fresh(
 }
 
 /// Chooses tasks in order; a suspect goes to a worker that does nothing else, and then alone.
-fn pick(write: &Write<'_>, it: &ClaimRequest, fleet: &FleetName) -> rusqlite::Result<Vec<i64>> {
+fn pick(
+    write: &Write<'_>,
+    it: &ClaimRequest,
+    fleet: &FleetName,
+    now: Timestamp,
+) -> rusqlite::Result<Vec<i64>> {
     let (holds, holds_suspect): (bool, bool) = write
         .connection
         .prepare_cached("SELECT count(*) > 0, coalesce(max(alone), 0) FROM lease WHERE worker = ?1")?
@@ -80,7 +90,7 @@ fn pick(write: &Write<'_>, it: &ClaimRequest, fleet: &FleetName) -> rusqlite::Re
         return Ok(Vec::new());
     }
     let idle = it.in_flight == 0 && !holds;
-    if !idle && suspect_is_next(write, fleet)? && is_least_busy(write, &it.worker, fleet)? {
+    if !idle && suspect_is_next(write, fleet)? && is_least_busy(write, &it.worker, fleet, now)? {
         // It runs dry and takes the suspect then: else a fleet that is always busy would never run it.
         return Ok(Vec::new());
     }
@@ -105,13 +115,19 @@ fn suspect_is_next(write: &Write<'_>, fleet: &FleetName) -> rusqlite::Result<boo
 }
 
 /// Whether no other worker of the fleet that may claim holds fewer tasks; among equals the first by name.
-fn is_least_busy(write: &Write<'_>, worker: &WorkerId, fleet: &FleetName) -> rusqlite::Result<bool> {
+fn is_least_busy(
+    write: &Write<'_>,
+    worker: &WorkerId,
+    fleet: &FleetName,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
     let mut select = write.connection.prepare_cached(
         "SELECT worker.id FROM worker LEFT JOIN lease ON lease.worker = worker.id
-         WHERE worker.fleet = ?1 AND worker.state = 'ready' AND worker.drain_mode IS NULL
+         WHERE worker.fleet = ?1 AND worker.state = 'ready' AND worker.drain_mode IS NULL AND worker.last_seen > ?2
          GROUP BY worker.id ORDER BY count(lease.ord), worker.id LIMIT 1",
     )?;
-    let first: Option<String> = select.query_row([fleet.as_str()], |row| row.get(0)).optional()?;
+    let first: Option<String> =
+        select.query_row(params![fleet.as_str(), now.before(HEARD_OF).0], |row| row.get(0)).optional()?;
     Ok(first.as_deref() == Some(worker.as_str()))
 }
 

@@ -41,7 +41,8 @@ pub async fn run(worker: Arc<Worker>) {
                     hear(&worker, answer);
                 }
                 Err(error) => {
-                    let since = *failing_since.get_or_insert(sent);
+                    // Not `sent`: a pause of this process in between is not the control plane's silence.
+                    let since = *failing_since.get_or_insert(Instant::now());
                     failed(&worker, error, since).await;
                     urgent = true;
                 }

@@ -20,8 +20,8 @@ pub struct ByHand {
     log: PathBuf,
 }
 
-/// The command line and environment of a worker of this fleet, for a test to change; output goes to nobody.
-pub fn command(plane: &Plane, fleet: &str, id: &str, under: &[&str]) -> Command {
+/// The command line and environment of a worker of this fleet.
+fn command(plane: &Plane, fleet: &str, id: &str, under: &[&str]) -> Command {
     let words: Vec<&str> = under.iter().copied().chain([binary(), "worker", "--id", id]).collect();
     let mut command = Command::new(words[0]);
     command

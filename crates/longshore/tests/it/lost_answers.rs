@@ -84,7 +84,8 @@ impl Proxy {
     }
 
     async fn has_lost(&self, path: &str, times: usize) {
-        wait_for(&format!("{times} lost answers to {path}"), || (self.lost(path) >= times).then_some(())).await;
+        wait_for(&format!("{times} lost answers to {path}"), || (self.lost(path) >= times).then_some(()))
+            .await;
     }
 
     /// All connections break, and new ones are closed at once.

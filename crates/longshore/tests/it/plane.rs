@@ -237,10 +237,12 @@ impl Plane {
     pub async fn metric(&self, name: &str) -> f64 {
         let text = reqwest::get(format!("{}/metrics", self.addresses.probes)).await.expect("an answer");
         let text = text.text().await.expect("text");
-        let lines: Vec<_> =
-            text.lines().filter(|line| line.split([' ', '{']).next() == Some(name)).collect();
+        let lines: Vec<_> = text.lines().filter(|line| line.split([' ', '{']).next() == Some(name)).collect();
         assert!(!lines.is_empty(), "no metric {name} in\n{text}");
-        lines.iter().map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0)).sum()
+        lines
+            .iter()
+            .map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0))
+            .sum()
     }
 
     pub fn worker_logs(&self) -> String {

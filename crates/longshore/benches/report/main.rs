@@ -3,7 +3,7 @@
 //! `./dev bench` runs all of it, `./dev bench latency memory` some. Nothing here is asserted: these are figures.
 
 #[allow(dead_code)]
-#[path = "../tests/it/plane.rs"]
+#[path = "../../tests/it/plane.rs"]
 mod plane;
 
 mod link_worker;

@@ -1,0 +1,123 @@
+//! Forgets what nobody asks for any more: ended workers and their logs, silent strangers, old idempotency keys.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use longshore_core::id::WorkerId;
+use longshore_core::task::Interruption;
+use longshore_store::{StoreError, WorkerEnd, WorkerFilter};
+use tracing::{info, warn};
+
+use super::sleep_or_stop;
+use crate::app::{App, now, roll};
+use crate::error::chain;
+
+const EVERY: Duration = Duration::from_secs(60);
+
+/// How long ended workers, and their logs, are kept.
+const KEEP_ENDED: Duration = Duration::from_secs(3600);
+
+/// How long a repeated request with the same key is known.
+const KEEP_KEYS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A worker that was cut off ends itself after 10 minutes; one that nobody watches and that is silent for longer has.
+const SILENT_FOR_GOOD: Duration = Duration::from_secs(11 * 60);
+
+/// A worker's log that is larger is begun anew; what it held is kept once.
+const LOG_LIMIT: u64 = 64 << 20;
+
+pub async fn run(app: App) -> &'static str {
+    loop {
+        if let Err(error) = tidy(&app).await {
+            warn!(error = %chain(&error), "housekeeping fails; it is tried again");
+        }
+        if sleep_or_stop(&app, EVERY).await {
+            return "housekeeping";
+        }
+    }
+}
+
+async fn tidy(app: &App) -> Result<(), StoreError> {
+    end_the_silent(app).await?;
+    app.store.forget_workers(now().before(KEEP_ENDED)).await?;
+    app.store.forget_keys(now().before(KEEP_KEYS)).await?;
+    let known = app.store.workers(WorkerFilter { fleet: None, gone: true }).await?;
+    let known: HashSet<WorkerId> = known.into_iter().map(|worker| worker.id).collect();
+    app.polls.lock().expect("no holder panics").retain(|worker, _| known.contains(worker));
+    app.worker_fleets.lock().expect("no holder panics").retain(|worker, _| known.contains(worker));
+    let logs = app.state_dir.join("logs");
+    // Copying a large log blocks.
+    let _ = tokio::task::spawn_blocking(move || tidy_logs(&logs, &known)).await;
+    Ok(())
+}
+
+/// Workers that others started end without a word when they are killed. Wall time may jump: so not before this process
+/// has been up for as long.
+async fn end_the_silent(app: &App) -> Result<(), StoreError> {
+    if app.started.elapsed() < SILENT_FOR_GOOD {
+        return Ok(());
+    }
+    let workers = app.store.workers(WorkerFilter::default()).await?;
+    let silent = |seen| now().since(seen) > SILENT_FOR_GOOD;
+    for worker in workers.into_iter().filter(|worker| worker.platform != "process") {
+        if worker.last_seen.or(worker.registered_at).is_some_and(silent) {
+            info!(worker = %worker.id, "worker was silent for too long and counts as ended");
+            let (nonce, cause, why) =
+                (worker.nonce, Interruption::LeaseExpired, "silent for too long".into());
+            app.store.worker_ended(WorkerEnd { worker: worker.id, nonce, cause, why }, roll(), now()).await?;
+        }
+    }
+    Ok(())
+}
+
+fn tidy_logs(folder: &Path, known: &HashSet<WorkerId>) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let worker =
+            path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| WorkerId::new(stem).ok());
+        let done = match worker {
+            Some(worker) if !known.contains(&worker) => fs::remove_file(&path),
+            Some(_) if path.extension().is_some_and(|ending| ending == "log") => cut(&path),
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            warn!(%error, log = %path.display(), "could not tidy a worker's log");
+        }
+    }
+}
+
+/// Its worker appends to the file and cannot be given another one: so its text is copied and the file emptied.
+fn cut(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.len() <= LOG_LIMIT {
+        return Ok(());
+    }
+    let older: PathBuf = path.with_extension("old");
+    fs::copy(path, older)?;
+    fs::OpenOptions::new().write(true).open(path)?.set_len(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_of_forgotten_workers_go_and_large_ones_are_cut() {
+        let folder = std::env::temp_dir().join(format!("longshore-logs-{}", uuid::Uuid::new_v4()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let write = |name: &str, size: u64| {
+            let file = fs::File::create(folder.join(name)).expect("a file");
+            file.set_len(size).expect("sparse");
+        };
+        write("a-1.log", 10);
+        write("a-2.log", LOG_LIMIT + 1);
+        write("a-3.log", 10);
+        let known = ["a-1", "a-2"].map(|id| WorkerId::new(id).expect("valid")).into();
+        tidy_logs(&folder, &known);
+        let size = |name: &str| fs::metadata(folder.join(name)).ok().map(|file| file.len());
+        assert_eq!((size("a-1.log"), size("a-2.log"), size("a-3.log")), (Some(10), Some(0), None));
+        assert_eq!(size("a-2.old"), Some(LOG_LIMIT + 1));
+        fs::remove_dir_all(folder).expect("cleaned up");
+    }
+}
