@@ -124,6 +124,8 @@ impl Controller {
     async fn say(&mut self, app: &App, record: &FleetRecord, answer: &Answer) -> Result<(), StoreError> {
         let name = &record.name;
         let (kind, gist) = gist(&answer.decision);
+        // Another order, or other limits, make it another decision even if its reason's name is the same.
+        let gist = format!("{gist} {:?} {:?}", record.replicas, answer.policy);
         if self.last_said.as_deref() == Some(&gist) && kind == "hold" {
             return Ok(());
         }
