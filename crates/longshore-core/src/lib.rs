@@ -4,6 +4,7 @@
 //! arguments, so that a controller, `--explain`, the tests and the simulator run the very same code.
 
 pub mod drain;
+pub mod errors;
 pub mod fleet;
 pub mod id;
 pub mod json;

@@ -10,10 +10,10 @@ mod secret;
 
 use std::time::{Duration, Instant};
 
+use longshore_core::errors::chain;
 use tracing::{info, warn};
 
 use crate::app::{App, now, roll};
-use crate::error::chain;
 
 pub use crew::Crew;
 pub use fleet::fleets;

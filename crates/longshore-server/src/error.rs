@@ -4,6 +4,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use longshore_api::problem::{self, Problem};
+use longshore_core::errors::chain;
 use longshore_core::id::{TaskId, WorkerId};
 use longshore_store::{ClaimError, LinkError, RegisterError, StoreError, SubmitError};
 use tracing::error;
@@ -81,18 +82,6 @@ impl From<StoreError> for Refused {
             }
         }
     }
-}
-
-/// An error with its sources, for a log line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl From<SubmitError> for Refused {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use longshore_core::errors::chain;
 use longshore_core::fleet::{DrainMode, Fleet};
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::json::Json;
@@ -22,7 +23,6 @@ use tracing::{error, info, warn};
 
 use super::{liveness, name_secret, read_secret};
 use crate::app::{App, now, roll};
-use crate::error::chain;
 use crate::start::{StartError, token_file};
 
 /// What a draining worker gets beyond its drain time-out before it is killed.

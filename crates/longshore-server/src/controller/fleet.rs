@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use longshore_api::link::WorkerState;
 use longshore_core::drain::{self, Candidate};
+use longshore_core::errors::chain;
 use longshore_core::fleet::{Fleet, Platform};
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
@@ -15,7 +16,6 @@ use tracing::{info, warn};
 use super::Crew;
 use crate::app::{App, now};
 use crate::convert::worker_state;
-use crate::error::chain;
 
 /// How often fleets are looked at when nothing wakes us.
 const LOOK: Duration = Duration::from_millis(500);

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_core::errors::chain;
 use longshore_core::id::WorkerId;
 use longshore_core::task::Interruption;
 use longshore_store::{StoreError, WorkerEnd, WorkerFilter};
@@ -13,7 +14,6 @@ use tracing::{info, warn};
 
 use super::sleep_or_stop;
 use crate::app::{App, now, roll};
-use crate::error::chain;
 
 const EVERY: Duration = Duration::from_secs(60);
 

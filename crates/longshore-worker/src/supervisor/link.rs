@@ -1,6 +1,5 @@
 //! The link to the control plane with its rules: what an error means, when to ask again, when to give up.
 
-use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +7,7 @@ use std::time::Duration;
 use longshore_api::link::{Register, Registered};
 use longshore_api::link_client::{LinkClient, LinkError};
 use longshore_api::problem::Problem;
+use longshore_core::errors::chain;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -172,16 +172,4 @@ impl Link {
             _ => Answer::Refused(source()),
         }
     }
-}
-
-/// An error with its causes, for one line of log.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
