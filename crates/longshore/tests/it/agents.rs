@@ -291,6 +291,9 @@ async fn an_http_agent_that_dies_beside_others_runs_each_again_alone_and_fails_o
     }
     spans.sort();
     assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{spans:?}");
+    assert_eq!(plane.metric("longshore_leases_expired_total").await, 0.0);
+    eprintln!("{:#?}\n{}", plane.task(ids[0]).await, plane.worker_logs());
+    for id in &ids { eprintln!("{:#?}", plane.client.events(*id, 0).await.unwrap().items.iter().map(|e| (e.at.to_string(), e.kind.clone(), e.data.text().to_owned())).collect::<Vec<_>>()); }
     plane.crew(1).await;
 }
 

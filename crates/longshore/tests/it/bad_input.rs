@@ -69,10 +69,13 @@ async fn bodies_that_are_no_task_are_refused_and_nothing_is_stored() {
 async fn headers_paths_and_methods_are_checked_too() {
     let plane = Plane::start(FLEET).await;
     let task = || br#"{"fleet":"a"}"#.to_vec();
-    let cases: [(&str, &str, &[(&str, &str)], Vec<u8>, u16, &str); 10] = [
+    /// Method, path, headers, body; status and code that follow.
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Vec<u8>, u16, &'a str);
+    let cases: [Case; 11] = [
         ("POST", "/v1/tasks", &[("content-type", "text/plain")], task(), 415, "unsupported_content_type"),
         ("POST", "/v1/tasks", &[JSON, ("idempotency-key", "")], task(), 400, "invalid_idempotency_key"),
         ("POST", "/v1/tasks", &[JSON, ("origin", "https://elsewhere.example")], task(), 403, "cross_origin"),
+        ("POST", "/v1/tasks", &[JSON, ("host", "evil.example:7117")], task(), 403, "foreign_host"),
         ("GET", "/v1/tasks/not-an-id", &[], vec![], 400, "invalid_task_id"),
         ("GET", "/v1/tasks/00000000-0000-7000-8000-000000000000", &[], vec![], 404, "unknown_task"),
         ("GET", "/v1/tasks?limit=-1", &[], vec![], 422, "invalid_value"),

@@ -74,11 +74,6 @@ impl Plane {
         self.dir.path()
     }
 
-    /// Writes an executable script into the test's folder; its path.
-    pub fn script(&self, name: &str, text: &str) -> PathBuf {
-        script(self.dir(), name, text)
-    }
-
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -151,12 +151,10 @@ async fn a_changed_declaration_replaces_workers_one_by_one_under_load() {
     let watch = Watch::begin(Client::new(&plane.addresses.api, None).expect("a client"));
     let mut ids = Vec::new();
     plane
-        .workers_when("new workers but for the busy one", |workers| {
-            workers
-                .iter()
-                .filter(|worker| !old.contains(&worker.id) && worker.state == WorkerState::Ready)
-                .count()
-                == 3
+        .workers_when("three new workers, and the busy old one on its way out", |workers| {
+            let new = |worker: &&Worker| !old.contains(&worker.id) && worker.state == WorkerState::Ready;
+            let leaving = |worker: &Worker| old.contains(&worker.id) && worker.state == WorkerState::Draining;
+            workers.iter().filter(new).count() == 3 && workers.iter().filter(|w| !new(w)).all(leaving)
         })
         .await;
     for _ in 0..10 {
