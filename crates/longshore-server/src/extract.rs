@@ -76,9 +76,18 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
     check_depth(text).map_err(|error| Refused::new(400, "too_deep", error.to_string()))?;
     let text = if text.trim().is_empty() { "{}" } else { text };
     serde_json::from_str(text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Refused::new(422, "invalid_value", error.to_string()),
+        serde_json::error::Category::Data => named::<T>(text, &error),
         _ => Refused::new(400, "malformed_json", format!("the body is not valid JSON: {error}")),
     })
+}
+
+/// Says which field is at fault: read again, since only a refused body is worth keeping track of where one is.
+fn named<T: DeserializeOwned>(text: &str, error: &serde_json::Error) -> Refused {
+    let read = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(text));
+    match read.map_err(|error| error.path().to_string()) {
+        Err(path) if path != "." => Refused::invalid(&path, error.to_string()),
+        _ => Refused::new(422, "invalid_value", error.to_string()),
+    }
 }
 
 /// A browser can send a form to this port from any page, but JSON only after asking: so insist on it.

@@ -107,7 +107,8 @@ fn pick(
     })
 }
 
-fn suspect_is_next(write: &Write<'_>, fleet: &FleetName) -> rusqlite::Result<bool> {
+/// Whether the task that is to run next has to run alone.
+pub(super) fn suspect_is_next(write: &Write<'_>, fleet: &FleetName) -> rusqlite::Result<bool> {
     let mut select = write
         .connection
         .prepare_cached("SELECT alone FROM runnable WHERE fleet = ?1 ORDER BY rank, ord LIMIT 1")?;

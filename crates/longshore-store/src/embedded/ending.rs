@@ -13,7 +13,7 @@ use super::column::{id, int};
 use super::lease::{self, Lease};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, conversation, event};
+use super::{Embedded, claim, conversation, event};
 use crate::error::LinkError;
 use crate::model::{EndAttempt, Ended};
 
@@ -150,6 +150,10 @@ impl End<'_> {
             Next::RetryAt { at, .. } => requeue(write, &mut row, (Hold::Backoff, Some(at)), false, now)?,
         }
         row.save(write)?;
+        // Whoever waits for tasks may have looked while this lease still kept a suspect, or others beside it, away.
+        if lease.alone || claim::suspect_is_next(write, &row.fleet)? {
+            write.wake_fleet(&row.fleet);
+        }
         conversation::drop_staged(write, &row, lease.fence)?;
         if row.state.is_terminal() { conversation::advance(write, &row, now) } else { Ok(()) }
     }

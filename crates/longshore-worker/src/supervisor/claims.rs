@@ -44,6 +44,9 @@ pub async fn run(worker: Arc<Worker>) {
                 Err(problem) => seq = after_refusal(&worker, seq, &problem).await,
             },
             () = worker.drained() => return give_up(&worker, claim).await,
+            // The control plane has to know: a suspect is only given to a worker that does nothing else. The number is
+            // the same, so what the dropped request may have brought comes again.
+            () = worker.ledger.idle(), if in_flight > 0 => {}
         }
     }
 }

@@ -211,3 +211,18 @@ async fn a_heartbeat_is_sent_at_once_when_there_is_news_and_held_otherwise() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_worker_that_runs_dry_says_so_although_a_claim_is_out() {
+    let plane = ControlPlane::start(registered(Protocol::Exec, 2)).await;
+    let scene = Scene::with(plane, shell(WAITS), |_| {});
+    let held = scene.submit("null");
+    scene.plane.said(held).await;
+    let newest = || scene.plane.record().claims.last().map(|claim| (claim.seq, claim.in_flight));
+    eventually("a claim beside the task", || (newest() == Some((2, 1))).then_some(())).await;
+    std::fs::write(scene.folder.path().join("go"), "").expect("written");
+    // The fake holds a claim as long as it is asked to: what must run alone would wait for just as long.
+    eventually("the same claim, of an idle worker", || (newest() == Some((2, 0))).then_some(())).await;
+    let next = scene.submit("null");
+    assert_eq!(words(&scene.plane.ending(next).await), r#"succeeded "done""#);
+}

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use longshore_core::fleet::DrainMode;
+use longshore_core::id::Held;
 use longshore_core::task::Ending;
 use longshore_store::*;
 use uuid::Uuid;
@@ -90,13 +93,20 @@ pub async fn a_suspect_runs_alone(world: &World) {
     let busy = world.claim_busy(&crew, 1, 5, 1).await.unwrap();
     assert_eq!(busy.iter().map(|task| task.id).collect::<Vec<_>>(), [other], "busy: no suspect");
     assert_eq!(world.claim_busy(&crew, 2, 5, 0).await.unwrap(), [], "the store knows that it is busy");
-    world.end(&crew, busy[0].held(), Ending::Succeeded).await;
+    ends_and_wakes(world, &crew, busy[0].held()).await;
     let alone = world.claim(&crew, 2, 5).await.unwrap();
     assert_eq!(alone.iter().map(|task| (task.id, task.alone)).collect::<Vec<_>>(), [(bomb, true)]);
     world.submit(new_task()).await;
     assert_eq!(world.claim_busy(&crew, 3, 5, 1).await.unwrap(), [], "nothing beside a suspect");
-    world.end(&crew, alone[0].held(), Ending::Succeeded).await;
+    ends_and_wakes(world, &crew, alone[0].held()).await;
     assert_eq!(world.claim_one(&crew, 3).await.id, bystander);
+}
+
+/// Whoever waited beside this attempt has to look again: it kept a suspect away, or others from a suspect.
+async fn ends_and_wakes(world: &World, crew: &Crew, held: Held) {
+    let mut waiting = world.store.signals().runnable(&fleet("a"));
+    world.end(crew, held, Ending::Succeeded).await;
+    tokio::time::timeout(Duration::from_secs(10), waiting.wait()).await.expect("waiters are woken");
 }
 
 pub async fn the_least_busy_worker_runs_dry_for_a_suspect(world: &World) {
