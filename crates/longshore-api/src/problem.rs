@@ -34,7 +34,7 @@ pub struct Detail {
 impl Problem {
     pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Problem {
         Problem {
-            kind: format!("https://longshore.dev/problems/{code}"),
+            kind: format!("urn:longshore:problem:{code}"),
             title: code.replace('_', " "),
             status,
             detail: detail.into(),

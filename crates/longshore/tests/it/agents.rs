@@ -36,7 +36,7 @@ fn peak_memory(pid: u32) -> u64 {
 async fn a_gigabyte_of_output_costs_no_memory_and_fails_only_its_own_task() {
     let gigabyte = "cat >/dev/null; head -c 1073741824 /dev/zero";
     let fleets = shell("out", gigabyte, &format!("{ONE}\nprotocol = \"exec\""))
-        + &shell("err", "cat >/dev/null; head -c 268435456 /dev/zero | tr '\\0' '\\n' >&2; echo ok", ONE);
+        + &shell("err", "cat >/dev/null; yes $(printf '%0999d' 0) | head -c 268435456 >&2; echo ok", ONE);
     let plane = Plane::start(&fleets).await;
     let workers = plane.crew(2).await;
     let pids: Vec<u32> =
