@@ -48,6 +48,8 @@ pub struct ServerSettings {
     pub token: Option<SecretSource>,
     /// The operator accepts an API without a token beyond loopback.
     pub allow_insecure: bool,
+    /// The most bytes that one task's input may hold.
+    pub input_limit: u64,
 }
 
 /// Who declares fleets.

@@ -110,7 +110,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let app = App::new(Inner {
         signer: Signer::new(secret(&store).await?),
         store,
-        limits: Limits::default(),
+        limits: Limits { input: settings.server.input_limit as usize, ..Limits::default() },
         check_host: api_token.is_none() && !settings.server.allow_insecure,
         api_token,
         slow_lists: tokio::sync::Semaphore::new(1),

@@ -21,6 +21,7 @@ pub(super) fn settings(settings: &Settings) -> String {
         out.line("token", source(token));
     }
     out.line("allow_insecure", server.allow_insecure.to_string());
+    out.line("input_limit", text(&show_size(server.input_limit)));
     for one in &settings.fleets {
         fleet(&mut out, one);
     }

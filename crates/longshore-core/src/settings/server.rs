@@ -4,6 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::section::Section;
 use super::{FleetsFrom, ServerSettings, StoreSettings, resolve};
+use crate::units::show_size;
+
+const SMALLEST_INPUT: u64 = 1 << 10;
+const LARGEST_INPUT: u64 = 32 << 20;
 
 /// The folder of the embedded store, beside the file.
 const STORE_DIR: &str = ".longshore";
@@ -38,6 +42,13 @@ pub(super) fn read_server(root: &mut Section<'_>, base_dir: &str) -> ServerSetti
     settings.fleets = section.choice("fleets", &sources, &[]).unwrap_or_default();
     settings.token = section.secret("token", base_dir);
     settings.allow_insecure = section.boolean("allow_insecure").unwrap_or(false);
+    if let Some(limit) = section.size("input_limit") {
+        if !(SMALLEST_INPUT..=LARGEST_INPUT).contains(&limit) {
+            let (low, high) = (show_size(SMALLEST_INPUT), show_size(LARGEST_INPUT));
+            section.error("input_limit", format!("expected a size from \"{low}\" to \"{high}\""));
+        }
+        settings.input_limit = limit;
+    }
     section.later(&["public_url", "trusted_proxies"]);
     check_token(&mut section, &settings);
     section.finish();
@@ -100,6 +111,7 @@ impl Default for ServerSettings {
             fleets: FleetsFrom::File,
             token: None,
             allow_insecure: false,
+            input_limit: 1 << 20,
         }
     }
 }

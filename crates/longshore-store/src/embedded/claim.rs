@@ -23,6 +23,9 @@ const HEARD_OF: Duration = Duration::from_secs(15);
 /// The most that one claim gets, so that a greedy one does not hold up the writer.
 const MOST: u32 = 1000;
 
+/// A claim's answer is held in memory on both sides: it ends with the task whose input reaches this many bytes.
+const MOST_BYTES: usize = 8 << 20;
+
 impl Embedded {
     pub(crate) async fn claim(
         &self,
@@ -62,9 +65,15 @@ fn fresh(
 ) -> rusqlite::Result<Vec<LeasedTask>> {
     let picked = pick(write, it, &worker.fleet, now)?;
     let mut tasks = Vec::with_capacity(picked.len());
+    let mut bytes = 0;
     for ord in picked {
         let lease = grant(write, it, ord, now)?;
-        tasks.push(leased(write.connection, &lease)?);
+        let task = leased(write.connection, &lease)?;
+        bytes += task.input.text().len();
+        tasks.push(task);
+        if bytes >= MOST_BYTES {
+            break;
+        }
     }
     if !tasks.is_empty() {
         write

@@ -46,6 +46,7 @@ fn value(settings: &Settings) -> serde_json::Value {
             "fleets": if server.fleets == FleetsFrom::Api { "api" } else { "file" },
             "token": server.token,
             "allow_insecure": server.allow_insecure,
+            "input_limit": server.input_limit,
         },
         "fleets": settings.fleets,
     })

@@ -132,3 +132,13 @@ pub async fn the_least_busy_worker_runs_dry_for_a_suspect(world: &World) {
     world.end(&free, held[0][0], Ending::Succeeded).await;
     assert_eq!(world.claim_one(&free, 2).await.id, bomb);
 }
+
+pub async fn a_claim_of_large_inputs_ends_early(world: &World) {
+    for _ in 0..12 {
+        let input = json(&format!("\"{}\"", "x".repeat(1 << 20)));
+        world.submit(NewTask { input, ..new_task() }).await;
+    }
+    let crew = world.worker("w").await;
+    assert_eq!(world.claim(&crew, 1, 100).await.unwrap().len(), 8);
+    assert_eq!(world.claim(&crew, 2, 100).await.unwrap().len(), 4);
+}
