@@ -50,7 +50,7 @@ impl Stage {
     /// As somebody would write it by hand, so that it can be read as an example.
     fn toml(&self, python: &Path, quick: bool) -> String {
         let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
-        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "8s") };
+        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "10s") };
         format!(
             r#"[store]
 dir = "state"
