@@ -64,7 +64,9 @@ pub struct FleetList {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetScale {
-    #[schema(maximum = 10000)]
+    /// Has to be said: an empty body must not release what an operator holds.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(maximum = 10000, required)]
     pub replicas: Option<u32>,
 }
 

@@ -82,7 +82,10 @@ fn standard_input(task: &ClaimedTask, fleet: &FleetName) -> Vec<u8> {
         task: TaskDocument<'a>,
     }
     let document = Document { longshore: 1, task: TaskDocument::new(task, fleet) };
-    serde_json::to_vec(&document).expect("plain data always serialises")
+    let mut text = serde_json::to_vec(&document).expect("plain data always serialises");
+    // A line like any other: without its end a shell's `read` fails, and what follows an echo of it is no line of its own.
+    text.push(b'\n');
+    text
 }
 
 /// Runs one attempt to its end. `None`: its lease is gone, so nothing may be written.

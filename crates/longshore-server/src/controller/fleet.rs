@@ -124,16 +124,20 @@ impl Controller {
     async fn say(&mut self, app: &App, record: &FleetRecord, answer: &Answer) -> Result<(), StoreError> {
         let name = &record.name;
         let (kind, gist) = gist(&answer.decision);
-        // Another order, or other limits, make it another decision even if its reason's name is the same.
-        let gist = format!("{gist} {:?} {:?}", record.replicas, answer.policy);
-        if self.last_said.as_deref() == Some(&gist) && kind == "hold" {
+        let (from, to) = (answer.crew.workers(), answer.desired);
+        // Another order, or other limits, make it another decision even if its reason's name is the same. A wish to grow
+        // that failed starts keep from coming true is said once, too.
+        let mut gist = format!("{gist} {:?} {:?}", record.replicas, answer.policy);
+        if kind != "hold" {
+            gist = format!("{gist} {from} {to}");
+        }
+        if self.last_said.as_deref() == Some(&gist) {
             return Ok(());
         }
         let reason = answer.to_string();
         info!(fleet = %name, kind, desired = answer.desired, runnable = answer.load.runnable, running = answer.load.running, reason, "scaler decides");
         app.metrics.decided(name.as_str(), kind);
         self.last_said = Some(gist);
-        let (from, to) = (answer.crew.workers(), answer.desired);
         let decision =
             DecisionRecord { at: now(), from, to, kind: kind.into(), reason, inputs: Json::of(answer) };
         app.store.record_decision(name.clone(), decision).await

@@ -18,7 +18,7 @@ use crate::extract::{IdempotencyKey, JsonBody, Param, Params};
 
 /// A conversation's unfinished tasks in order, the head first.
 #[utoipa::path(get, path = "/v1/conversations/{id}", params(("id" = String, Path)),
-    responses((status = 200, body = Conversation), (status = 404, body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = Conversation), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Conversation>> {
     let id = conversation_id(&id)?;
     let record = app.store.conversation(id.clone()).await?.ok_or_else(|| unknown(&id))?;
@@ -50,7 +50,7 @@ pub struct MessageQuery {
 
 /// The messages of a conversation, oldest first.
 #[utoipa::path(get, path = "/v1/conversations/{id}/messages", params(("id" = String, Path), MessageQuery),
-    responses((status = 200, body = MessagePage), (status = 404, body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = MessagePage), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn messages(
     State(app): State<App>,
     Param(id): Param<String>,
@@ -71,7 +71,8 @@ pub async fn messages(
 /// Send a message: it becomes the input of a new task, which runs after the conversation's earlier ones.
 #[utoipa::path(post, path = "/v1/conversations/{id}/messages", params(("id" = String, Path)),
     request_body = PostMessage,
-    responses((status = 201, body = Task), (status = "4XX", body = longshore_api::problem::Problem)))]
+    responses((status = 201, body = Task),
+        (status = 200, body = Task, description = "Repeated: the task of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn post(
     State(app): State<App>,
     Param(id): Param<String>,

@@ -26,7 +26,7 @@ pub async fn list(State(app): State<App>) -> Answer<Json<FleetList>> {
 
 /// One fleet.
 #[utoipa::path(get, path = "/v1/fleets/{name}", params(("name" = String, Path)),
-    responses((status = 200, body = FleetStatus), (status = 404, body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = FleetStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<FleetStatus>> {
     let record = find(&app, &name).await?;
     status(&app, record).await.map(Json)
@@ -68,7 +68,7 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
 
 /// What the scaler decided lately, and why.
 #[utoipa::path(get, path = "/v1/fleets/{name}/scale", params(("name" = String, Path)),
-    responses((status = 200, body = ScaleStatus), (status = 404, body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = ScaleStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn scale(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<ScaleStatus>> {
     let record = find(&app, &name).await?;
     let decisions = app.store.decisions(record.name.clone(), 50).await?;
@@ -88,7 +88,7 @@ pub async fn scale(State(app): State<App>, Param(name): Param<String>) -> Answer
 
 /// Set the number of workers by hand, or give it back to the scaler.
 #[utoipa::path(post, path = "/v1/fleets/{name}/scale", params(("name" = String, Path)), request_body = SetScale,
-    responses((status = 200, body = ScaleStatus), (status = "4XX", body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = ScaleStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn set_scale(
     State(app): State<App>,
     Param(name): Param<String>,
@@ -105,7 +105,7 @@ pub async fn set_scale(
 
 /// Replace the declared fleets.
 #[utoipa::path(post, path = "/v1/fleets:apply", request_body = Apply,
-    responses((status = 200, body = Applied), (status = 409, body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = Applied), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn apply(State(app): State<App>, JsonBody(wanted): JsonBody<Apply>) -> Answer<Json<Applied>> {
     let declared = app.store.fleets().await?;
     let changes = apply::compare(&declared, &wanted.fleets);

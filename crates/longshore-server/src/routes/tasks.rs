@@ -27,7 +27,7 @@ use crate::extract::{IdempotencyKey, JsonBody, Lines, Param, Params, parse};
 #[utoipa::path(post, path = "/v1/tasks", request_body = Submit,
     params(("Idempotency-Key" = Option<String>, Header, description = "Repeats of a request with the same key submit nothing new")),
     responses((status = 201, body = Task), (status = 200, body = Task, description = "Repeated: the task of the first request"),
-        (status = "4XX", body = longshore_api::problem::Problem)))]
+        (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn submit(
     State(app): State<App>,
     IdempotencyKey(key): IdempotencyKey,
@@ -52,7 +52,8 @@ pub async fn created(app: &App, submitted: Submitted) -> Answer<Response> {
 /// Submit one task per line of NDJSON: all or none.
 #[utoipa::path(post, path = "/v1/tasks:batch", request_body(content = Submit, content_type = "application/x-ndjson"),
     params(("Idempotency-Key" = Option<String>, Header, description = "As for a single task")),
-    responses((status = 201, body = BatchAccepted), (status = "4XX", body = longshore_api::problem::Problem)))]
+    responses((status = 201, body = BatchAccepted),
+        (status = 200, body = BatchAccepted, description = "Repeated: the tasks of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn batch(
     State(app): State<App>,
     IdempotencyKey(key): IdempotencyKey,
@@ -222,7 +223,7 @@ pub struct ListQuery {
 
 /// List tasks, newest first.
 #[utoipa::path(get, path = "/v1/tasks", params(ListQuery),
-    responses((status = 200, body = TaskPage), (status = "4XX", body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = TaskPage), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> Answer<Json<TaskPage>> {
     let limit = match query.limit.unwrap_or(50) {
         limit @ 1..=500 => limit as usize,
@@ -231,6 +232,11 @@ pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> A
     let mark = format!("{:?}", (&query.fleet, &query.state, &query.conversation, &query.label));
     let before = query.cursor.as_deref().map(|cursor| cursor::read(cursor, &mark)).transpose()?;
     let filter = TaskFilter { before, ..filter(&query)? };
+    if let Some(fleet) = &filter.fleet
+        && app.store.fleet(fleet.clone()).await?.is_none()
+    {
+        return Err(Refused::no_fleet(fleet));
+    }
     // A closed semaphore is a stop; then the store says so.
     let _turn = match filter.labels.is_empty() {
         true => None,
@@ -279,7 +285,7 @@ fn labels(text: &str) -> Answer<BTreeMap<String, String>> {
 
 /// Show a task with its input, its result and its attempts.
 #[utoipa::path(get, path = "/v1/tasks/{id}", params(("id" = String, Path)),
-    responses((status = 200, body = Task), (status = "4XX", body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = Task), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Task>> {
     load(&app, task_id(&id)?).await.map(Json)
 }
@@ -298,9 +304,9 @@ async fn load(app: &App, id: TaskId) -> Answer<Task> {
 }
 
 /// Cancel a task. A queued one ends at once; a running one when its agent has stopped.
-#[utoipa::path(post, path = "/v1/tasks/{id}/cancel", params(("id" = String, Path)), request_body = Cancel,
+#[utoipa::path(post, path = "/v1/tasks/{id}/cancel", params(("id" = String, Path)), request_body = Option<Cancel>,
     responses((status = 200, body = Task), (status = 202, body = Task, description = "Running: its worker was told"),
-        (status = 409, body = longshore_api::problem::Problem)))]
+        (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn cancel(
     State(app): State<App>,
     Param(id): Param<String>,
@@ -322,7 +328,8 @@ pub async fn cancel(
 /// Run an ended task again, as a new task with `retry_of`.
 #[utoipa::path(post, path = "/v1/tasks/{id}/retry", params(("id" = String, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "As for submitting")),
-    responses((status = 201, body = Task), (status = 409, body = longshore_api::problem::Problem)))]
+    responses((status = 201, body = Task),
+        (status = 200, body = Task, description = "Repeated: the task of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn retry(
     State(app): State<App>,
     Param(id): Param<String>,

@@ -39,7 +39,7 @@ pub struct After {
 #[utoipa::path(get, path = "/v1/tasks/{id}/events", params(("id" = String, Path), After,
         ("Last-Event-ID" = Option<u64>, Header, description = "Number of the last event that was seen")),
     responses((status = 200, content((EventPage = "application/json"), (String = "text/event-stream"))),
-        (status = "4XX", body = longshore_api::problem::Problem)))]
+        (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn events(
     State(app): State<App>,
     Param(id): Param<String>,

@@ -24,7 +24,9 @@ pub struct WorkerQuery {
 }
 
 /// The workers of one fleet or of all.
-#[utoipa::path(get, path = "/v1/workers", params(WorkerQuery), responses((status = 200, body = WorkerList)))]
+#[utoipa::path(get, path = "/v1/workers", params(WorkerQuery),
+    responses((status = 200, body = WorkerList),
+        (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn list(State(app): State<App>, Params(query): Params<WorkerQuery>) -> Answer<Json<WorkerList>> {
     let fleet = query.fleet.as_deref().map(|name| FleetName::new(name).map_err(|_| Refused::no_fleet(name)));
     let workers = app.store.workers(WorkerFilter { fleet: fleet.transpose()?, gone: query.gone }).await?;
@@ -33,7 +35,7 @@ pub async fn list(State(app): State<App>, Params(query): Params<WorkerQuery>) ->
 
 /// One worker.
 #[utoipa::path(get, path = "/v1/workers/{id}", params(("id" = String, Path)),
-    responses((status = 200, body = Worker), (status = 404, body = longshore_api::problem::Problem)))]
+    responses((status = 200, body = Worker), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Worker>> {
     let record = find(&app, &id).await?;
     let leases = app.store.leases(Some(record.id.clone())).await?;
@@ -49,8 +51,8 @@ async fn find(app: &App, id: &str) -> Answer<longshore_store::WorkerRecord> {
 }
 
 /// Drain a worker: it claims nothing more, finishes or hands over what it has, and ends.
-#[utoipa::path(post, path = "/v1/workers/{id}/drain", params(("id" = String, Path)), request_body = DrainWorker,
-    responses((status = 200, body = Worker), (status = "4XX", body = longshore_api::problem::Problem)))]
+#[utoipa::path(post, path = "/v1/workers/{id}/drain", params(("id" = String, Path)), request_body = Option<DrainWorker>,
+    responses((status = 200, body = Worker), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn drain(
     State(app): State<App>,
     Param(id): Param<String>,

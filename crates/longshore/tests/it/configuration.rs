@@ -1,7 +1,9 @@
 //! `config`, `doctor`, and what `up` and `serve` say about a file that cannot be used.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -62,7 +64,7 @@ fn what_config_prints_is_a_configuration() {
     assert_eq!(body(&first.out), body(&again.out), "{again:?}");
 }
 
-fn doctor(dir: &std::path::Path, extra: &[&str]) -> (i32, Vec<Value>) {
+fn doctor(dir: &Path, extra: &[&str]) -> (i32, Vec<Value>) {
     let ran = run(dir, ["doctor", "--json"].iter().chain(extra));
     let told: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("JSON: {ran:?}"));
     (ran.status, told["checks"].as_array().expect("a list").clone())
@@ -125,4 +127,101 @@ fn the_doctor_tells_a_broken_file_and_a_named_control_plane_that_is_away() {
     assert_eq!(status, 1);
     assert_eq!(level(&checks, "config", "longshore.toml:2:1"), "fail");
     assert_eq!(level(&checks, "control plane", "could not reach"), "fail");
+}
+
+fn of_the_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+fn page(path: &str) -> String {
+    fs::read_to_string(of_the_repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_documented_file_is_a_configuration_and_shows_the_defaults() {
+    let text = page("docs/configuration.md");
+    let (_, rest) = text.split_once("```toml\n").expect("the page shows a file");
+    let (sample, _) = rest.split_once("\n```").expect("the block ends");
+    let told = |text: &str| {
+        let dir = with(text);
+        let ran = run(dir.path(), ["config", "--json"]);
+        assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{ran:?}");
+        let mut told: Value = serde_json::from_str(&ran.out).expect("JSON");
+        for chosen in ["env", "secrets", "working_dir"] {
+            told["fleets"][0][chosen].take();
+        }
+        told
+    };
+    let documented = told(sample);
+    let smallest = told("[fleet.research]\ncommand = [\"python\", \"agent.py\"]\n");
+    assert_eq!(documented["fleets"], smallest["fleets"], "the page's values are the defaults");
+    assert_eq!(documented["server"], smallest["server"], "the page's values are the defaults");
+}
+
+#[test]
+fn commented_keys_of_the_documented_file_exist() {
+    let text = page("docs/configuration.md");
+    let commented =
+        text.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| line.contains(" = "));
+    let keys: Vec<&str> = commented.filter_map(|line| line.split("  #").next()).collect();
+    assert!(!keys.is_empty(), "the page shows keys that are left out");
+    for key in keys {
+        let dir = with(&format!("[server]\n{key}\n{GOOD}"));
+        let ran = run(dir.path(), ["config", "--check"]);
+        assert!(!ran.err.contains("unknown key"), "{key}: {ran:?}");
+    }
+}
+
+/// Every `STATUS, "code"` of a folder's sources, as `status code`: how the server writes a problem.
+fn problems_in(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).expect("the folder is there") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            problems_in(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            problems_of(&fs::read_to_string(&path).expect("text"), found);
+        }
+    }
+}
+
+fn problems_of(source: &str, found: &mut BTreeSet<String>) {
+    let parts: Vec<&str> = source.split('"').collect();
+    for pair in parts.windows(2) {
+        let Some(before) = pair[0].trim_end().strip_suffix(',') else { continue };
+        let status = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
+        let is_code = !pair[1].is_empty() && pair[1].chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        if is_code && status.len() == 3 && status.chars().all(|c| c.is_ascii_digit()) {
+            found.insert(format!("{status} {}", pair[1]));
+        }
+    }
+}
+
+/// Every code of the page's table with its status. A row with several statuses names one code for each.
+fn documented_problems() -> BTreeSet<String> {
+    let text = page("docs/api.md");
+    let (_, errors) = text.split_once("\n## Errors\n").expect("the page has a section of errors");
+    let table = errors.lines().skip_while(|line| !line.starts_with("| ---")).skip(1);
+    let rows = table.take_while(|line| line.starts_with('|'));
+    rows.flat_map(|row| {
+        let (_, row) = row.split_once('|').expect("a row");
+        let (statuses, codes) = row.split_once('|').expect("two columns");
+        let codes = codes.split('`').skip(1).step_by(2);
+        let statuses: Vec<&str> = statuses.split(',').map(str::trim).collect();
+        codes
+            .enumerate()
+            .map(move |(at, code)| {
+                let status = statuses.get(at).or(statuses.last()).expect("a row has a status");
+                format!("{status} {code}")
+            })
+            .collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+#[test]
+fn every_error_code_is_documented_with_its_status_and_no_other() {
+    let mut written = BTreeSet::new();
+    problems_in(&of_the_repository("crates/longshore-server/src"), &mut written);
+    assert!(written.contains("404 unknown_task"), "the search finds codes: {written:?}");
+    assert_eq!(documented_problems(), written, "left: docs/api.md, right: the server's source");
 }
