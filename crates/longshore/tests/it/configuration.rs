@@ -189,7 +189,8 @@ fn problems_of(source: &str, found: &mut BTreeSet<String>) {
     for pair in parts.windows(2) {
         let Some(before) = pair[0].trim_end().strip_suffix(',') else { continue };
         let status = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
-        let is_code = !pair[1].is_empty() && pair[1].chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        let is_code = !pair[1].is_empty()
+            && pair[1].chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if is_code && status.len() == 3 && status.chars().all(|c| c.is_ascii_digit()) {
             found.insert(format!("{status} {}", pair[1]));
         }
