@@ -50,7 +50,9 @@ pub async fn run(args: Args) -> Outcome {
 
 fn how(status: &ScaleStatus) -> String {
     match status.replicas {
-        Some(replicas) => format!("fleet {} is held at {replicas} workers by hand", status.fleet),
+        Some(replicas) => {
+            format!("fleet {} was asked by hand for {replicas} workers, within its max", status.fleet)
+        }
         None => format!("fleet {} is scaled by its queue", status.fleet),
     }
 }
@@ -58,7 +60,9 @@ fn how(status: &ScaleStatus) -> String {
 fn explain(status: &ScaleStatus) -> Outcome<()> {
     output::line(&how(status))?;
     let Some(newest) = status.decisions.first() else {
-        return output::line("the scaler has not decided anything yet");
+        return output::line(
+            "the scaler has not decided anything: it began just now, or the fleet is `external` and you start its workers",
+        );
     };
     output::line(&format!("{} ago: {}", ago(newest.at), clean(&newest.reason)))?;
     numbers(newest)

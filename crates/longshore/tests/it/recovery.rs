@@ -207,7 +207,7 @@ async fn drained_workers_finish_what_they_have_and_hand_over_what_is_left() {
 }
 
 #[tokio::test]
-async fn stopping_the_control_plane_leaves_workers_running_and_up_takes_them_along() {
+async fn workers_outlive_serve_and_the_next_start_finds_them() {
     let mut plane = Plane::start(&patient("scaling = { min = 2, max = 2 }\n")).await;
     let crew = plane.crew(2).await;
     let status = plane.stop().await;
