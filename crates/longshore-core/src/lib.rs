@@ -7,6 +7,7 @@ pub mod drain;
 pub mod errors;
 pub mod fleet;
 pub mod id;
+pub mod journal;
 pub mod json;
 pub mod restart;
 pub mod retry;
