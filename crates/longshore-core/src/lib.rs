@@ -8,6 +8,7 @@ pub mod errors;
 pub mod fleet;
 pub mod id;
 pub mod json;
+pub mod limit;
 pub mod provider;
 pub mod restart;
 pub mod retry;
