@@ -53,6 +53,9 @@ pub struct Fleet {
     /// For the agent. Never holds secrets: those are looked up when a worker starts.
     pub env: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, SecretSource>,
+    /// Names of the providers that its agents' LLM calls may go to; none: its calls do not go through the gateway.
+    #[serde(default)]
+    pub providers: Vec<String>,
     pub task: TaskDefaults,
     pub scaling: Scaling,
     pub drain: Drain,
@@ -125,6 +128,7 @@ impl Fleet {
             platform: Platform::Process,
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            providers: Vec::new(),
             task: TaskDefaults::default(),
             scaling: Scaling::default(),
             drain: Drain::default(),

@@ -32,7 +32,7 @@ pub struct Tokens {
 /// A text that is no price per million tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
-    #[error("not a decimal number such as \"0.25\"")]
+    #[error("not a decimal number")]
     NoNumber,
     #[error("more than 6 decimals")]
     TooFine,
