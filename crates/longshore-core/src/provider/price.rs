@@ -10,12 +10,15 @@ use serde::{Deserialize, Serialize};
 /// A millionth of a millionth of a currency unit: a price of 0.000001 per million tokens is 1 per token.
 pub type Pico = u64;
 
-/// What one token costs.
+/// What one token costs. In JSON as it is declared: decimal strings for a million tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
+    #[serde(with = "as_declared")]
     pub input: Pico,
     /// For input that the provider had in its cache.
+    #[serde(with = "as_declared")]
     pub cached_input: Pico,
+    #[serde(with = "as_declared")]
     pub output: Pico,
 }
 
@@ -91,6 +94,19 @@ fn decimal(number: u64, decimals: usize) -> String {
     match fraction.trim_end_matches('0') {
         "" => whole.to_owned(),
         fraction => format!("{whole}.{fraction}"),
+    }
+}
+
+mod as_declared {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(price: &super::Pico, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::show_price(*price))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<super::Pico, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::parse_price(&text).map_err(D::Error::custom)
     }
 }
 
@@ -184,6 +200,15 @@ mod tests {
         ] {
             assert_eq!(show_money(nano), text);
         }
+    }
+
+    #[test]
+    fn prices_in_json_are_decimal_strings() {
+        let price = Price { input: 250_000, cached_input: 25_000, output: 2_000_000 };
+        let json = r#"{"input":"0.25","cached_input":"0.025","output":"2"}"#;
+        assert_eq!(serde_json::to_string(&price).expect("serialises"), json);
+        assert_eq!(serde_json::from_str::<Price>(json).expect("reads back"), price);
+        assert!(serde_json::from_str::<Price>(&json.replace("0.25", "x")).is_err());
     }
 
     proptest! {
