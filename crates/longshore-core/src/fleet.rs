@@ -1,6 +1,6 @@
 //! What a fleet's owner declares about it, with the defaults in one place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -170,9 +170,15 @@ impl Fleet {
                 "probe: times must be longer than nothing",
             ),
             (self.working_dir.starts_with('/'), "working_dir: must be absolute"),
+            (all_differ(&self.providers), "providers: a name is listed twice"),
         ];
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err((*rule).to_owned()))
     }
+}
+
+fn all_differ(names: &[String]) -> bool {
+    let different: BTreeSet<&String> = names.iter().collect();
+    different.len() == names.len()
 }
 
 /// The concurrency of a fleet that declares none.

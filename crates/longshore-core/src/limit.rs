@@ -64,7 +64,7 @@ const SLOTS: u64 = 60;
 /// Output that is expected of a model nothing is known about.
 const UNKNOWN_OUTPUT: u64 = 1_024;
 
-/// Four bytes of JSON a token: on the careful side for prose, about right for code.
+/// A rule of thumb for English; settling mends what it gets wrong.
 const BYTES_PER_TOKEN: usize = 4;
 
 /// Returns how many tokens a call should reserve.

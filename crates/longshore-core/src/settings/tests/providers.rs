@@ -42,6 +42,14 @@ fn a_fleet_that_says_nothing_uses_every_provider() {
 }
 
 #[test]
+fn a_fleet_that_did_not_come_from_a_file_lists_a_provider_once_as_well() {
+    let mut fleet = only_fleet(&format!("{OPENAI}{MINIMAL}"), &[]);
+    assert_eq!(fleet.check(), Ok(()));
+    fleet.providers.push("openai".into());
+    assert_eq!(fleet.check(), Err("providers: a name is listed twice".into()));
+}
+
+#[test]
 fn a_fleet_stored_before_there_were_providers_has_none() {
     let mut stored = serde_json::to_value(only_fleet(MINIMAL, &[])).expect("serialises");
     stored.as_object_mut().expect("a fleet is an object").remove("providers");
