@@ -1,6 +1,6 @@
 //! What a fleet's owner declares about it, with the defaults in one place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,9 @@ pub struct Fleet {
     /// For the agent. Never holds secrets: those are looked up when a worker starts.
     pub env: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, SecretSource>,
+    /// Names of the providers that its agents' LLM calls may go to; none: its calls do not go through the gateway.
+    #[serde(default)]
+    pub providers: Vec<String>,
     pub task: TaskDefaults,
     pub scaling: Scaling,
     pub drain: Drain,
@@ -125,6 +128,7 @@ impl Fleet {
             platform: Platform::Process,
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            providers: Vec::new(),
             task: TaskDefaults::default(),
             scaling: Scaling::default(),
             drain: Drain::default(),
@@ -166,9 +170,15 @@ impl Fleet {
                 "probe: times must be longer than nothing",
             ),
             (self.working_dir.starts_with('/'), "working_dir: must be absolute"),
+            (all_differ(&self.providers), "providers: a name is listed twice"),
         ];
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err((*rule).to_owned()))
     }
+}
+
+fn all_differ(names: &[String]) -> bool {
+    let different: BTreeSet<&String> = names.iter().collect();
+    different.len() == names.len()
 }
 
 /// The concurrency of a fleet that declares none.

@@ -54,13 +54,13 @@ pub struct Held {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} `{given}` is not valid: expected {rule}")]
 pub struct IdError {
-    what: &'static str,
-    given: String,
-    rule: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) given: String,
+    pub(crate) rule: &'static str,
 }
 
 /// Cuts a value that came from outside to what an error message can bear.
-fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     if text.chars().count() <= 64 {
         text.to_owned()
     } else {
@@ -68,6 +68,7 @@ fn shorten(text: &str) -> String {
     }
 }
 
+/// A checked name; where it is used, this module's and serde's names must be in sight.
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
@@ -120,17 +121,22 @@ macro_rules! name_type {
     };
 }
 
+pub(crate) use name_type;
+
+/// A DNS label of at most 40 characters, so that every platform, address and environment can carry it.
+pub(crate) fn is_label(text: &str) -> bool {
+    text.len() <= 40
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
+
 name_type!(
     /// Names a fleet: a DNS label of at most 40 characters, so that every platform can carry it.
     FleetName,
     "fleet name",
     "1 to 40 of a-z, 0-9 and -, beginning with a letter and not ending with -",
-    |text| {
-        text.len() <= 40
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && !text.ends_with('-')
-            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    }
+    is_label
 );
 
 name_type!(

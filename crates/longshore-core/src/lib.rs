@@ -9,6 +9,8 @@ pub mod fleet;
 pub mod id;
 pub mod journal;
 pub mod json;
+pub mod limit;
+pub mod provider;
 pub mod restart;
 pub mod retry;
 pub mod scale;

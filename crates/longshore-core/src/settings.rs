@@ -6,6 +6,7 @@
 mod environment;
 mod fleet;
 mod print;
+mod provider;
 mod section;
 mod server;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::fleet::{Fleet, SecretSource};
+use crate::provider::Provider;
 use section::{Notes, Section};
 
 /// The effective configuration. Its `Display` is TOML that parses to the same settings; secrets show as their source.
@@ -23,6 +25,8 @@ use section::{Notes, Section};
 pub struct Settings {
     pub store: StoreSettings,
     pub server: ServerSettings,
+    /// In order of name.
+    pub providers: Vec<Provider>,
     /// In order of name.
     pub fleets: Vec<Fleet>,
 }
@@ -114,13 +118,13 @@ pub fn parse(
 fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     let store = server::read_store(&mut root, base_dir);
     let server = server::read_server(&mut root, base_dir);
-    let fleets = fleet::read_fleets(&mut root, base_dir);
+    let providers = provider::read_providers(&mut root, base_dir);
+    let fleets = fleet::read_fleets(&mut root, &providers, base_dir);
     if fleets.is_empty() && server.fleets == FleetsFrom::File {
         root.warn("fleet", "no fleet is declared: there is nothing to run");
     }
-    root.later(&["provider"]);
     root.finish();
-    Settings { store, server, fleets }
+    Settings { store, server, providers, fleets }
 }
 
 /// The path that `path` means when it is written in a file of folder `base`.

@@ -78,6 +78,8 @@ pub enum OnInterrupt {
     Resume,
     /// Fail: for agents whose tools must not run twice.
     Fail,
+    /// Wait until a person says whether it may run again.
+    Ask,
 }
 
 /// Why an attempt was interrupted: our doing, not the agent's.
@@ -94,7 +96,7 @@ pub enum Interruption {
     AgentCrashed,
     /// No heartbeat renewed the lease in time.
     LeaseExpired,
-    /// The worker's heartbeat did not list the task: a claim's answer was lost on the way.
+    /// The worker's heartbeat did not list the task: a claim's answer was lost on the way, and no agent started.
     NotHeld,
     /// The same worker registered again with a new nonce.
     Superseded,
@@ -142,6 +144,8 @@ pub enum Next {
         at: Timestamp,
         wait: Duration,
     },
+    /// Out of the queue until a person says whether it may run again.
+    Ask,
 }
 
 /// The decision with the counters that go with it.
@@ -160,7 +164,7 @@ pub const POISON_STRIKES: u32 = 3;
 /// `roll` lies in `[0, 1)` and spreads retries out. A cancelled task ends at any ending but success: a result that
 /// was already there is kept. Interruptions cost nothing; failures count against `max_attempts`; only an
 /// interruption by a crash or an out-of-memory kill can be a strike, and only when the task was alone and left no trace
-/// of progress.
+/// of progress. `on_interrupt` is asked only where an agent may have begun, and never saves a task from poison.
 pub fn after(
     ending: &Ending,
     standing: &Standing,
@@ -209,16 +213,24 @@ fn after_interruption(cause: Interruption, standing: &Standing) -> Verdict {
     let strikes = standing.strikes.saturating_add(u32::from(strike));
     let next = if strikes >= POISON_STRIKES {
         Next::Fail(poison(strikes, "its worker crashed each time"))
-    } else if standing.on_interrupt == OnInterrupt::Fail {
-        Next::Fail(Failure {
-            code: "interrupted".into(),
-            message: "the attempt was interrupted and on_interrupt is \"fail\"".into(),
-            retryable: false,
-        })
     } else {
-        Next::Requeue { alone: crash }
+        match standing.on_interrupt {
+            // Its agent never started, so no tool can have run: there is nothing to protect.
+            _ if cause == Interruption::NotHeld => Next::Requeue { alone: false },
+            OnInterrupt::Resume => Next::Requeue { alone: crash },
+            OnInterrupt::Fail => Next::Fail(interrupted()),
+            OnInterrupt::Ask => Next::Ask,
+        }
     };
     Verdict { next, failed_attempts: standing.failed_attempts, strikes }
+}
+
+fn interrupted() -> Failure {
+    Failure {
+        code: "interrupted".into(),
+        message: "the attempt was interrupted and on_interrupt is \"fail\"".into(),
+        retryable: false,
+    }
 }
 
 fn poison(strikes: u32, what: &str) -> Failure {

@@ -40,7 +40,7 @@ fn lay(root: &mut Table, name: &str, value: &str) -> Result<(), String> {
                 .into(),
         );
     }
-    check_fleet(root, &path)?;
+    check_named(root, &path)?;
     let of_env = path.len() > 3 && same(path[0], "fleet") && same(path[2], "env");
     let variable_name = path[3.min(path.len())..].join("__");
     if of_env {
@@ -66,28 +66,33 @@ fn lay(root: &mut Table, name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A variable changes fleets and adds none: otherwise a typing error would make a fleet.
-fn check_fleet(root: &Table, path: &[&str]) -> Result<(), String> {
-    let [section, fleet, ..] = path else { return Ok(()) };
-    if !same(section, "fleet") {
+/// A variable changes fleets and providers and adds none: otherwise a typing error would make one.
+fn check_named(root: &Table, path: &[&str]) -> Result<(), String> {
+    let [section, given, ..] = path else { return Ok(()) };
+    let Some(section) = ["fleet", "provider"].into_iter().find(|named| same(named, section)) else {
         return Ok(());
-    }
-    let fleets = match root.get("fleet").map(|node| &node.value) {
-        Some(Value::Table(fleets)) => fleets.keys().map(String::as_str).collect(),
+    };
+    let known = match root.get(section).map(|node| &node.value) {
+        Some(Value::Table(named)) => named.keys().map(String::as_str).collect(),
         _ => Vec::new(),
     };
-    if fleets.iter().any(|known| same(known, fleet)) {
+    if known.iter().any(|known| same(known, given)) {
         return Ok(());
     }
-    let given = normal(fleet).replace('_', "-");
+    let given = normal(given).replace('_', "-");
     let hint =
-        super::section::nearest(&given, &fleets).unwrap_or_else(|| "the file declares none like it".into());
-    Err(format!("there is no fleet `{given}`; {hint}"))
+        super::section::nearest(&given, &known).unwrap_or_else(|| "the file declares none like it".into());
+    Err(format!("there is no {section} `{given}`; {hint}"))
 }
 
-/// Names in `env` and `secrets` belong to the agent, and keep their case.
+/// Names in `env` and `secrets` belong to the agent, and names of models to the provider: they keep their case.
 fn as_written(walked: &[String]) -> bool {
-    matches!(walked, [fleet, _, table] if fleet == "fleet" && matches!(table.as_str(), "env" | "secrets"))
+    let [section, _, table] = walked else { return false };
+    match section.as_str() {
+        "fleet" => matches!(table.as_str(), "env" | "secrets"),
+        "provider" => matches!(table.as_str(), "limits" | "prices"),
+        _ => false,
+    }
 }
 
 /// The key that is there already under this name, or else the name as a key.

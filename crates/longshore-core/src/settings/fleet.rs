@@ -1,7 +1,10 @@
 //! Reads `[fleet.NAME]`.
 
+mod providers;
+
 use std::collections::BTreeMap;
 
+use self::providers::Gateway;
 use super::resolve;
 use super::section::{Section, text_of};
 use super::tree::{Node, Value};
@@ -10,6 +13,7 @@ use crate::fleet::{
     Drain, DrainMode, Fleet, Platform, Probe, Protocol, Scaling, TaskDefaults, default_concurrency,
 };
 use crate::id::FleetName;
+use crate::provider::Provider;
 use crate::retry::Backoff;
 use crate::task::OnInterrupt;
 use crate::units::{show_duration, show_size};
@@ -18,19 +22,28 @@ const COMMAND: &str = "an array such as command = [\"python\", \"agent.py\"]";
 const SMALLEST_RESULT: u64 = 1 << 10;
 const LARGEST_RESULT: u64 = 256 << 20;
 
-pub(super) fn read_fleets(root: &mut Section<'_>, base_dir: &str) -> Vec<Fleet> {
-    let Some(mut fleets) = root.section("fleet") else { return Vec::new() };
-    let named = fleets.drain();
-    named.into_iter().filter_map(|(name, node)| read_named(&mut fleets, &name, node, base_dir)).collect()
+/// What a fleet may refer to outside its own table.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    /// All that are declared.
+    providers: &'a [Provider],
+    base_dir: &'a str,
 }
 
-fn read_named(fleets: &mut Section<'_>, name: &str, node: Node, base_dir: &str) -> Option<Fleet> {
+pub(super) fn read_fleets(root: &mut Section<'_>, providers: &[Provider], base_dir: &str) -> Vec<Fleet> {
+    let Some(mut fleets) = root.section("fleet") else { return Vec::new() };
+    let around = Around { providers, base_dir };
+    let named = fleets.drain();
+    named.into_iter().filter_map(|(name, node)| read_named(&mut fleets, &name, node, around)).collect()
+}
+
+fn read_named(fleets: &mut Section<'_>, name: &str, node: Node, around: Around<'_>) -> Option<Fleet> {
     let key_place = node.key_place.clone();
     let fleet_name =
         FleetName::new(name).map_err(|error| fleets.error_in(key_place, name, error.to_string())).ok();
     let section = fleets.open(name, node, "a table such as [fleet.research] with the fleet's keys in it")?;
     // The keys of a fleet with a bad name are checked all the same.
-    let fleet = read_fleet(section, fleet_name.clone().unwrap_or_else(stand_in), base_dir);
+    let fleet = read_fleet(section, fleet_name.clone().unwrap_or_else(stand_in), around);
     fleet_name.map(|_| fleet)
 }
 
@@ -38,11 +51,14 @@ fn stand_in() -> FleetName {
     FleetName::new("x").expect("one letter is a fleet name")
 }
 
-fn read_fleet(mut section: Section<'_>, name: FleetName, base_dir: &str) -> Fleet {
+fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> Fleet {
+    let Around { providers, base_dir } = around;
     let mut fleet = Fleet::new(name, Vec::new(), base_dir.to_owned());
     read_running(&mut section, &mut fleet, base_dir);
-    fleet.env = read_env(&mut section);
-    fleet.secrets = read_secrets(&mut section, &fleet.env, base_dir);
+    let gateway = providers::read(&mut section, providers);
+    fleet.env = read_env(&mut section, &gateway);
+    fleet.secrets = read_secrets(&mut section, &fleet.env, &gateway, base_dir);
+    fleet.providers = gateway.names();
     if let Some(path) = section.text("health_path", "a path such as \"/healthz\", or \"\" for none") {
         if !path.is_empty() && !path.starts_with('/') {
             section.error("health_path", "expected a path that begins with /, or \"\" for none".into());
@@ -54,7 +70,7 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, base_dir: &str) -> Flee
     fleet.scaling = read_scaling(&mut section, fleet.platform);
     fleet.drain = read_drain(&mut section, fleet.kill_grace_ms);
     fleet.probe = read_probe(&mut section);
-    section.later(&["providers", "supervisor", "egress", "image", "resources", "pin_release"]);
+    section.later(&["supervisor", "egress", "image", "resources", "pin_release"]);
     section.finish();
     fleet
 }
@@ -116,11 +132,12 @@ fn as_array(text: &str) -> String {
     }
 }
 
-fn read_env(section: &mut Section<'_>) -> BTreeMap<String, String> {
+fn read_env(section: &mut Section<'_>, gateway: &Gateway<'_>) -> BTreeMap<String, String> {
     let Some(mut env) = section.section("env") else { return BTreeMap::new() };
     let mut pairs = BTreeMap::new();
     for (name, node) in env.drain() {
         check_variable(&mut env, &name, &node);
+        gateway.warn_of(&mut env, &name, &node);
         if looks_secret(&name) {
             env.warn_in(
                 node.key_place.clone(),
@@ -142,12 +159,14 @@ fn read_env(section: &mut Section<'_>) -> BTreeMap<String, String> {
 fn read_secrets(
     section: &mut Section<'_>,
     env: &BTreeMap<String, String>,
+    gateway: &Gateway<'_>,
     base_dir: &str,
 ) -> BTreeMap<String, crate::fleet::SecretSource> {
     let Some(mut secrets) = section.section("secrets") else { return BTreeMap::new() };
     let mut sources = BTreeMap::new();
     for (name, node) in secrets.drain() {
         check_variable(&mut secrets, &name, &node);
+        gateway.warn_of(&mut secrets, &name, &node);
         if env.contains_key(&name) {
             secrets.error_in(
                 node.key_place.clone(),
@@ -183,8 +202,8 @@ fn read_task(section: &mut Section<'_>) -> TaskDefaults {
     let Some(mut section) = section.section("task") else { return task };
     task.timeout_ms = section.duration("timeout").unwrap_or(task.timeout_ms);
     task.max_attempts = section.whole("max_attempts", 1..=1_000).unwrap_or(task.max_attempts);
-    let choices = [("resume", OnInterrupt::Resume), ("fail", OnInterrupt::Fail)];
-    task.on_interrupt = section.choice("on_interrupt", &choices, &["ask"]).unwrap_or_default();
+    let choices = [("resume", OnInterrupt::Resume), ("fail", OnInterrupt::Fail), ("ask", OnInterrupt::Ask)];
+    task.on_interrupt = section.choice("on_interrupt", &choices, &[]).unwrap_or_default();
     if let Some(backoff) = section.section("backoff") {
         task.backoff = read_backoff(backoff);
     }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{FleetsFrom, Settings};
 use crate::fleet::{DrainMode, Fleet, Platform, Protocol, SecretSource};
+use crate::provider::{Limit, Price, Provider, show_price};
 use crate::task::OnInterrupt;
 use crate::units::{show_duration, show_size};
 
@@ -22,17 +23,49 @@ pub(super) fn settings(settings: &Settings) -> String {
     }
     out.line("allow_insecure", server.allow_insecure.to_string());
     out.line("input_limit", text(&show_size(server.input_limit)));
+    for one in &settings.providers {
+        provider(&mut out, one);
+    }
     for one in &settings.fleets {
         fleet(&mut out, one);
     }
     out.0
 }
 
+fn provider(out: &mut Lines, provider: &Provider) {
+    out.table(&format!("provider.{}", provider.name));
+    out.line("kind", text(provider.kind.as_str()));
+    out.line("base_url", text(&provider.base_url));
+    if let Some(key) = &provider.api_key {
+        out.line("api_key", source(key));
+    }
+    out.line("timeout", duration(provider.timeout_ms));
+    out.line("idle_timeout", duration(provider.idle_ms));
+    out.line("retries", provider.retries.to_string());
+    out.line("usage_in_streams", provider.usage_in_streams.to_string());
+    out.line("ignore", texts(&provider.ignore));
+    out.line("limits", inline(provider.limits.iter().map(|(model, one)| (model.as_str(), limit(one)))));
+    out.line("prices", inline(provider.prices.iter().map(|(model, one)| (model.as_str(), price(one)))));
+    out.line("currency", text(&provider.currency));
+}
+
+fn limit(limit: &Limit) -> String {
+    let Limit { requests_per_minute, tokens_per_minute } = *limit;
+    let limits = [("requests_per_minute", requests_per_minute), ("tokens_per_minute", tokens_per_minute)];
+    inline(limits.into_iter().filter_map(|(key, most)| most.map(|most| (key, most.to_string()))))
+}
+
+/// As strings: a number in TOML may lose decimals on its way.
+fn price(price: &Price) -> String {
+    let Price { input, cached_input, output } = *price;
+    let prices = [("input", input), ("cached_input", cached_input), ("output", output)];
+    inline(prices.map(|(key, pico)| (key, text(&show_price(pico)))))
+}
+
 fn fleet(out: &mut Lines, fleet: &Fleet) {
     out.table(&format!("fleet.{}", fleet.name));
     if !fleet.command.is_empty() {
-        let words: Vec<String> = fleet.command.iter().map(|word| text(word)).collect();
-        out.line("command", format!("[{}]", words.join(", ")));
+        out.line("command", texts(&fleet.command));
     }
     out.line("working_dir", text(&fleet.working_dir));
     out.line("protocol", text(if fleet.protocol == Protocol::Http { "http" } else { "exec" }));
@@ -40,6 +73,8 @@ fn fleet(out: &mut Lines, fleet: &Fleet) {
     out.line("platform", text(if fleet.platform == Platform::External { "external" } else { "process" }));
     out.line("env", inline(fleet.env.iter().map(|(name, value)| (name.as_str(), text(value)))));
     out.line("secrets", inline(fleet.secrets.iter().map(|(name, from)| (name.as_str(), source(from)))));
+    // Even when empty: left out it means all.
+    out.line("providers", texts(&fleet.providers));
     out.line("health_path", text(&fleet.health_path));
     out.line("kill_grace", duration(fleet.kill_grace_ms));
     policies(out, fleet);
@@ -53,7 +88,7 @@ fn policies(out: &mut Lines, fleet: &Fleet) {
         inline([
             ("timeout", duration(task.timeout_ms)),
             ("max_attempts", task.max_attempts.to_string()),
-            ("on_interrupt", text(if task.on_interrupt == OnInterrupt::Fail { "fail" } else { "resume" })),
+            ("on_interrupt", text(on_interrupt(task.on_interrupt))),
             ("backoff", backoff),
             ("result_limit", text(&show_size(task.result_limit))),
         ]),
@@ -81,6 +116,14 @@ fn policies(out: &mut Lines, fleet: &Fleet) {
             ("startup", duration(probe.startup_ms)),
         ]),
     );
+}
+
+fn on_interrupt(choice: OnInterrupt) -> &'static str {
+    match choice {
+        OnInterrupt::Resume => "resume",
+        OnInterrupt::Fail => "fail",
+        OnInterrupt::Ask => "ask",
+    }
 }
 
 #[derive(Default)]
@@ -123,6 +166,11 @@ fn text(value: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+fn texts(values: &[String]) -> String {
+    let values: Vec<String> = values.iter().map(|value| text(value)).collect();
+    format!("[{}]", values.join(", "))
 }
 
 fn duration(ms: u64) -> String {

@@ -87,6 +87,29 @@ impl<'n> Section<'n> {
         }
     }
 
+    /// A whole number, 1 or more.
+    pub(super) fn count(&mut self, key: &'static str) -> Option<u64> {
+        let node = self.take(key)?;
+        match node.value {
+            Value::Integer(number @ 1..) => Some(number.unsigned_abs()),
+            _ => self.wrong(&node, key, "a whole number of at least 1"),
+        }
+    }
+
+    /// The strings of an array, each with its place. An array that holds something else is none.
+    pub(super) fn texts(&mut self, key: &'static str, expected: &str) -> Option<Vec<(String, Place)>> {
+        let node = self.take(key)?;
+        let Value::Array(items) = &node.value else { return self.wrong(&node, key, expected) };
+        let mut texts = Vec::new();
+        for item in items {
+            match text_of(item) {
+                Some(text) => texts.push((text, item.place.clone())),
+                None => drop(self.wrong::<()>(item, key, "a string")),
+            }
+        }
+        (texts.len() == items.len()).then_some(texts)
+    }
+
     pub(super) fn number(
         &mut self,
         key: &'static str,
@@ -248,6 +271,11 @@ impl<'n> Section<'n> {
     pub(super) fn error_in(&mut self, place: Place, key: &str, problem: String) {
         let key = self.path_of(key);
         self.notes.errors.push(SettingsError { place, key, problem });
+    }
+
+    /// About the whole table, where it begins.
+    pub(super) fn error_here(&mut self, problem: String) {
+        self.notes.errors.push(SettingsError { place: self.place.clone(), key: self.path.clone(), problem });
     }
 
     pub(super) fn warn(&mut self, key: &str, problem: &str) {

@@ -1,10 +1,14 @@
 //! Good files by what they mean, bad files by what a person reads about them.
 
+mod documented;
+mod providers;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::fleet::{Drain, DrainMode, Platform, Probe, Protocol, Scaling, TaskDefaults};
 use crate::id::FleetName;
+use crate::provider::{Kind, Limit, Price, Provider, ProviderName};
 use crate::retry::Backoff;
 use crate::task::OnInterrupt;
 
@@ -108,6 +112,22 @@ fn every_key_is_read() {
         probes = "[::1]:7119"
         fleets = "api"
         token = { file = "token.txt" }
+        [provider.local]
+        base_url = "http://[::1]:8000/v1/"
+        [provider.azure-eu]
+        kind = "anthropic"
+        base_url = "https://llm.example/proxy"
+        api_key = { file = "key" }
+        timeout = "1m"
+        idle_timeout = "30s"
+        retries = 0
+        usage_in_streams = false
+        ignore = ["user", "metadata"]
+        limits."gpt-5-mini" = { requests_per_minute = 500, tokens_per_minute = 200_000 }
+        limits."*" = { requests_per_minute = 60 }
+        prices."gpt-5-mini" = { input = "0.25", cached_input = 0.025, output = 2 }
+        prices."*" = { input = 0.000001, output = "10.50" }
+        currency = "EUR"
         [fleet.a-b]
         command = ["./run", "--fast"]
         working_dir = "./agent"
@@ -116,14 +136,15 @@ fn every_key_is_read() {
         platform = "external"
         env = { A = "1" }
         secrets = { B = { env = "OUTER_B" }, C = { file = "/run/c" } }
+        providers = ["local", "azure-eu"]
         health_path = ""
         kill_grace = "0s"
-        task = { timeout = "1h30m", max_attempts = 5, on_interrupt = "fail", backoff = { base = "2s", cap = "1m" }, result_limit = "2Mi" }
+        task = { timeout = "1h30m", max_attempts = 5, on_interrupt = "ask", backoff = { base = "2s", cap = "1m" }, result_limit = "2Mi" }
         scaling = { min = 0, max = 7, scale_up_above = 3, scale_down_below = 0.5, scale_up_wait = "5s", scale_down_after = "2m", step = 1 }
         drain = { timeout = "30s", mode = "handover" }
         probe = { interval = "5s", timeout = "1s", failures = 5, startup = "1m" }
     "#;
-    let Settings { store, server, fleets } = good(text, &[]);
+    let Settings { store, server, providers, fleets } = good(text, &[]);
     assert_eq!(store.dir, "/srv/agents/data/store");
     assert_eq!(
         (server.api.to_string(), server.link.to_string()),
@@ -144,10 +165,11 @@ fn every_key_is_read() {
             ("C".into(), SecretSource::File("/run/c".into())),
         ]
         .into(),
+        providers: vec!["local".into(), "azure-eu".into()],
         task: TaskDefaults {
             timeout_ms: 5_400_000,
             max_attempts: 5,
-            on_interrupt: OnInterrupt::Fail,
+            on_interrupt: OnInterrupt::Ask,
             backoff: Backoff { base_ms: 2_000, cap_ms: 60_000 },
             result_limit: 2 << 20,
         },
@@ -166,6 +188,31 @@ fn every_key_is_read() {
         kill_grace_ms: 0,
     };
     assert_eq!(fleets, [expected]);
+    let named = |name: &str| ProviderName::new(name).expect("valid");
+    let local = Provider::new(named("local"), Kind::OpenAi, "http://[::1]:8000/v1".into());
+    let azure = Provider {
+        name: named("azure-eu"),
+        kind: Kind::Anthropic,
+        base_url: "https://llm.example/proxy".into(),
+        api_key: Some(SecretSource::File("/srv/agents/key".into())),
+        timeout_ms: 60_000,
+        idle_ms: 30_000,
+        retries: 0,
+        usage_in_streams: false,
+        ignore: vec!["user".into(), "metadata".into()],
+        limits: [
+            ("gpt-5-mini".into(), Limit { requests_per_minute: Some(500), tokens_per_minute: Some(200_000) }),
+            ("*".into(), Limit { requests_per_minute: Some(60), tokens_per_minute: None }),
+        ]
+        .into(),
+        prices: [
+            ("gpt-5-mini".into(), Price { input: 250_000, cached_input: 25_000, output: 2_000_000 }),
+            ("*".into(), Price { input: 1, cached_input: 1, output: 10_500_000 }),
+        ]
+        .into(),
+        currency: "EUR".into(),
+    };
+    assert_eq!(providers, [azure, local]);
 }
 
 #[test]
@@ -177,7 +224,13 @@ fn of_the_designs_sample_only_other_stores_and_platforms_are_refused() {
         .flat_map(|line| [line, "\n"])
         .collect();
     insta::assert_snapshot!("design_sample_warnings", warnings(&of_now, &[]));
-    assert_eq!(only_fleet(&of_now, &[]).env["MODEL"], "gpt-5-mini");
+    let Settings { providers, fleets, .. } = good(&of_now, &[]);
+    assert_eq!(fleets[0].env["MODEL"], "gpt-5-mini");
+    assert_eq!(fleets[0].providers, ["openai"]);
+    assert_eq!(
+        providers[0].limit_for("gpt-5-mini").map(|(_, limit)| limit.requests_per_minute),
+        Some(Some(500))
+    );
 }
 
 #[test]
@@ -295,7 +348,7 @@ const BAD: [(&str, &str); 17] = [
     ),
     (
         "later_words",
-        "[store]\ndatabase = \"postgres://u:pw@db/x\"\n[fleet.a]\ncommand = [\"x\"]\nplatform = \"kubernetes\"\ntask = { on_interrupt = \"ask\" }\n",
+        "[store]\ndatabase = \"postgres://u:pw@db/x\"\n[fleet.a]\ncommand = [\"x\"]\nplatform = \"kubernetes\"\n",
     ),
     (
         "choices",
@@ -366,10 +419,10 @@ fn any_source() -> impl Strategy<Value = SecretSource> {
 
 prop_compose! {
     fn any_task()(
-        timeout_ms in 1u64..1 << 40, max_attempts in 1u32..=1000, fails: bool, base_ms in 0u64..1 << 30,
+        timeout_ms in 1u64..1 << 40, max_attempts in 1u32..=1000, base_ms in 0u64..1 << 30,
+        on_interrupt in prop_oneof![Just(OnInterrupt::Resume), Just(OnInterrupt::Fail), Just(OnInterrupt::Ask)],
         more in 0u64..1 << 30, result_limit in 1u64 << 10..=256 << 20,
     ) -> TaskDefaults {
-        let on_interrupt = if fails { OnInterrupt::Fail } else { OnInterrupt::Resume };
         let backoff = Backoff { base_ms, cap_ms: base_ms + more };
         TaskDefaults { timeout_ms, max_attempts, on_interrupt, backoff, result_limit }
     }
@@ -409,11 +462,17 @@ proptest! {
     #[test]
     fn the_effective_configuration_reads_back_the_same(
         fleets in proptest::collection::btree_map("[a-z]{1,5}", any_fleet(), 0..3),
+        providers in proptest::collection::btree_map("[a-z]{1,5}", providers::any_provider(), 0..3),
+        listed in proptest::collection::vec(any::<bool>(), 3),
         token in proptest::option::of(any_source()), dir in "/[a-z ]{0,6}[a-z]", port in 1u16..7000,
     ) {
         let mut settings = good("", &[]);
+        let listed: Vec<String> = providers.keys().zip(listed).filter(|(_, on)| *on).map(|(name, _)| name.clone()).collect();
+        settings.providers = providers.into_iter().map(|(name, provider)| {
+            Provider { name: ProviderName::new(name).expect("valid"), ..provider }
+        }).collect();
         settings.fleets = fleets.into_iter().map(|(name, fleet)| {
-            Fleet { name: FleetName::new(name).expect("valid"), ..fleet }
+            Fleet { name: FleetName::new(name).expect("valid"), providers: listed.iter().rev().cloned().collect(), ..fleet }
         }).collect();
         settings.store.dir = dir;
         settings.server.api.set_port(port);
@@ -430,8 +489,9 @@ proptest! {
 
     #[test]
     fn no_override_of_a_good_file_panics(
-        key in "(FLEET__RESEARCH|SERVER|STORE)(__[A-Z_]{0,12}){0,3}", value in "[\\[{\"a-z0-9=., }\\]]{0,12}",
+        key in "(FLEET__RESEARCH|PROVIDER__OPENAI|SERVER|STORE)(__[A-Z_]{0,12}){0,3}", value in "[\\[{\"a-z0-9=., }\\]]{0,12}",
     ) {
-        let _ = read(MINIMAL, &[(&format!("LONGSHORE__{key}"), &value)]);
+        let file = format!("{}{MINIMAL}", providers::OPENAI);
+        let _ = read(&file, &[(&format!("LONGSHORE__{key}"), &value)]);
     }
 }

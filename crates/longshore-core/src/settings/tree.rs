@@ -132,7 +132,8 @@ impl Value {
         match self {
             Value::Text(text) if text.chars().count() <= 40 => format!("{text:?}"),
             Value::Integer(number) => number.to_string(),
-            Value::Float(number) => number.to_string(),
+            // With an exponent where it would be long.
+            Value::Float(number) => format!("{number:?}"),
             Value::Boolean(flag) => flag.to_string(),
             other => other.kind().to_owned(),
         }

@@ -71,6 +71,44 @@ fn a_fleet_whose_tools_must_not_run_twice_fails_when_interrupted() {
     assert_eq!(final_code(&verdict.next), Some("interrupted"));
 }
 
+const MAY_HAVE_RUN: [Interruption; 6] = [
+    Interruption::HandedOver,
+    Interruption::WorkerEnded,
+    Interruption::WorkerCrashed,
+    Interruption::AgentCrashed,
+    Interruption::LeaseExpired,
+    Interruption::Superseded,
+];
+
+#[test]
+fn a_fleet_that_wants_to_be_asked_is_asked_when_interrupted() {
+    let asks = Standing { on_interrupt: OnInterrupt::Ask, failed_attempts: 2, ..standing() };
+    for cause in MAY_HAVE_RUN {
+        let verdict = verdict(Ending::Interrupted(cause), &asks);
+        assert_eq!((verdict.next, verdict.failed_attempts), (Next::Ask, 2), "{cause:?}");
+    }
+    let failed = verdict(Ending::Failed(failure("exit_status", false)), &asks);
+    assert_eq!(final_code(&failed.next), Some("exit_status"), "a failure is no interruption");
+}
+
+#[test]
+fn a_task_whose_agent_never_started_runs_again_without_question() {
+    for on_interrupt in [OnInterrupt::Resume, OnInterrupt::Fail, OnInterrupt::Ask] {
+        let verdict =
+            verdict(Ending::Interrupted(Interruption::NotHeld), &Standing { on_interrupt, ..standing() });
+        assert_eq!(verdict.next, Next::Requeue { alone: false }, "{on_interrupt:?}");
+    }
+}
+
+#[test]
+fn poison_is_failed_and_nobody_is_asked() {
+    for on_interrupt in [OnInterrupt::Fail, OnInterrupt::Ask] {
+        let twice = Standing { on_interrupt, strikes: 2, ..standing() };
+        let verdict = verdict(Ending::Interrupted(Interruption::WorkerCrashed), &twice);
+        assert_eq!(final_code(&verdict.next), Some("poison"), "{on_interrupt:?}");
+    }
+}
+
 #[test]
 fn three_deaths_alone_without_progress_are_poison() {
     let mut now = standing();
@@ -126,13 +164,16 @@ fn any_ending() -> impl Strategy<Value = Ending> {
     ]
 }
 
+fn any_on_interrupt() -> impl Strategy<Value = OnInterrupt> {
+    prop_oneof![Just(OnInterrupt::Resume), Just(OnInterrupt::Fail), Just(OnInterrupt::Ask)]
+}
+
 prop_compose! {
     fn any_standing()(
         failed_attempts in prop_oneof![0u32..10, Just(u32::MAX)], max_attempts in 0u32..10,
-        strikes in prop_oneof![0u32..5, Just(u32::MAX)], cancel_requested: bool, fails: bool, progressed: bool,
-        alone: bool,
+        strikes in prop_oneof![0u32..5, Just(u32::MAX)], cancel_requested: bool, progressed: bool,
+        alone: bool, on_interrupt in any_on_interrupt(),
     ) -> Standing {
-        let on_interrupt = if fails { OnInterrupt::Fail } else { OnInterrupt::Resume };
         Standing { failed_attempts, max_attempts, strikes, cancel_requested, on_interrupt, progressed, alone }
     }
 }
@@ -174,9 +215,9 @@ proptest! {
     #[test]
     fn a_life_ends_by_its_rules(
         endings in proptest::collection::vec((any_ending(), any::<bool>(), any::<bool>()), 0..60),
-        max_attempts in 1u32..6,
+        max_attempts in 1u32..6, on_interrupt in any_on_interrupt(),
     ) {
-        let mut now = Standing { max_attempts, ..standing() };
+        let mut now = Standing { max_attempts, on_interrupt, ..standing() };
         let (mut failures, mut strikes) = (0, 0);
         for (ending, progressed, alone) in endings {
             (now.progressed, now.alone) = (progressed, alone);
@@ -185,7 +226,8 @@ proptest! {
             strikes += u32::from(verdict.strikes > now.strikes);
             (now.failed_attempts, now.strikes) = (verdict.failed_attempts, verdict.strikes);
             match verdict.next {
-                Next::Requeue { .. } | Next::RetryAt { .. } => {
+                // A person who is asked may let it go on.
+                Next::Requeue { .. } | Next::RetryAt { .. } | Next::Ask => {
                     prop_assert!(failures < max_attempts && strikes < POISON_STRIKES);
                 }
                 end => {
@@ -203,6 +245,6 @@ fn end_is_earned(end: &Next, ending: &Ending, failures: u32, strikes: u32, max_a
         Next::Cancel => *ending == Ending::Interrupted(Interruption::Cancelled),
         Next::Fail(last) if last.code == "poison" => strikes == POISON_STRIKES,
         Next::Fail(last) => !last.retryable || failures == max_attempts,
-        Next::Requeue { .. } | Next::RetryAt { .. } => false,
+        Next::Requeue { .. } | Next::RetryAt { .. } | Next::Ask => false,
     }
 }
