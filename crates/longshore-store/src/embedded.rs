@@ -12,6 +12,7 @@ mod event;
 mod fault;
 mod fleet;
 mod heartbeat;
+mod journal;
 mod lease;
 mod list;
 mod lock;
@@ -20,10 +21,11 @@ mod migrate;
 pub(crate) mod open;
 mod reader;
 mod register;
-
+mod step;
 mod submit;
 mod task_row;
 mod tick;
+mod usage;
 mod worker;
 mod writer;
 
@@ -63,7 +65,18 @@ impl Embedded {
         E: From<StoreError> + Send + 'static,
         F: FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
     {
-        self.open.writer.run(command).await
+        self.open.writer.run(true, command).await
+    }
+
+    /// Runs a command whose loss with the machine's power would cost nothing that matters: it does not wait for the
+    /// disk. Queued when this is called, not when it is first awaited.
+    fn write_soon<T, E, F>(&self, command: F) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.open.writer.run(false, command)
     }
 
     /// Runs a query on a reader; sees everything that was acknowledged before.

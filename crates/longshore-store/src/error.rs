@@ -56,6 +56,28 @@ pub enum ClaimError {
     Store(#[from] StoreError),
 }
 
+/// Why an agent's call, or its step, was refused.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("this attempt's lease has ended")]
+    StaleFence,
+    #[error("the task is of another fleet than the worker")]
+    OtherFleet,
+    #[error("this call's number was used for another request")]
+    CallReused,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What an answer to a task that waits for a person came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputOutcome {
+    NotFound,
+    /// It does not wait: it is in this state.
+    NotWaiting(State),
+    Taken,
+}
+
 /// Why a registered worker's word was not taken.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LinkError {

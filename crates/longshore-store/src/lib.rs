@@ -13,7 +13,9 @@ pub mod signals;
 mod store;
 
 pub use embedded::open::{OpenError, OpenOptions};
-pub use error::{CancelOutcome, ClaimError, LinkError, RegisterError, StoreError, SubmitError};
+pub use error::{
+    CallError, CancelOutcome, ClaimError, InputOutcome, LinkError, RegisterError, StoreError, SubmitError,
+};
 pub use model::*;
 pub use signals::{Signals, Wake};
 pub use store::{Embedded, Store};

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 pub(crate) enum Topic {
     Runnable(FleetName),
     Task(TaskId),
+    Journal(TaskId),
     Worker(WorkerId),
 }
 
@@ -32,6 +33,11 @@ impl Signals {
     /// This task has new events.
     pub fn task(&self, task: &TaskId) -> Wake {
         self.on(Topic::Task(*task))
+    }
+
+    /// Calls of this task were answered or given up.
+    pub fn journal(&self, task: &TaskId) -> Wake {
+        self.on(Topic::Journal(*task))
     }
 
     /// This worker has to be told something: a cancellation, a lost lease, an order to drain.

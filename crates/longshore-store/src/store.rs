@@ -1,5 +1,6 @@
 //! The one face of all backends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_core::fleet::{DrainMode, Fleet};
@@ -9,7 +10,9 @@ use longshore_core::time::Timestamp;
 use uuid::Uuid;
 
 pub use crate::embedded::Embedded;
-use crate::error::{CancelOutcome, ClaimError, LinkError, RegisterError, StoreError, SubmitError};
+use crate::error::{
+    CallError, CancelOutcome, ClaimError, InputOutcome, LinkError, RegisterError, StoreError, SubmitError,
+};
 use crate::model::*;
 use crate::{OpenError, OpenOptions, Signals};
 
@@ -38,6 +41,19 @@ impl Store {
     /// do.
     pub fn open(options: &OpenOptions) -> Result<Store, OpenError> {
         Embedded::open(options).map(Store::Embedded)
+    }
+
+    /// Notes how an ask ended for its agent. Queued when this is called, whether the answer is awaited or not.
+    pub fn call_ended(
+        &self,
+        key: CallKey,
+        held: Held,
+        call: Uuid,
+        whole: bool,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        match self {
+            Store::Embedded(store) => store.call_ended(key, held, call, whole),
+        }
     }
 
     pub fn signals(&self) -> &Signals {
@@ -80,6 +96,38 @@ forward! {
     fn end_attempts(worker: WorkerId, nonce: Uuid, endings: Vec<EndAttempt>, now: Timestamp) -> Result<Ended, LinkError>;
     /// Leases as they stand, of one worker or of all, oldest attempt first.
     fn leases(worker: Option<WorkerId>) -> Result<Vec<LeaseRecord>, StoreError>;
+}
+
+// The journal of LLM calls, and steps.
+forward! {
+    /// A gateway starts; intents of its earlier starts have lost their owner.
+    fn gateway_starts(replica: String, nonce: Uuid) -> Result<(), StoreError>;
+    /// An agent asks: its occurrence is allotted and the way to its answer found, in one transaction.
+    fn begin_call(call: NewCall, now: Timestamp) -> Result<Begun, CallError>;
+    /// A call that is passed through without being journaled; returns the attempt's deadline.
+    fn pass_call(held: Held, fleet: FleetName) -> Result<Timestamp, CallError>;
+    /// Whether this fence may still write, for a worker of this fleet.
+    fn check_fence(held: Held, fleet: FleetName) -> Result<(), CallError>;
+    /// Asked before a call is sent that had to wait; false: no valid fence wants it, and its intent is gone.
+    fn may_send(key: CallKey, owner: Uuid) -> Result<bool, StoreError>;
+    /// Stores an answer once; when it returns the answer is durable.
+    fn answer_call(key: CallKey, call: Arc<NewCall>, answer: NewAnswer, now: Timestamp) -> Result<AnswerOutcome, StoreError>;
+    /// Gives a call up without an answer that is kept; `billed` tries of it may have been billed.
+    fn fail_call(key: CallKey, owner: Uuid, billed: u32) -> Result<(), StoreError>;
+    /// `None`: the task is not known.
+    fn journal(task: TaskId) -> Result<Option<JournalRecord>, StoreError>;
+    /// A task's calls in numbers.
+    fn call_counts(task: TaskId) -> Result<CallCounts, StoreError>;
+    fn divergences(task: TaskId) -> Result<Vec<DivergenceRecord>, StoreError>;
+    /// A canonical request as its head, the name of its list, and the list.
+    fn call_request(task: TaskId, digest: Digest) -> Result<Option<(String, Option<String>, Vec<String>)>, StoreError>;
+    fn usage(fleet: Option<FleetName>) -> Result<Vec<UsageRecord>, StoreError>;
+    fn replays() -> Result<Vec<ReplayRecord>, StoreError>;
+    fn begin_step(held: Held, fleet: FleetName, name: String, now: Timestamp) -> Result<StepBegun, CallError>;
+    /// The first result stays; returns the one that counts.
+    fn end_step(held: Held, fleet: FleetName, name: String, result: Json, now: Timestamp) -> Result<Json, CallError>;
+    /// A person says whether an interrupted task may run again.
+    fn answer_interruption(task: TaskId, resume: bool, now: Timestamp) -> Result<InputOutcome, StoreError>;
 }
 
 // Workers.

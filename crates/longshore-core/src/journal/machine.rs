@@ -238,6 +238,10 @@ impl Journal {
     /// The attempt failed: a new generation begins, with what it may inherit.
     pub fn fail_attempt(&mut self) {
         let Some(fence) = self.lease.take() else { return };
+        // The journal begins with its first call: what failed before has nothing to do with answers.
+        if self.asks.is_empty() {
+            return;
+        }
         let old = self.generation;
         self.generation += 1;
         if !inherits(self.generation) {

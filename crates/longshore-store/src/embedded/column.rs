@@ -2,6 +2,7 @@
 
 use longshore_core::fleet::DrainMode;
 use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
+use longshore_core::journal::AskState;
 use longshore_core::json::Json;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
@@ -70,6 +71,7 @@ column! {
     ConversationId: |value| ConversationId::new(value.as_str()?).map_err(other);
     Json: |value| Json::trusted(value.as_str()?.to_owned()).map_err(other);
     Failure: |value| serde_json::from_str(value.as_str()?).map_err(other);
+    AskState: |value| known(AskState::parse(value.as_str()?));
     State: |value| known(State::parse(value.as_str()?));
     Outcome: |value| known(Outcome::parse(value.as_str()?));
     WorkerState: |value| known(WorkerState::parse(value.as_str()?));
@@ -83,6 +85,7 @@ column! {
     OnInterrupt: |value| known(match value.as_str()? {
         "resume" => Some(OnInterrupt::Resume),
         "fail" => Some(OnInterrupt::Fail),
+        "ask" => Some(OnInterrupt::Ask),
         _ => None,
     });
     DrainMode: |value| known(match value.as_str()? {
@@ -105,6 +108,7 @@ pub(super) fn on_interrupt_text(on_interrupt: OnInterrupt) -> &'static str {
     match on_interrupt {
         OnInterrupt::Resume => "resume",
         OnInterrupt::Fail => "fail",
+        OnInterrupt::Ask => "ask",
     }
 }
 

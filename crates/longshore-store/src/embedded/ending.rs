@@ -1,7 +1,7 @@
 //! The end of an attempt, and what becomes of its task: one transaction that deletes the lease by its fence
 //! first.
 
-use longshore_core::id::{Held, WorkerId};
+use longshore_core::id::{Held, TaskId, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State};
 use longshore_core::time::Timestamp;
@@ -13,8 +13,8 @@ use super::column::{id, int};
 use super::lease::{self, Lease};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, claim, conversation, event};
-use crate::error::LinkError;
+use super::{Embedded, claim, conversation, event, journal};
+use crate::error::{InputOutcome, LinkError, StoreError};
 use crate::model::{EndAttempt, Ended};
 
 impl Embedded {
@@ -133,6 +133,10 @@ impl End<'_> {
         let standing = self.standing(write, &row, lease)?;
         let verdict = task::after(self.ending, &standing, &row.backoff, now, self.roll);
         self.end_attempt(write, &mut row, lease, now)?;
+        journal::attempt_ends(write, &mut row, lease, now)?;
+        if let Ending::Failed(_) = self.ending {
+            journal::attempt_failed(write, lease.ord, lease.fence)?;
+        }
         row.failed_attempts = verdict.failed_attempts;
         row.strikes = verdict.strikes;
         row.interrupted += u32::from(matches!(self.ending, Ending::Interrupted(_)));
@@ -143,6 +147,7 @@ impl End<'_> {
             Next::Succeed => self.succeed(write, &mut row, lease, now)?,
             Next::Fail(failure) => fail(write, &mut row, failure, now)?,
             Next::Cancel => cancel(write, &mut row, now)?,
+            Next::Ask => ask(write, &mut row, lease, now)?,
             Next::Requeue { alone } => requeue(write, &mut row, (Hold::Ready, None), alone, now)?,
             Next::RetryAt { at, .. } if at <= now => {
                 requeue(write, &mut row, (Hold::Ready, None), false, now)?
@@ -169,7 +174,7 @@ impl End<'_> {
             strikes: row.strikes,
             cancel_requested: row.cancel_requested,
             on_interrupt: row.on_interrupt,
-            progressed: last_n > 0,
+            progressed: last_n > 0 || journal::progressed(write, lease.ord, lease.fence)?,
             alone: lease.alone || self.only,
         })
     }
@@ -236,6 +241,50 @@ fn fail(write: &mut Write<'_>, row: &mut TaskRow, failure: Failure, now: Timesta
 pub(super) fn cancel(write: &mut Write<'_>, row: &mut TaskRow, now: Timestamp) -> rusqlite::Result<()> {
     row.finish(write, State::Cancelled, now)?;
     row.event(write, "cancelled", &Json::of(&json!({ "reason": row.cancel_reason })), now)
+}
+
+/// It waits until a person says whether it may run again.
+fn ask(write: &mut Write<'_>, row: &mut TaskRow, lease: &Lease, now: Timestamp) -> rusqlite::Result<()> {
+    row.wait(write)?;
+    let data = json!({ "reason": "interrupted", "attempt": lease.attempt, "answers": ["resume", "fail"] });
+    row.event(write, "waiting", &Json::of(&data), now)
+}
+
+impl Embedded {
+    pub(crate) async fn answer_interruption(
+        &self,
+        task: TaskId,
+        resume: bool,
+        now: Timestamp,
+    ) -> Result<InputOutcome, StoreError> {
+        self.write(move |write| Ok(answer_interruption(write, task, resume, now)?)).await
+    }
+}
+
+fn answer_interruption(
+    write: &mut Write<'_>,
+    task: TaskId,
+    resume: bool,
+    now: Timestamp,
+) -> rusqlite::Result<InputOutcome> {
+    let Some(mut row) = TaskRow::find(write, task)? else { return Ok(InputOutcome::NotFound) };
+    if row.state != State::Waiting {
+        return Ok(InputOutcome::NotWaiting(row.state));
+    }
+    let answer = if resume { "resume" } else { "fail" };
+    row.event(write, "input", &Json::of(&json!({ "answer": answer })), now)?;
+    if resume {
+        requeue(write, &mut row, (Hold::Ready, None), false, now)?;
+    } else {
+        let message = "the attempt was interrupted, and a person said that it must not run again";
+        let failure = Failure { code: "interrupted".into(), message: message.into(), retryable: false };
+        fail(write, &mut row, failure, now)?;
+    }
+    row.save(write)?;
+    if row.state.is_terminal() {
+        conversation::advance(write, &row, now)?;
+    }
+    Ok(InputOutcome::Taken)
 }
 
 fn requeue(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::ffi;
 
-use crate::error::{ClaimError, LinkError, RegisterError, StoreError, SubmitError};
+use crate::error::{CallError, ClaimError, LinkError, RegisterError, StoreError, SubmitError};
 
 /// What broke when a commit or a checkpoint failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ macro_rules! through_store_error {
         })*
     };
 }
-through_store_error!(SubmitError, RegisterError, ClaimError, LinkError);
+through_store_error!(SubmitError, RegisterError, ClaimError, LinkError, CallError);
 
 pub(super) fn internal(
     what: &'static str,

@@ -157,6 +157,13 @@ impl TaskRow {
         Ok(())
     }
 
+    /// Lets it wait for a person: it is in no hot table.
+    pub(super) fn wait(&mut self, write: &mut Write<'_>) -> rusqlite::Result<()> {
+        self.leave(write, Place::Waiting)?;
+        (self.state, self.hold, self.due_at) = (State::Waiting, None, None);
+        Ok(())
+    }
+
     /// Ends it for ever.
     pub(super) fn finish(
         &mut self,

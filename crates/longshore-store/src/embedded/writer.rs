@@ -29,7 +29,14 @@ pub(crate) type FatalHook = Arc<dyn Fn(&str) + Send + Sync>;
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Runs one command, or only refuses it; false: take back what it wrote.
-type Command = Box<dyn FnOnce(Result<&mut Write<'_>, StoreError>) -> (bool, Answer) + Send>;
+type Run = Box<dyn FnOnce(Result<&mut Write<'_>, StoreError>) -> (bool, Answer) + Send>;
+
+struct Command {
+    run: Run,
+    /// It is answered once it is on the disk; else once others can see it, which outlives this process but not the
+    /// machine's power.
+    synced: bool,
+}
 
 pub(super) struct Writer {
     commands: Mutex<Option<Sender<Command>>>,
@@ -49,14 +56,19 @@ impl Writer {
         Ok(Writer { commands: Mutex::new(Some(commands)), thread: Mutex::new(Some(thread)) })
     }
 
-    pub(super) async fn run<T, E, F>(&self, command: F) -> Result<T, E>
+    /// Queues a command at once, whether its answer is awaited or not.
+    pub(super) fn run<T, E, F>(
+        &self,
+        synced: bool,
+        command: F,
+    ) -> impl Future<Output = Result<T, E>> + Send + use<T, E, F>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
         F: FnOnce(&mut Write<'_>) -> Result<T, E> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.send(Box::new(move |write| {
+        let run: Run = Box::new(move |write| {
             let run = || write.map_err(E::from).and_then(command);
             let result = catch_unwind(AssertUnwindSafe(run))
                 .unwrap_or_else(|panic| Err(fault::panicked(panic).into()));
@@ -66,8 +78,12 @@ impl Writer {
                 let _ = answer.send(commit.map_err(E::from).and(result));
             });
             (keep, tell)
-        }))?;
-        answered.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+        });
+        let sent = self.send(Command { run, synced });
+        async move {
+            sent?;
+            answered.await.unwrap_or_else(|_| Err(StoreError::Closed.into()))
+        }
     }
 
     fn send(&self, command: Command) -> Result<(), StoreError> {
@@ -95,7 +111,8 @@ impl Drop for Writer {
 }
 
 fn serve(groups: &mut Groups, commands: &Receiver<Command>) {
-    while let Ok(first) = commands.recv() {
-        groups.run(first, || commands.try_recv().ok());
+    let mut left = None;
+    while let Some(first) = left.take().or_else(|| commands.recv().ok()) {
+        left = groups.run(first, || commands.try_recv().ok());
     }
 }

@@ -5,6 +5,7 @@ mod conversations;
 mod crowd;
 mod endings;
 mod fleets;
+mod journal;
 mod link;
 mod tasks;
 
@@ -46,5 +47,9 @@ every_backend! {
     fleets: changes_that_workers_must_know_restart_them, a_fleet_that_is_left_out_takes_no_tasks,
         decisions_are_kept_newest_first_up_to_a_limit, load_knows_the_oldest_wait, replicas_are_set_and_given_back,
         small_things_are_kept, ended_workers_are_forgotten;
+    journal: an_interrupted_task_gets_its_answers_again, a_failed_task_asks_anew_for_the_last_answer,
+        a_growing_history_is_stored_once, another_way_is_told_with_its_first_difference,
+        a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
+        steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person;
     crowd: no_task_is_claimed_twice, commands_share_commits, what_changes_nothing_commits_nothing;
 }

@@ -3,6 +3,7 @@
 mod conformance;
 mod durability;
 mod full_disk;
+mod journal_model;
 mod opening;
 mod properties;
 mod support;

@@ -72,14 +72,14 @@ async fn a_newer_schema_is_refused_and_an_older_one_is_migrated_after_a_copy() {
     let store = Store::open(&newer).unwrap();
     assert!(store.task(id).await.unwrap().is_some());
     store.close().await.unwrap();
-    let copy = rusqlite::Connection::open(dir.path().join("longshore.db.v1.bak")).unwrap();
+    let copy = rusqlite::Connection::open(dir.path().join("longshore.db.v2.bak")).unwrap();
     let tasks: u32 = copy.query_row("SELECT count(*) FROM task", [], |row| row.get(0)).unwrap();
     let version: u32 = copy.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
-    assert_eq!((tasks, version), (1, 1));
+    assert_eq!((tasks, version), (1, 2));
     drop(copy);
     assert_ne!(bytes(dir.path()), before);
     let error = refused(dir.path());
-    assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 3, known: 2, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use super::counts::Deltas;
 use super::write::{Memory, Write};
-use super::{Answer, Command, FatalHook};
+use super::{Answer, Command, FatalHook, Run};
 use crate::embedded::fault::{self, Fault};
 use crate::error::StoreError;
 use crate::signals::{Signals, Topic};
@@ -28,6 +28,8 @@ pub(super) struct Groups {
     signals: Signals,
     fatal: FatalHook,
     log_pages: Arc<AtomicI32>,
+    /// Whether commits are synced now.
+    syncing: bool,
     /// What the disk holds is not known: nothing is acknowledged any more, should the hook return at all.
     broken: bool,
 }
@@ -53,32 +55,53 @@ impl Groups {
             Ok(())
         }))?;
         let memory = Memory::load(&connection)?;
-        Ok(Groups { connection, memory, signals, fatal, log_pages, broken: false })
+        Ok(Groups { connection, memory, signals, fatal, log_pages, syncing: true, broken: false })
     }
 
-    /// Runs a group: `first`, and what `next` has at hand.
-    pub(super) fn run(&mut self, first: Command, mut next: impl FnMut() -> Option<Command>) {
-        if self.broken {
-            return refuse(first, StoreError::Closed);
-        }
-        if let Err(error) = self.execute("BEGIN IMMEDIATE") {
-            return refuse(first, error.into());
+    /// Runs a group: `first`, and what `next` has at hand. Returns what does not belong into it.
+    ///
+    /// A group that begins with a command that need not be synced takes no other: it would make all of them wait for
+    /// the disk. One that is synced takes any.
+    pub(super) fn run(
+        &mut self,
+        first: Command,
+        mut next: impl FnMut() -> Option<Command>,
+    ) -> Option<Command> {
+        let synced = first.synced;
+        if let Err(error) = self.begin(synced) {
+            refuse(first.run, error);
+            return None;
         }
         let mut kept = Kept::default();
         let (started, mut command, mut count) = (Instant::now(), Some(first), 0);
-        while let Some(run) = command {
-            if !self.run_one(run, &mut kept) {
-                return self.lost(kept);
+        while let Some(one) = command.take_if(|one| synced || !one.synced) {
+            if !self.run_one(one.run, &mut kept) {
+                self.lost(kept);
+                return None;
             }
             count += 1;
             command = (count < MOST && started.elapsed() < LONGEST).then(&mut next).flatten();
         }
         self.finish(kept);
         self.checkpoint();
+        command
+    }
+
+    fn begin(&mut self, synced: bool) -> Result<(), StoreError> {
+        if self.broken {
+            return Err(StoreError::Closed);
+        }
+        if self.syncing != synced {
+            // Only between transactions, and only by a statement that is prepared anew.
+            let level = if synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.connection.execute_batch(level)?;
+            self.syncing = synced;
+        }
+        Ok(self.execute("BEGIN IMMEDIATE")?)
     }
 
     /// Runs one command in a savepoint of its own; false when SQLite gave the whole transaction up.
-    fn run_one(&mut self, command: Command, kept: &mut Kept) -> bool {
+    fn run_one(&mut self, command: Run, kept: &mut Kept) -> bool {
         if let Err(error) = self.execute("SAVEPOINT command") {
             refuse(command, error.into());
             return !self.connection.is_autocommit();
@@ -183,7 +206,7 @@ impl Groups {
     }
 }
 
-fn refuse(command: Command, error: StoreError) {
+fn refuse(command: Run, error: StoreError) {
     let (_, answer) = command(Err(error.clone()));
     answer(Err(error));
 }

@@ -125,6 +125,10 @@ impl<'a> Write<'a> {
         self.topics.insert(Topic::Task(task));
     }
 
+    pub(in crate::embedded) fn wake_journal(&mut self, task: TaskId) {
+        self.topics.insert(Topic::Journal(task));
+    }
+
     pub(in crate::embedded) fn wake_worker(&mut self, worker: &WorkerId) {
         self.topics.insert(Topic::Worker(worker.clone()));
     }
