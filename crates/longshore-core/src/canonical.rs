@@ -5,6 +5,7 @@
 mod difference;
 mod parts;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use difference::{Difference, difference};
@@ -38,53 +39,57 @@ pub struct Request {
 pub fn request(body: &[u8], ignore: &[String]) -> Option<Request> {
     let fields: Map<String, Value> = serde_json::from_slice(body).ok()?;
     let kept = |key: &str| !LEFT_OUT.contains(&key) && !ignore.iter().any(|other| other == key);
-    let mut canonical = String::with_capacity(body.len());
+    let mut canonical = Vec::with_capacity(body.len());
     write_object(&mut canonical, fields.iter().filter(|(key, _)| kept(key)), 1);
     Some(Request {
-        canonical,
+        canonical: String::from_utf8(canonical).expect("serde_json writes UTF-8"),
         stream: fields.get("stream").and_then(Value::as_bool).unwrap_or(false),
         model: fields.get("model").and_then(Value::as_str).map(str::to_owned),
         max_output: MAX_OUTPUT.iter().find_map(|name| fields.get(*name)?.as_u64()),
     })
 }
 
-fn write(out: &mut String, value: &Value, depth: usize) {
+fn write(out: &mut Vec<u8>, value: &Value, depth: usize) {
     match value {
         Value::Object(fields) => write_object(out, fields.iter(), depth + 1),
         Value::Array(items) => write_list(out, items, depth + 1),
-        // Null, numbers and strings print as serde_json prints them.
-        plain => out.push_str(&plain.to_string()),
+        plain => write_plain(out, plain),
     }
 }
 
+/// Null, truth values, numbers and strings stand as serde_json prints them.
+fn write_plain(out: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(out, value).expect("plain values can be written, and memory takes them");
+}
+
 /// Sorts by itself: whether serde_json's own map is sorted depends on what other crates ask of it.
-fn write_object<'a>(out: &mut String, fields: impl Iterator<Item = (&'a String, &'a Value)>, depth: usize) {
+fn write_object<'a>(out: &mut Vec<u8>, fields: impl Iterator<Item = (&'a String, &'a Value)>, depth: usize) {
     let mut fields: Vec<_> = fields.collect();
     fields.sort_unstable_by_key(|(key, _)| *key);
-    out.push('{');
+    out.push(b'{');
     for (at, (key, value)) in fields.into_iter().enumerate() {
         if at > 0 {
-            out.push(',');
+            out.push(b',');
         }
-        out.push_str(&Value::from(key.as_str()).to_string());
-        out.push(':');
+        write_plain(out, key);
+        out.push(b':');
         match arguments(key, value, depth) {
             Some(parsed) => write(out, &parsed, depth),
             None => write(out, value, depth),
         }
     }
-    out.push('}');
+    out.push(b'}');
 }
 
-fn write_list(out: &mut String, items: &[Value], depth: usize) {
-    out.push('[');
+fn write_list(out: &mut Vec<u8>, items: &[Value], depth: usize) {
+    out.push(b'[');
     for (at, item) in items.iter().enumerate() {
         if at > 0 {
-            out.push(',');
+            out.push(b',');
         }
         write(out, item, depth);
     }
-    out.push(']');
+    out.push(b']');
 }
 
 /// The JSON inside an argument string, if that is what it is.
@@ -167,14 +172,17 @@ mod tests {
     }
 
     #[test]
-    fn deep_argument_strings_do_not_exhaust_the_stack() {
+    fn argument_strings_are_not_read_however_deep_they_nest() {
         let deep = |inside: &str| format!("{}{inside}{}", "[".repeat(100), "]".repeat(100));
         let field = |value: String| format!(r#"{{"arguments":{}}}"#, Value::from(value));
         let mut body = deep("1");
         for _ in 0..6 {
             body = field(deep(&body));
         }
-        assert!(canonical(&body).is_some());
+        let canonical = canonical(&body).expect("an object");
+        let error = crate::json::check_depth(&canonical).expect_err("some strings were read");
+        let crate::json::JsonError::TooDeep { depth } = error else { panic!("{error}") };
+        assert!(depth > MAX_DEPTH && depth < 2 * MAX_DEPTH, "{depth}");
     }
 
     #[test]
