@@ -3,8 +3,10 @@
 //! Inputs, results and messages belong to the agent. Parsing them into numbers and back would change `1e400`,
 //! long integers and key order, so only their syntax, size and depth are checked.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -91,6 +93,52 @@ fn depth(text: &[u8]) -> usize {
     most
 }
 
+/// One entry of an object, borrowed from the object's text.
+pub struct Entry<'a> {
+    pub key: Cow<'a, str>,
+    pub value: &'a RawValue,
+}
+
+/// The entries of a JSON object in the order of its text, repeated keys included; `None` for any other text.
+///
+/// The values are slices of `text`, so that one of them can be replaced without touching a byte of the others.
+pub fn entries(text: &str) -> Option<Vec<Entry<'_>>> {
+    serde_json::from_str::<Entries<'_>>(text).ok().map(|entries| entries.0)
+}
+
+/// Where `part` lies in `whole`; it must be a slice of it.
+pub fn offset_of(whole: &str, part: &str) -> usize {
+    part.as_ptr().addr() - whole.as_ptr().addr()
+}
+
+struct Entries<'a>(Vec<Entry<'a>>);
+
+/// A key that is borrowed unless it has escapes: a bare `Cow` would always be copied.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Entries<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((Key(key), value)) = map.next_entry()? {
+                    entries.push(Entry { key, value });
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
 impl PartialEq for Json {
     fn eq(&self, other: &Self) -> bool {
         self.text() == other.text()
@@ -123,6 +171,18 @@ mod tests {
     fn numbers_and_key_order_survive() {
         let text = r#"{"z":1e400,"a":123456789012345678901234567890}"#;
         assert_eq!(Json::parse(text).expect("valid").text(), text);
+    }
+
+    #[test]
+    fn entries_are_slices_of_their_object() {
+        let text = r#" { "a" : [1, 2] , "\u0062":1e400,"a":null}"#;
+        let entries = entries(text).expect("an object");
+        let seen: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.value.get())).collect();
+        assert_eq!(seen, [("a", "[1, 2]"), ("b", "1e400"), ("a", "null")]);
+        let at = offset_of(text, entries[1].value.get());
+        assert_eq!(&text[at..at + 5], "1e400");
+        assert!(matches!(entries[0].key, Cow::Borrowed(_)), "a copied key has no place in the text");
+        assert!(super::entries("[1]").is_none() && super::entries("{} x").is_none());
     }
 
     #[test]
