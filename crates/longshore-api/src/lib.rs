@@ -7,6 +7,7 @@ pub mod conversation;
 pub mod fleet;
 pub mod link;
 pub mod link_client;
+pub mod llm;
 pub mod problem;
 pub mod sse;
 pub mod task;

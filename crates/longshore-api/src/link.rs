@@ -81,6 +81,17 @@ pub struct Registered {
     pub result_limit: u64,
     /// Newest claim number that the store knows of this nonce; 0 after the first registration.
     pub last_claim: u64,
+    /// The LLM APIs that the fleet's agents may call through the gateway, in the order of their declaration.
+    #[serde(default)]
+    pub providers: Vec<ProviderSeen>,
+}
+
+/// A provider as workers and their agents see it: no address of it and no key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderSeen {
+    pub name: String,
+    /// Whose API it speaks: `openai` or `anthropic`.
+    pub kind: String,
 }
 
 /// Asks for tasks; answered when there are some or when `wait_ms` has passed (then with none).

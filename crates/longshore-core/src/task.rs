@@ -102,6 +102,8 @@ pub enum Interruption {
     Superseded,
     /// The task was cancelled while it ran.
     Cancelled,
+    /// An LLM answer that its agent was reading was broken off by longshore.
+    CallBroken,
 }
 
 /// How an attempt ended.

@@ -142,6 +142,7 @@ async fn register(
         startup_ms: fleet.probe.startup_ms,
         result_limit: fleet.task.result_limit,
         last_claim: registered.last_claim,
+        providers: Vec::new(),
     }))
 }
 

@@ -58,7 +58,13 @@ fn a_failure_that_cannot_be_mended_is_final() {
 #[test]
 fn an_interruption_costs_nothing_and_runs_again_at_once() {
     let late = Standing { failed_attempts: 2, strikes: 2, ..standing() };
-    for cause in [Interruption::HandedOver, Interruption::WorkerEnded, Interruption::LeaseExpired] {
+    let causes = [
+        Interruption::HandedOver,
+        Interruption::WorkerEnded,
+        Interruption::LeaseExpired,
+        Interruption::CallBroken,
+    ];
+    for cause in causes {
         let verdict = verdict(Ending::Interrupted(cause), &late);
         assert_eq!(verdict, Verdict { next: Next::Requeue { alone: false }, failed_attempts: 2, strikes: 2 });
     }
@@ -155,6 +161,7 @@ fn any_ending() -> impl Strategy<Value = Ending> {
         Just(Interruption::NotHeld),
         Just(Interruption::Superseded),
         Just(Interruption::Cancelled),
+        Just(Interruption::CallBroken),
     ];
     let failed = (prop_oneof![Just("exit_status"), Just("out_of_memory"), Just("timeout")], any::<bool>());
     prop_oneof![

@@ -85,6 +85,7 @@ pub fn registered(protocol: Protocol, concurrency: u32) -> Registered {
         startup_ms: 30_000,
         result_limit: 1 << 20,
         last_claim: 0,
+        providers: Vec::new(),
     }
 }
 
