@@ -1,7 +1,9 @@
-//! Speaks the model providers' protocols on behalf of agents.
+//! The gateway: agents' calls to LLM APIs, made once, journaled, and given again.
 //!
-//! These modules know what requests, answers, streams and errors look like, and open no socket: bytes are arguments.
+//! Owns what the providers' protocols look like, and the live calls. Who may call is told by whoever mounts it (the
+//! server checks tokens); what a call becomes is decided in `longshore_core::journal` and kept by the store.
 
+// Pure: bytes are arguments.
 pub mod body;
 pub mod facts;
 pub mod fault;
@@ -11,3 +13,19 @@ pub mod shape;
 pub mod sse;
 pub mod usage;
 pub mod whole;
+
+// With sockets, clocks and the store.
+mod decode;
+mod drive;
+mod gateway;
+mod incoming;
+mod live;
+mod metrics;
+mod permits;
+mod respond;
+mod upstream;
+
+pub use gateway::{Gateway, Options};
+pub use incoming::{Caller, Incoming};
+pub use metrics::Metrics;
+pub use respond::Frames;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use longshore_core::fleet::{DrainMode, Fleet};
 use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
 use longshore_core::json::Json;
+use longshore_core::task::State;
 use longshore_core::time::Timestamp;
 use uuid::Uuid;
 
@@ -68,6 +69,8 @@ forward! {
     /// Stores all of the tasks or none; when it returns they are durable.
     fn submit(tasks: Vec<NewTask>, idempotency: Option<Idempotency>, now: Timestamp) -> Result<Submitted, SubmitError>;
     fn task(id: TaskId) -> Result<Option<TaskRecord>, StoreError>;
+    /// Only where it is in its life; `None`: not known.
+    fn task_state(id: TaskId) -> Result<Option<State>, StoreError>;
     /// The task's attempts, oldest first.
     fn attempts(id: TaskId) -> Result<Vec<AttemptRecord>, StoreError>;
     /// Newest id first, without inputs and results.

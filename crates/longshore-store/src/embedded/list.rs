@@ -19,6 +19,14 @@ use crate::error::{CancelOutcome, StoreError};
 use crate::model::{AttemptRecord, TaskFilter, TaskRecord};
 
 impl Embedded {
+    pub(crate) async fn task_state(&self, task: TaskId) -> Result<Option<State>, StoreError> {
+        self.read(move |connection| {
+            let select = "SELECT state FROM task WHERE id = ?1";
+            Ok(connection.prepare_cached(select)?.query_row([id(&task)], |row| get(row, 0)).optional()?)
+        })
+        .await
+    }
+
     pub(crate) async fn task(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
         self.read(move |connection| Ok(one(connection, task)?)).await
     }

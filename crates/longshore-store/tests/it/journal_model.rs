@@ -251,16 +251,22 @@ impl Pair {
                 ((key.generation, key.request, key.occurrence), it)
             })
             .collect();
-        let without_marks = |all: &BTreeMap<(u32, u64, u32), (bool, bool, u32, bool)>| {
+        let without_marks = |all: &BTreeMap<Shown, Stands>| {
             all.iter().map(|(key, it)| (*key, (it.0, it.1, it.3))).collect::<Vec<_>>()
         };
         assert_eq!(without_marks(&calls), without_marks(&mirrored));
-        let own = |all: &BTreeMap<_, (bool, bool, u32, bool)>| -> u32 {
+        let own = |all: &BTreeMap<Shown, Stands>| -> u32 {
             all.values().filter(|it| !it.3).map(|it| it.2).sum()
         };
         assert_eq!(own(&calls), own(&mirrored), "marks");
     }
 }
+
+/// Generation, request, occurrence.
+type Shown = (u32, u64, u32);
+
+/// Somebody is at it, answered, marks, inherited.
+type Stands = (bool, bool, u32, bool);
 
 fn body(answer: u64) -> Vec<u8> {
     format!("answer {answer}").into_bytes()

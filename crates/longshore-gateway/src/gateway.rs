@@ -1,0 +1,161 @@
+//! The gateway itself: what its parts share, how a call enters, and how it ends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_core::provider::{Kind, Provider};
+use longshore_store::{Store, StoreError};
+use tokio::sync::watch;
+use tracing::info;
+use uuid::Uuid;
+
+use crate::fault::{Dialect, Fault};
+use crate::incoming::{Caller, Incoming, Prepared};
+use crate::metrics::Metrics;
+use crate::permits::Permits;
+use crate::respond::{self, Frames};
+use crate::upstream::{Upstream, UpstreamError};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+/// What the gateway's parts share; nothing of it is for others.
+pub struct Inner {
+    pub(crate) store: Store,
+    /// This start of this replica: the owner of the intents that it writes.
+    pub(crate) owner: Uuid,
+    pub(crate) permits: Permits,
+    pub(crate) metrics: Metrics,
+    upstreams: HashMap<String, Arc<Upstream>>,
+    /// Calls under way at providers.
+    open: watch::Sender<usize>,
+    stopping: watch::Sender<bool>,
+}
+
+pub struct Options {
+    pub store: Store,
+    /// Each with its key, if it has one.
+    pub providers: Vec<(Provider, Option<String>)>,
+    /// The same over restarts.
+    pub replica: String,
+    pub metrics: Metrics,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error("the store failed while the gateway started")]
+    Store(#[from] StoreError),
+}
+
+/// A body that takes longer to read than others should wait for.
+const LARGE: usize = 256 << 10;
+
+impl std::ops::Deref for Gateway {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Gateway {
+    /// Takes the place of this replica's earlier start: intents of that one have lost their owner.
+    pub async fn start(options: Options) -> Result<Gateway, StartError> {
+        let mut upstreams = HashMap::new();
+        for (provider, key) in options.providers {
+            let name = provider.name.to_string();
+            upstreams.insert(name, Arc::new(Upstream::new(provider, key.as_deref())?));
+        }
+        let owner = Uuid::new_v4();
+        options.store.gateway_starts(options.replica, owner).await?;
+        Ok(Gateway(Arc::new(Inner {
+            store: options.store,
+            owner,
+            permits: Permits::new(),
+            metrics: options.metrics,
+            upstreams,
+            open: watch::Sender::new(0),
+            stopping: watch::Sender::new(false),
+        })))
+    }
+
+    /// False once it finishes: a call that comes now has to wait for the next start.
+    pub fn takes_calls(&self) -> bool {
+        !*self.stopping.borrow()
+    }
+
+    pub fn kind_of(&self, provider: &str) -> Option<Kind> {
+        self.upstreams.get(provider).map(|upstream| upstream.declared.kind)
+    }
+
+    /// Takes a call of an agent; what happens to it comes as frames. A call that is sent is finished and journaled, even
+    /// if nobody reads the frames any more.
+    pub async fn call(&self, caller: Caller, incoming: Incoming) -> Frames {
+        let Some(upstream) = self.upstreams.get(&incoming.provider) else {
+            let message = format!("no provider `{}` is declared; declared are: {}", incoming.provider, self.names());
+            let fault = Fault { status: 404, code: "unknown_provider", message };
+            return respond::refusal(Dialect::OpenAi, &fault);
+        };
+        let (upstream, owner) = (Arc::clone(upstream), self.owner);
+        let prepared = if incoming.body.len() < LARGE {
+            Prepared::new(caller, incoming, upstream, owner)
+        } else {
+            let prepare = move || Prepared::new(caller, incoming, upstream, owner);
+            tokio::task::spawn_blocking(prepare).await.expect("reading a body does not panic")
+        };
+        respond::frames(self.clone(), Arc::new(prepared))
+    }
+
+    /// Answers a call that may not be made, in its provider's form.
+    pub fn refuse(&self, provider: &str, status: u16, code: &'static str, message: String) -> Frames {
+        let dialect = self.upstreams.get(provider).map_or(Dialect::OpenAi, |upstream| upstream.dialect());
+        respond::refusal(dialect, &Fault { status, code, message })
+    }
+
+    fn names(&self) -> String {
+        let mut names: Vec<&str> = self.upstreams.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        if names.is_empty() { "none".into() } else { names.join(", ") }
+    }
+
+    /// Takes no new calls, and waits until those under way are finished and journaled, or until the time is up; returns
+    /// how many are not.
+    pub async fn finish(&self, patience: Duration) -> usize {
+        self.stopping.send_replace(true);
+        let mut open = self.open.subscribe();
+        let left = *open.borrow();
+        if left > 0 {
+            info!(calls = left, "gateway finishes its calls");
+        }
+        let _ = tokio::time::timeout(patience, open.wait_for(|open| *open == 0)).await;
+        *self.open.borrow()
+    }
+
+    /// Which providers cannot be reached, and why; asks each for a connection, never for an answer of a model.
+    pub async fn unreachable(&self, patience: Duration) -> BTreeMap<String, String> {
+        let asks = self.upstreams.iter().map(|(name, upstream)| async move {
+            upstream.reach(patience).await.err().map(|why| (name.clone(), why))
+        });
+        futures_util::future::join_all(asks).await.into_iter().flatten().collect()
+    }
+
+    pub(crate) fn opened(&self) -> Opened {
+        self.open.send_modify(|open| *open += 1);
+        self.metrics.open(1);
+        Opened(self.clone())
+    }
+}
+
+/// A call under way; until it is dropped the gateway does not finish.
+pub(crate) struct Opened(Gateway);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
+        self.0.metrics.open(-1);
+    }
+}
