@@ -51,6 +51,7 @@ struct Queue {
 }
 
 /// Takes one attempt's events.
+#[derive(Clone)]
 pub struct Speaker {
     outbox: Arc<Outbox>,
     held: Held,

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::serve::ListenerExt;
 use longshore_api::link::{
     self, AgentEvent, Claim, Claimed, ClaimedTask, Complete, Deregister, DrainOrder, Ended, Events,
     EventsAnswer, Heartbeat, HeartbeatAnswer, Outcome, Register, Registered, Release, WorkerState,
@@ -20,8 +22,11 @@ use longshore_api::link::{
 use longshore_api::problem::Problem;
 use longshore_core::fleet::{DrainMode, Protocol};
 use longshore_core::id::Held;
+use nix::sys::socket::{Shutdown, shutdown};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use super::gateway::Gateway;
 use super::scene::eventually;
 
 pub const TOKEN: &str = "token-that-no-agent-may-see";
@@ -32,9 +37,16 @@ pub struct ControlPlane {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    record: Mutex<Record>,
+pub struct Shared {
+    pub record: Mutex<Record>,
     changed: Notify,
+    served: Mutex<Option<Served>>,
+}
+
+/// What has to go when the control plane does: its listener and all connections.
+struct Served {
+    listening: tokio::task::JoinHandle<()>,
+    connections: Arc<Mutex<Vec<OwnedFd>>>,
 }
 
 #[derive(Default)]
@@ -59,6 +71,7 @@ pub struct Record {
     pub endings: Vec<(Held, Outcome)>,
     pub released: Vec<Held>,
     pub deregistered: usize,
+    pub gateway: Gateway,
 }
 
 #[derive(Clone)]
@@ -92,7 +105,16 @@ pub fn registered(protocol: Protocol, concurrency: u32) -> Registered {
 impl ControlPlane {
     pub async fn start(registered: Registered) -> ControlPlane {
         let record = Mutex::new(Record { registered: Some(registered), ..Record::default() });
-        let shared = Arc::new(Shared { record, changed: Notify::new() });
+        let shared = Arc::new(Shared { record, changed: Notify::new(), served: Mutex::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        let plane = ControlPlane { addr, shared };
+        plane.serve(listener);
+        plane
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let shared = &self.shared;
         let router = Router::new()
             .route(link::REGISTER, post(register))
             .route(link::CLAIM, post(claim))
@@ -101,13 +123,34 @@ impl ControlPlane {
             .route(link::COMPLETE, post(complete))
             .route(link::RELEASE, post(release))
             .route(link::DEREGISTER, post(deregister))
+            .merge(super::gateway::routes())
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
-            .layer(from_fn_with_state(Arc::clone(&shared), scripted))
-            .with_state(Arc::clone(&shared));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let addr = listener.local_addr().expect("bound");
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        ControlPlane { addr, shared }
+            .layer(from_fn_with_state(Arc::clone(shared), scripted))
+            .with_state(Arc::clone(shared));
+        let connections = Arc::<Mutex<Vec<OwnedFd>>>::default();
+        let known = Arc::clone(&connections);
+        let listener = listener.tap_io(move |stream| {
+            _ = stream.set_nodelay(true);
+            let copy = stream.as_fd().try_clone_to_owned().expect("another descriptor");
+            known.lock().expect("not poisoned").push(copy);
+        });
+        let listening = tokio::spawn(async move { _ = axum::serve(listener, router).await });
+        *shared.served.lock().expect("not poisoned") = Some(Served { listening, connections });
+    }
+
+    /// Ends like a killed process: nobody listens, and every connection breaks.
+    pub async fn stop(&self) {
+        let served = self.shared.served.lock().expect("not poisoned").take().expect("it is served");
+        served.listening.abort();
+        _ = served.listening.await;
+        for connection in served.connections.lock().expect("not poisoned").iter() {
+            _ = shutdown(connection.as_raw_fd(), Shutdown::Both);
+        }
+    }
+
+    /// Listens again where it did before.
+    pub async fn start_again(&self) {
+        self.serve(TcpListener::bind(self.addr).await.expect("the same port"));
     }
 
     pub fn url(&self) -> String {
@@ -209,7 +252,7 @@ async fn scripted(State(shared): State<Arc<Shared>>, request: Request, next: Nex
     }
 }
 
-fn problem(status: u16, code: &'static str, detail: String) -> Response {
+pub fn problem(status: u16, code: &'static str, detail: String) -> Response {
     let status_code = StatusCode::from_u16(status).expect("a status");
     (status_code, Json(Problem::new(status, code, detail))).into_response()
 }
