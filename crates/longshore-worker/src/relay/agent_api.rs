@@ -24,6 +24,7 @@ use super::headers::{self, Shown};
 use super::patience::{self, Patience};
 use super::register::{Entry, Refusal};
 use super::{AGENT_API, Relay};
+use crate::outbox::MESSAGES_LIMIT;
 
 /// The most that a request may hold, bytes. The control plane takes less of some things, and says so itself.
 const LIMIT: usize = 16 << 20;
@@ -126,10 +127,14 @@ fn message(entry: &Entry, body: &[u8]) -> Result<(), Box<Problem>> {
 
 fn append(entry: &Entry, data: Json) -> Result<(), Box<Problem>> {
     check_depth(&data)?;
-    entry.speaker.message(data).map_err(|_| {
-        let detail = "the attempt's messages are larger than can be kept for sending";
-        Problem::new(413, "message_too_large", detail).into()
-    })
+    let fits = data.text().len() <= MESSAGES_LIMIT && entry.speaker.message(data).is_ok();
+    if fits { Ok(()) } else { Err(message_too_large().into()) }
+}
+
+fn message_too_large() -> Problem {
+    let detail =
+        format!("an attempt's messages that wait to be sent hold at most {} MiB", MESSAGES_LIMIT >> 20);
+    Problem::new(413, "message_too_large", detail)
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Problem>> {

@@ -33,6 +33,7 @@ pub struct Call {
     carried: Carried,
     id: Uuid,
     asked: bool,
+    patience: Patience,
     fate: Fate,
 }
 
@@ -86,8 +87,9 @@ impl Call {
         let upload = Duration::from_secs(body.len() as u64 / BYTES_PER_SECOND);
         let patience = relay.times.silence + upload;
         let carried = Carried { method, path, within, headers, body, patience };
+        let again = Patience::new(relay.times.unauthorised);
         let (relay, entry) = (Arc::clone(relay), Arc::clone(entry));
-        Call { entry, relay, carried, id, asked: false, fate: Fate::Abandoned }
+        Call { entry, relay, carried, id, asked: false, patience: again, fate: Fate::Abandoned }
     }
 
     pub fn settle(&mut self, fate: Fate) {
@@ -110,21 +112,25 @@ impl Call {
 
     /// Asks until the answer begins. Rides out a control plane that is away, for as long as somebody waits.
     pub async fn open(&mut self) -> Result<Opened, Unanswered> {
-        let mut patience = Patience::new(self.relay.times.unauthorised);
         loop {
+            if self.asked {
+                self.patience.wait().await;
+                self.relay.metrics.llm_retries.inc();
+            }
             match self.ask().await {
-                Ok(opened) => return Ok(opened),
+                Ok(opened) => {
+                    self.patience.authorised();
+                    return Ok(opened);
+                }
                 Err(Miss::Final(why)) => return Err(why),
                 Err(Miss::Unauthorised(problem)) => {
-                    if !patience.with_unauthorised() {
+                    if !self.patience.with_unauthorised() {
                         return Err(Unanswered::Refused(Box::new(Problem { status: 502, ..*problem })));
                     }
                     debug!(call = %self.id, "worker token is not accepted; asking again");
                 }
                 Err(Miss::Away(why)) => debug!(call = %self.id, why, "gateway does not answer; asking again"),
             }
-            patience.wait().await;
-            self.relay.metrics.llm_retries.inc();
         }
     }
 

@@ -35,6 +35,9 @@ pub async fn answer(relay: Arc<Relay>, request: Request<Incoming>) -> Result<Res
         Ok(body) => body,
         Err(body::TooLarge) => return Ok(relay.refuse(dialect, &too_large())),
     };
+    if parts.method == Method::HEAD {
+        return Ok(relay.refuse(dialect, &no_head()));
+    }
     let entry = match relay.register.admit(&shown) {
         Ok(entry) => entry,
         Err(refusal) => return Ok(relay.refuse(dialect, &refusal.problem())),
@@ -43,11 +46,10 @@ pub async fn answer(relay: Arc<Relay>, request: Request<Incoming>) -> Result<Res
     headers::for_the_gateway(&mut sent);
     let deadline = Instant::now() + relay.times.keep_alive_after;
     let asked = body.clone();
-    let head_only = parts.method == Method::HEAD;
     let mut opening = waiting::opening(Call::new(&relay, &entry, parts.method, path, within, sent, body));
     tokio::select! {
         biased;
-        (call, opened) = &mut opening => begin(call, opened, dialect, head_only).await,
+        (call, opened) = &mut opening => begin(call, opened, dialect).await,
         () = entry.closed() => Ok(dialect.refusal(&Refusal::Revoked.problem())),
         () = tokio::time::sleep_until(deadline) => {
             let streamed = waiting::asks_for_a_stream(&asked);
@@ -82,6 +84,11 @@ impl Relay {
     }
 }
 
+/// Frames are a body, which an answer to HEAD has not.
+fn no_head() -> Problem {
+    Problem::new(405, "method_not_allowed", "HEAD is not carried to the provider; ask with GET")
+}
+
 fn too_large() -> Problem {
     let detail = format!("the request holds more than {} MiB", BODY_LIMIT >> 20);
     Problem::new(413, "request_too_large", detail)
@@ -92,7 +99,6 @@ async fn begin(
     mut call: Call,
     opened: Result<Opened, Unanswered>,
     dialect: Dialect,
-    head_only: bool,
 ) -> Result<Response<Answer>, CutOff> {
     let opened = match opened {
         Ok(opened) => opened,
@@ -111,8 +117,7 @@ async fn begin(
     if length.is_none() {
         headers.remove(CONTENT_LENGTH);
     }
-    let no_body =
-        head_only || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || length == Some(0);
+    let no_body = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || length == Some(0);
     let body = if no_body {
         // Nobody would read it to its end, so it is done here.
         Flow::new(call, opened, None).whole(NO_BODY).await?;

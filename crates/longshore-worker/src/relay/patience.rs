@@ -26,6 +26,10 @@ impl Patience {
         self.pause = (self.pause * 2).min(LONGEST);
     }
 
+    pub fn authorised(&mut self) {
+        self.unauthorised_since = None;
+    }
+
     /// Whether to show the worker's token once more after it was not accepted.
     pub fn with_unauthorised(&mut self) -> bool {
         self.unauthorised_since.get_or_insert_with(Instant::now).elapsed() < self.unauthorised

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -22,8 +21,7 @@ use longshore_api::link::{
 use longshore_api::problem::Problem;
 use longshore_core::fleet::{DrainMode, Protocol};
 use longshore_core::id::Held;
-use nix::sys::socket::{Shutdown, shutdown};
-use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
 use super::gateway::Gateway;
@@ -43,10 +41,13 @@ pub struct Shared {
     served: Mutex<Option<Served>>,
 }
 
-/// What has to go when the control plane does: its listener and all connections.
-struct Served {
-    listening: tokio::task::JoinHandle<()>,
-    connections: Arc<Mutex<Vec<OwnedFd>>>,
+/// A runtime of its own: when it goes, its listener and all connections do.
+struct Served(Option<Runtime>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 #[derive(Default)]
@@ -106,14 +107,14 @@ impl ControlPlane {
     pub async fn start(registered: Registered) -> ControlPlane {
         let record = Mutex::new(Record { registered: Some(registered), ..Record::default() });
         let shared = Arc::new(Shared { record, changed: Notify::new(), served: Mutex::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
         let plane = ControlPlane { addr, shared };
         plane.serve(listener);
         plane
     }
 
-    fn serve(&self, listener: TcpListener) {
+    fn serve(&self, listener: std::net::TcpListener) {
         let shared = &self.shared;
         let router = Router::new()
             .route(link::REGISTER, post(register))
@@ -127,30 +128,25 @@ impl ControlPlane {
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
             .layer(from_fn_with_state(Arc::clone(shared), scripted))
             .with_state(Arc::clone(shared));
-        let connections = Arc::<Mutex<Vec<OwnedFd>>>::default();
-        let known = Arc::clone(&connections);
-        let listener = listener.tap_io(move |stream| {
-            _ = stream.set_nodelay(true);
-            let copy = stream.as_fd().try_clone_to_owned().expect("another descriptor");
-            known.lock().expect("not poisoned").push(copy);
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        listener.set_nonblocking(true).expect("a socket");
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+            let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
+            _ = axum::serve(listener, router).await;
         });
-        let listening = tokio::spawn(async move { _ = axum::serve(listener, router).await });
-        *shared.served.lock().expect("not poisoned") = Some(Served { listening, connections });
+        *shared.served.lock().expect("not poisoned") = Some(Served(Some(runtime)));
     }
 
     /// Ends like a killed process: nobody listens, and every connection breaks.
-    pub async fn stop(&self) {
-        let served = self.shared.served.lock().expect("not poisoned").take().expect("it is served");
-        served.listening.abort();
-        _ = served.listening.await;
-        for connection in served.connections.lock().expect("not poisoned").iter() {
-            _ = shutdown(connection.as_raw_fd(), Shutdown::Both);
-        }
+    pub fn stop(&self) {
+        *self.shared.served.lock().expect("not poisoned") = None;
     }
 
     /// Listens again where it did before.
     pub async fn start_again(&self) {
-        self.serve(TcpListener::bind(self.addr).await.expect("the same port"));
+        let listener = eventually("the port", || std::net::TcpListener::bind(self.addr).ok()).await;
+        self.serve(listener);
     }
 
     pub fn url(&self) -> String {

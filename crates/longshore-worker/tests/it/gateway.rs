@@ -115,7 +115,11 @@ async fn call(State(shared): State<Arc<Shared>>, request: Request) -> Response {
                     gate.acquire().await.expect("never closed").forget();
                     continue;
                 }
-                Part::Cut => Err(std::io::Error::other("cut")),
+                Part::Cut => {
+                    // What went before is on its way by then.
+                    tokio::task::yield_now().await;
+                    Err(std::io::Error::other("cut"))
+                }
                 Part::Silence => std::future::pending().await,
             };
             return Some((bytes, parts));

@@ -197,7 +197,7 @@ async fn answers_without_a_body_end_and_the_connection_goes_on() {
     let scene = exec().await;
     let empty = || frames([head(204, &[], false), end()]);
     let none = || frames([head(200, &[("content-length", "0")], false), end()]);
-    plan(&scene, [empty(), none(), frames([head(200, &[("content-length", "9")], false), end()])]);
+    plan(&scene, [empty(), none()]);
     let code = r#"
 connection, seen = connect(), []
 for method in ["POST", "POST", "HEAD", "POST"]:
@@ -205,8 +205,8 @@ for method in ["POST", "POST", "HEAD", "POST"]:
     answer = connection.getresponse()
     seen.append([answer.status, answer.read().decode()])
 result(seen)"#;
-    assert_eq!(result(&scene, code).await, json!([[204, ""], [200, ""], [200, ""], [200, "{\"ok\":1}"]]));
-    let answered = r#"longshore_worker_llm_calls_total{outcome="answered"} 4"#;
+    assert_eq!(result(&scene, code).await, json!([[204, ""], [200, ""], [405, ""], [200, "{\"ok\":1}"]]));
+    let answered = r#"longshore_worker_llm_calls_total{outcome="answered"} 3"#;
     metric(&scene, answered).await;
 }
 
@@ -240,7 +240,7 @@ async fn a_restart_of_the_control_plane_is_ridden_out() {
     plan(&scene, [frames([Part::Silence])]);
     let held = submit(&scene, "result(ask(CHAT, key))");
     eventually("a call", || (!asked(&scene).is_empty()).then_some(())).await;
-    scene.plane.stop().await;
+    scene.plane.stop();
     metric(&scene, "longshore_worker_llm_retries_total 3").await;
     scene.plane.start_again().await;
     let outcome = words(&scene.plane.ending(held).await);
