@@ -19,6 +19,8 @@ pub enum WorkerError {
     PortInUse { addr: SocketAddr, source: io::Error },
     #[error("could not listen for probes on {addr}")]
     Listen { addr: SocketAddr, source: io::Error },
+    #[error("could not listen on 127.0.0.1 for the agent's calls")]
+    Relay(#[source] io::Error),
     #[error("could not use the folder `{path}` for agents' temporary files")]
     RunDir { path: PathBuf, source: io::Error },
     #[error("could not prepare this process to run agents")]

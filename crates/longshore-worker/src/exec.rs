@@ -7,7 +7,7 @@ use std::io;
 use std::pin::pin;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use longshore_api::link::{ClaimedTask, Outcome};
@@ -25,6 +25,7 @@ use crate::memory::OomCounter;
 use crate::outbox::Speaker;
 use crate::output::{Line, Lines, Output, Tail, TooLarge};
 use crate::process::{Agent, Host, Pipes};
+use crate::relay::Addresses;
 use crate::verdict::{self, Cause, End};
 
 /// How long the pipes of an agent that has ended may stay open: its children may hold them for ever.
@@ -40,6 +41,8 @@ pub struct Setting {
     pub oom: OomCounter,
     pub result_limit: usize,
     pub kill_grace: Duration,
+    /// Where agents' calls go.
+    pub addresses: Arc<Addresses>,
 }
 
 impl Setting {
@@ -108,6 +111,7 @@ pub async fn run(setting: &Setting, attempt: Attempt, speaker: Speaker) -> Optio
 async fn start(setting: &Setting, task: &ClaimedTask, folder: &Private) -> io::Result<(Agent, Pipes)> {
     let mut command = setting.command();
     let mut own = environment::of_task(task);
+    own.extend(environment::of_names(setting.addresses.of_task(&task.token)));
     own.extend(environment::of_folder(folder.path()));
     setting.environment.apply(&mut command, own);
     setting.host.spawn(command).await

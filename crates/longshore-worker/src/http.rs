@@ -29,6 +29,7 @@ use crate::log::{AgentLog, Source};
 use crate::metrics::Metrics;
 use crate::output::{Lines, Tail};
 use crate::process::{Agent, Pipes};
+use crate::relay::Relay;
 use crate::verdict::{self, End};
 use service::{Service, ServiceEnd};
 
@@ -71,6 +72,7 @@ pub struct HttpAgent {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
     pub ledger: Arc<Ledger>,
+    pub relay: Arc<Relay>,
     /// The process that answers now.
     serving: watch::Sender<Option<Arc<Service>>>,
     shutdown: watch::Sender<Option<Duration>>,
@@ -94,9 +96,10 @@ impl HttpAgent {
         health: Arc<Health>,
         metrics: Arc<Metrics>,
         ledger: Arc<Ledger>,
+        relay: Arc<Relay>,
     ) -> HttpAgent {
         let (serving, shutdown) = (watch::Sender::new(None), watch::Sender::new(None));
-        HttpAgent { setting, probing, port, health, metrics, ledger, serving, shutdown }
+        HttpAgent { setting, probing, port, health, metrics, ledger, relay, serving, shutdown }
     }
 
     /// Tells the agent to end, with this long from SIGTERM to SIGKILL; [`HttpAgent::keep`] returns then.
@@ -190,6 +193,7 @@ impl HttpAgent {
         let mut command = self.setting.command();
         command.stdin(std::process::Stdio::null());
         let mut own = environment::of_http_agent(port);
+        own.extend(environment::of_names(self.setting.addresses.of_process()));
         own.extend(environment::of_folder(folder.path()));
         self.setting.environment.apply(&mut command, own);
         let oom_kills = self.setting.oom.kills();
@@ -205,6 +209,8 @@ impl HttpAgent {
 
     /// Offers a process that answers to tasks until it ends, by itself or not.
     async fn serve(&self, mut running: Running) {
+        // Only what happens from here on is this process's doing.
+        let overstayed = self.relay.register.overstayed();
         let service = Arc::new(Service::new(running.port));
         self.serving.send_replace(Some(Arc::clone(&service)));
         if self.health.agent(AgentState::Up) {
@@ -220,6 +226,11 @@ impl HttpAgent {
             }
             why = self.sick(running.port) => {
                 self.down(&format!("its health check failed {} times: {why}", self.probing.failures));
+                service.end(ServiceEnd::Restarted);
+                running.agent.stop(self.setting.kill_grace).await;
+            }
+            () = overstayed => {
+                self.down("it still worked on a task that was stopped before, so it is restarted");
                 service.end(ServiceEnd::Restarted);
                 running.agent.stop(self.setting.kill_grace).await;
             }

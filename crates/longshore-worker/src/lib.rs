@@ -20,11 +20,12 @@ mod outbox;
 mod output;
 mod probes;
 mod process;
+mod relay;
 mod said;
 mod signals;
 mod supervisor;
 mod verdict;
 
 pub use error::WorkerError;
-pub use options::{DEFAULT_CUT_OFF, Exit, Options, Secret};
+pub use options::{DEFAULT_CUT_OFF, Exit, Options, RelayTimes, Secret};
 pub use supervisor::run;

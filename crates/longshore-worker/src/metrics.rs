@@ -22,6 +22,9 @@ pub struct Metrics {
     link_errors: Family<Labels, Counter>,
     claim_seconds: Histogram,
     memory: Gauge<i64, AtomicI64>,
+    llm_calls: Family<Labels, Counter>,
+    pub llm_retries: Counter,
+    llm_breaks: Family<Labels, Counter>,
 }
 
 impl Default for Metrics {
@@ -36,6 +39,9 @@ impl Default for Metrics {
             link_errors: Family::default(),
             claim_seconds,
             memory: Gauge::default(),
+            llm_calls: Family::default(),
+            llm_retries: Counter::default(),
+            llm_breaks: Family::default(),
             registry: Registry::default(),
         };
         registry.register("in_flight", "Attempts that run now", metrics.in_flight.clone());
@@ -53,6 +59,9 @@ impl Default for Metrics {
             metrics.claim_seconds.clone(),
         );
         registry.register("memory_bytes", "Resident memory of the worker process", metrics.memory.clone());
+        registry.register("llm_calls", "Agents' LLM calls, by outcome", metrics.llm_calls.clone());
+        registry.register("llm_retries", "Asks of the gateway after the first", metrics.llm_retries.clone());
+        registry.register("llm_breaks", "LLM answers broken off, by whom", metrics.llm_breaks.clone());
         Metrics { registry, ..metrics }
     }
 }
@@ -79,6 +88,14 @@ impl Metrics {
 
     pub fn link_error(&self, kind: &'static str) {
         self.link_errors.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    pub fn llm_call(&self, outcome: &'static str) {
+        self.llm_calls.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub fn llm_break(&self, by: &'static str) {
+        self.llm_breaks.get_or_create(&[("by", by)]).inc();
     }
 
     pub fn claimed(&self, after: Duration) {

@@ -51,6 +51,31 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Without an answer of the control plane for this long, agents are stopped and the worker ends.
     pub cut_off: Duration,
+    pub relay: RelayTimes,
+}
+
+/// How long the relay waits for what; the default is right outside of tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayTimes {
+    /// An agent without an answer gets no sign of life for so long: the first one commits a 200. Clients give up after
+    /// 300 s (Node's fetch) or 600 s (SDKs).
+    pub keep_alive_after: Duration,
+    pub keep_alive_every: Duration,
+    /// A gateway that says nothing for so long is gone.
+    pub silence: Duration,
+    /// How long the worker's token is shown again after it was not accepted.
+    pub unauthorised: Duration,
+}
+
+impl Default for RelayTimes {
+    fn default() -> RelayTimes {
+        RelayTimes {
+            keep_alive_after: Duration::from_secs(240),
+            keep_alive_every: Duration::from_secs(15),
+            silence: Duration::from_secs(3 * longshore_api::llm::KEEP_ALIVE_SECONDS),
+            unauthorised: Duration::from_secs(10),
+        }
+    }
 }
 
 /// How a worker ended that did what it was told.

@@ -20,7 +20,7 @@ use crate::output::TooLarge;
 const PROGRESS_LIMIT: (usize, usize) = (256 << 10, 1000);
 
 /// Messages of one attempt that wait to be sent, bytes.
-const MESSAGES_LIMIT: usize = 4 << 20;
+pub const MESSAGES_LIMIT: usize = 4 << 20;
 
 /// The most that one request carries, but for a single ending or event that is larger.
 const BATCH: (usize, usize) = (1 << 20, 500);
@@ -51,6 +51,7 @@ struct Queue {
 }
 
 /// Takes one attempt's events.
+#[derive(Clone)]
 pub struct Speaker {
     outbox: Arc<Outbox>,
     held: Held,

@@ -37,14 +37,16 @@ use crate::metrics::Metrics;
 use crate::options::{Exit, Options};
 use crate::outbox::{Outbox, Speaker};
 use crate::process::{self, Host};
+use crate::relay::{Closed, Relay, Setup};
 use crate::signals::{Family, StopSignals};
-use crate::{command, probes};
+use crate::{command, probes, verdict};
 use drain::Parts;
 use link::Link;
 
 /// What the loops share.
 pub struct Worker {
     link: Link,
+    relay: Arc<Relay>,
     ledger: Arc<Ledger>,
     outbox: Arc<Outbox>,
     health: Arc<Health>,
@@ -96,7 +98,17 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
         _ = signals.next() => return Ok(Exit { code: 0 }),
     };
     tokio::task::spawn_blocking(folders.leftovers());
-    let worker = Arc::new(Worker::new(link, &options, &registered, host, folders)?);
+    let setup = Setup {
+        client: link.client.clone(),
+        metrics: Arc::clone(&metrics),
+        times: options.relay,
+        providers: registered.providers.clone(),
+        concurrency: concurrency(&options, &registered),
+        kill_grace: Duration::from_millis(registered.kill_grace_ms),
+    };
+    let (relay, listener) = Relay::bind(setup).await?;
+    background.spawn(Arc::clone(&relay).serve(listener));
+    let worker = Arc::new(Worker::new(link, relay, &options, &registered, host, folders)?);
     live(worker, &registered, &mut signals, background).await
 }
 
@@ -197,9 +209,38 @@ fn first_word(options: &Options, probe_addr: Option<String>) -> Register {
     }
 }
 
+fn concurrency(options: &Options, registered: &Registered) -> u32 {
+    options.concurrency.unwrap_or(registered.concurrency).max(1)
+}
+
+/// An attempt that failed on an answer that longshore broke off has not failed by its agent's doing.
+fn after_a_break(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Failed(failure) => {
+            info!(
+                code = failure.code,
+                message = failure.message,
+                "failure follows a broken answer: interrupted"
+            );
+            Outcome::Interrupted(Interruption::CallBroken)
+        }
+        other => other,
+    }
+}
+
+/// Whether the agent ended the attempt, or may go on without noticing its end.
+fn closed(outcome: Option<&Outcome>) -> Closed {
+    match outcome {
+        None | Some(Outcome::Interrupted(Interruption::Cancelled)) => Closed::Stopped,
+        Some(Outcome::Failed(failure)) if failure.code == verdict::TIMEOUT => Closed::Stopped,
+        _ => Closed::ByItsAgent,
+    }
+}
+
 impl Worker {
     fn new(
         link: Link,
+        relay: Arc<Relay>,
         options: &Options,
         registered: &Registered,
         host: &'static Host,
@@ -217,6 +258,7 @@ impl Worker {
             oom: OomCounter::of_this_process(),
             result_limit: usize::try_from(registered.result_limit).unwrap_or(usize::MAX / 4),
             kill_grace: Duration::from_millis(registered.kill_grace_ms),
+            addresses: Arc::clone(&relay.addresses),
         });
         let ledger = Arc::new(Ledger::default());
         // What the store gave under earlier numbers of this nonce never arrived here.
@@ -224,19 +266,21 @@ impl Worker {
         let (health, metrics) = (Arc::clone(&link.health), Arc::clone(&link.metrics));
         let agent = || {
             let port = options.agent_port.filter(|port| *port != 0);
-            let shared = (Arc::clone(&health), Arc::clone(&metrics), Arc::clone(&ledger));
-            HttpAgent::new(Arc::clone(&setting), Probing::of(registered), port, shared.0, shared.1, shared.2)
+            let (health, metrics, ledger) = (Arc::clone(&health), Arc::clone(&metrics), Arc::clone(&ledger));
+            let probing = Probing::of(registered);
+            HttpAgent::new(Arc::clone(&setting), probing, port, health, metrics, ledger, Arc::clone(&relay))
         };
         let http = (registered.protocol == Protocol::Http).then(|| Arc::new(agent()));
         Ok(Worker {
             http,
-            concurrency: options.concurrency.unwrap_or(registered.concurrency).max(1),
+            concurrency: concurrency(options, registered),
             heartbeat: Duration::from_millis(registered.heartbeat_ms.max(1)),
             cut_off: options.cut_off,
             draining: watch::Sender::new(false),
             ordered: watch::Sender::new(None),
             outbox: Arc::default(),
             link,
+            relay,
             ledger,
             health,
             metrics,
@@ -258,13 +302,15 @@ impl Worker {
         tokio::spawn(async move {
             let held = attempt.held();
             let speaker = worker.outbox.open(held);
+            worker.relay.register.open(held, &attempt.task.token, speaker.clone());
             let run = AssertUnwindSafe(worker.run_agent(attempt, speaker)).catch_unwind();
             let outcome = run.await.unwrap_or_else(|_| {
                 // A bug of this program, not of the agent: another worker may have more luck.
                 error!(task = %held.task, "running the attempt panicked");
                 Some(Outcome::Interrupted(Interruption::HandedOver))
             });
-            worker.end(held, outcome);
+            let broken = worker.relay.register.close(held, closed(outcome.as_ref()));
+            worker.end(held, if broken { outcome.map(after_a_break) } else { outcome });
         });
     }
 

@@ -9,6 +9,9 @@ use longshore_core::task::{Failure, Interruption};
 use crate::attempt::Why;
 use crate::output::{Output, TooLarge};
 
+/// The code of an attempt that took too long.
+pub const TIMEOUT: &str = "timeout";
+
 /// Why an exec agent was stopped by its worker, if it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -80,7 +83,7 @@ fn signal_name(signal: i32) -> String {
 
 pub fn timeout(after_ms: u64) -> Failure {
     let message = format!("the attempt took longer than {} s", after_ms as f64 / 1000.0);
-    Failure { code: "timeout".into(), message, retryable: true }
+    Failure { code: TIMEOUT.into(), message, retryable: true }
 }
 
 pub fn too_large(limit: usize) -> Failure {

@@ -79,14 +79,14 @@ impl HttpAgent {
             longshore: u32,
             task: TaskDocument<'a>,
             token: &'a str,
-            /// The place for this task's own base URLs.
+            /// Where this task's calls go, with its token as their key.
             env: std::collections::BTreeMap<String, String>,
         }
         let body = Body {
             longshore: 1,
             task: TaskDocument::new(task, &self.setting.fleet),
             token: &task.token,
-            env: Default::default(),
+            env: self.setting.addresses.of_task(&task.token),
         };
         serde_json::to_vec(&body).expect("plain data always serialises")
     }

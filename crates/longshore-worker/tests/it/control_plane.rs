@@ -13,6 +13,7 @@ use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::serve::ListenerExt;
 use longshore_api::link::{
     self, AgentEvent, Claim, Claimed, ClaimedTask, Complete, Deregister, DrainOrder, Ended, Events,
     EventsAnswer, Heartbeat, HeartbeatAnswer, Outcome, Register, Registered, Release, WorkerState,
@@ -20,8 +21,10 @@ use longshore_api::link::{
 use longshore_api::problem::Problem;
 use longshore_core::fleet::{DrainMode, Protocol};
 use longshore_core::id::Held;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 
+use super::gateway::Gateway;
 use super::scene::eventually;
 
 pub const TOKEN: &str = "token-that-no-agent-may-see";
@@ -32,9 +35,19 @@ pub struct ControlPlane {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    record: Mutex<Record>,
+pub struct Shared {
+    pub record: Mutex<Record>,
     changed: Notify,
+    served: Mutex<Option<Served>>,
+}
+
+/// A runtime of its own: when it goes, its listener and all connections do.
+struct Served(Option<Runtime>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 #[derive(Default)]
@@ -59,6 +72,7 @@ pub struct Record {
     pub endings: Vec<(Held, Outcome)>,
     pub released: Vec<Held>,
     pub deregistered: usize,
+    pub gateway: Gateway,
 }
 
 #[derive(Clone)]
@@ -92,7 +106,16 @@ pub fn registered(protocol: Protocol, concurrency: u32) -> Registered {
 impl ControlPlane {
     pub async fn start(registered: Registered) -> ControlPlane {
         let record = Mutex::new(Record { registered: Some(registered), ..Record::default() });
-        let shared = Arc::new(Shared { record, changed: Notify::new() });
+        let shared = Arc::new(Shared { record, changed: Notify::new(), served: Mutex::default() });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("bound");
+        let plane = ControlPlane { addr, shared };
+        plane.serve(listener);
+        plane
+    }
+
+    fn serve(&self, listener: std::net::TcpListener) {
+        let shared = &self.shared;
         let router = Router::new()
             .route(link::REGISTER, post(register))
             .route(link::CLAIM, post(claim))
@@ -101,13 +124,29 @@ impl ControlPlane {
             .route(link::COMPLETE, post(complete))
             .route(link::RELEASE, post(release))
             .route(link::DEREGISTER, post(deregister))
+            .merge(super::gateway::routes())
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
-            .layer(from_fn_with_state(Arc::clone(&shared), scripted))
-            .with_state(Arc::clone(&shared));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let addr = listener.local_addr().expect("bound");
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        ControlPlane { addr, shared }
+            .layer(from_fn_with_state(Arc::clone(shared), scripted))
+            .with_state(Arc::clone(shared));
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        listener.set_nonblocking(true).expect("a socket");
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+            let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
+            _ = axum::serve(listener, router).await;
+        });
+        *shared.served.lock().expect("not poisoned") = Some(Served(Some(runtime)));
+    }
+
+    /// Ends like a killed process: nobody listens, and every connection breaks.
+    pub fn stop(&self) {
+        *self.shared.served.lock().expect("not poisoned") = None;
+    }
+
+    /// Listens again where it did before.
+    pub async fn start_again(&self) {
+        let listener = eventually("the port", || std::net::TcpListener::bind(self.addr).ok()).await;
+        self.serve(listener);
     }
 
     pub fn url(&self) -> String {
@@ -209,7 +248,7 @@ async fn scripted(State(shared): State<Arc<Shared>>, request: Request, next: Nex
     }
 }
 
-fn problem(status: u16, code: &'static str, detail: String) -> Response {
+pub fn problem(status: u16, code: &'static str, detail: String) -> Response {
     let status_code = StatusCode::from_u16(status).expect("a status");
     (status_code, Json(Problem::new(status, code, detail))).into_response()
 }

@@ -113,13 +113,14 @@ async fn an_agent_finds_its_task_in_its_environment_and_nothing_of_ours() {
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
     assert_eq!(value("LONGSHORE_TASK_ID"), Some(held.task.to_string().as_str()));
     assert_eq!(value("LONGSHORE_ATTEMPT"), Some("1"));
-    assert_eq!(value("LONGSHORE_TASK_TOKEN"), Some("task-token"));
+    assert_eq!(value("LONGSHORE_TASK_TOKEN"), Some(format!("lst1.{}", held.fence).as_str()));
+    assert!(value("LONGSHORE_URL").is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{text}");
     assert_eq!(value("LONGSHORE_CONVERSATION_ID"), None);
     assert_eq!(value("PLAIN_SETTING"), Some("passed through"));
     let worker = scene.plane.record().registers[0].worker.clone();
     assert_eq!(value("LONGSHORE_WORKER_ID"), Some(worker.as_str()));
     let ours: Vec<&str> = text.lines().filter(|line| line.starts_with("LONGSHORE_")).collect();
-    assert_eq!(ours.len(), 4, "{ours:?}");
+    assert_eq!(ours.len(), 5, "{ours:?}");
     assert!(!text.contains(TOKEN) && !text.contains("secret-link"), "{text}");
     assert_eq!(text.matches("mode=700").count(), 2, "{text}");
     let home = value("HOME").expect("set").to_owned();

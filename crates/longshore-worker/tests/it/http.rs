@@ -120,8 +120,12 @@ async fn the_task_its_token_and_its_environment_arrive_in_the_body() {
     let body: serde_json::Value =
         serde_json::from_str(outcome.trim_start_matches("succeeded ")).expect("JSON");
     assert_eq!(body["longshore"], 1);
-    assert_eq!(body["token"], "task-token");
-    assert_eq!(body["env"], serde_json::json!({}));
+    let token = body["token"].as_str().expect("a token");
+    assert_eq!(token, format!("lst1.{}", held.fence));
+    assert_eq!(
+        body["env"]["LONGSHORE_URL"].as_str().map(|url| url.starts_with("http://127.0.0.1:")),
+        Some(true)
+    );
     assert_eq!(body["task"]["id"], held.task.to_string());
     let environment = words(&scene.run(&input("env")).await);
     assert!(

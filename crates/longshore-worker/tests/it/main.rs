@@ -3,8 +3,10 @@
 mod control_plane;
 mod drain;
 mod exec;
+mod gateway;
 mod http;
 mod limits;
 mod link;
+mod relay;
 mod scene;
 mod worker;

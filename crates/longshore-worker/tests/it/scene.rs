@@ -90,7 +90,7 @@ pub fn task(input: &str) -> ClaimedTask {
         input: Json::parse(input).expect("valid input"),
         labels: BTreeMap::from([("team".into(), "a".into())]),
         conversation: None,
-        token: "task-token".into(),
+        token: format!("lst1.{n}"),
         timeout_ms: 60_000,
         alone: false,
     }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use longshore_core::id::FleetName;
-use longshore_worker::{Options, Secret};
+use longshore_worker::{Options, RelayTimes, Secret};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub probe_addr: SocketAddr,
     pub cut_off_ms: u64,
     pub agent_port: Option<u16>,
+    pub keep_alive_after_ms: u64,
+    pub silence_ms: u64,
     /// Run it as PID 1 of a pid namespace.
     pub first_process: bool,
 }
@@ -66,6 +68,8 @@ impl Config {
             probe_addr: ([127, 0, 0, 1], 0).into(),
             cut_off_ms: 600_000,
             agent_port: None,
+            keep_alive_after_ms: 240_000,
+            silence_ms: 30_000,
             first_process: false,
         }
     }
@@ -82,6 +86,12 @@ impl Config {
             agent_port: self.agent_port,
             run_dir: self.run_dir,
             cut_off: Duration::from_millis(self.cut_off_ms),
+            relay: RelayTimes {
+                keep_alive_after: Duration::from_millis(self.keep_alive_after_ms),
+                keep_alive_every: Duration::from_millis(100),
+                silence: Duration::from_millis(self.silence_ms),
+                unauthorised: Duration::from_secs(1),
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use longshore_core::id::{FleetName, WorkerId};
-use longshore_worker::{DEFAULT_CUT_OFF, Options, Secret, WorkerError};
+use longshore_worker::{DEFAULT_CUT_OFF, Options, RelayTimes, Secret, WorkerError};
 
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
@@ -98,6 +98,7 @@ async fn work(args: Args) -> Outcome {
         agent_port: Some(args.agent_port.unwrap_or(if first_process() { CONTAINER_PORT } else { 0 })),
         run_dir: std::env::temp_dir(),
         cut_off: DEFAULT_CUT_OFF,
+        relay: RelayTimes::default(),
     };
     let exit = longshore_worker::run(options).await.map_err(fault)?;
     Ok(if exit.code == 0 { Exit::Done } else { Exit::Error })

@@ -1,0 +1,120 @@
+//! The relay: a loopback port that carries agents' LLM calls to the gateway, and their own API to the control plane.
+//!
+//! Finds the task that a request is made for, and sends nothing for any other. Rides out restarts of the control plane: an
+//! agent waits a little longer and sees no error. Reads no provider's answers and keeps none; that is the gateway's.
+
+mod addresses;
+mod agent_api;
+mod body;
+mod call;
+mod dialect;
+mod flow;
+mod headers;
+mod llm;
+mod patience;
+mod register;
+mod waiting;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use longshore_api::link::ProviderSeen;
+use longshore_api::link_client::LinkClient;
+use longshore_api::llm::PREFIX;
+use longshore_api::problem::Problem;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, warn};
+
+use crate::error::WorkerError;
+use crate::metrics::Metrics;
+use crate::options::RelayTimes;
+pub use addresses::Addresses;
+use body::{Answer, CutOff};
+pub use register::{Closed, Register};
+
+/// Where the agent's own API lives, here and at the control plane.
+const AGENT_API: &str = "/agent/v1/";
+
+pub struct Relay {
+    pub register: Register,
+    pub addresses: Arc<Addresses>,
+    client: LinkClient,
+    metrics: Arc<Metrics>,
+    times: RelayTimes,
+}
+
+/// What the relay has to know of its worker.
+pub struct Setup {
+    pub client: LinkClient,
+    pub metrics: Arc<Metrics>,
+    pub times: RelayTimes,
+    pub providers: Vec<ProviderSeen>,
+    pub concurrency: u32,
+    pub kill_grace: Duration,
+}
+
+impl Relay {
+    /// Takes a free loopback port; [`Relay::serve`] answers on it.
+    pub async fn bind(setup: Setup) -> Result<(Arc<Relay>, TcpListener), WorkerError> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(WorkerError::Relay)?;
+        let port = listener.local_addr().map_err(WorkerError::Relay)?.port();
+        let relay = Relay {
+            register: Register::new(setup.concurrency, setup.kill_grace),
+            addresses: Arc::new(Addresses::new(port, setup.providers)),
+            client: setup.client,
+            metrics: setup.metrics,
+            times: setup.times,
+        };
+        Ok((Arc::new(relay), listener))
+    }
+
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&self).attend(stream))),
+                Err(error) => {
+                    warn!(%error, "relay could not take a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    async fn attend(self: Arc<Self>, stream: TcpStream) {
+        _ = stream.set_nodelay(true);
+        let service = service_fn(|request| {
+            let relay = Arc::clone(&self);
+            // Boxed, so that a connection that waits for its next request is small.
+            Box::pin(async move { relay.answer(request).await })
+        });
+        if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+            debug!(%error, "an agent's connection ended early");
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, CutOff> {
+        let path = request.uri().path();
+        if path.starts_with(PREFIX) {
+            llm::answer(self, request).await
+        } else if path.starts_with(AGENT_API) {
+            agent_api::answer(&self, request).await
+        } else {
+            Ok(unknown(request.method(), path))
+        }
+    }
+}
+
+fn unknown(method: &Method, path: &str) -> Response<Answer> {
+    let detail = format!(
+        "the relay has no {method} {path}; it has {PREFIX}{{provider}}/…, POST {AGENT_API}events, GET \
+         {AGENT_API}conversation, POST {AGENT_API}conversation/messages, GET {AGENT_API}steps, and POST and PUT \
+         {AGENT_API}steps/{{name}}"
+    );
+    body::problem(&Problem::new(404, "not_found", detail))
+}
