@@ -33,23 +33,6 @@ pub(crate) struct Standing {
     pub(crate) reset: Duration,
 }
 
-impl Standing {
-    pub(crate) fn used(&self, kind: Kind) -> u64 {
-        match kind {
-            Kind::Requests => self.requests_used,
-            Kind::Tokens => self.tokens_used,
-        }
-    }
-
-    /// What a call of so many tokens asks of a limit.
-    pub(crate) fn asked(kind: Kind, tokens: u64) -> u64 {
-        match kind {
-            Kind::Requests => 1,
-            Kind::Tokens => tokens,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Admitted,

@@ -13,8 +13,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::bill::{Bill, Ledger};
 use crate::cache::PromptCache;
-use crate::call;
 use crate::fault::{Armed, Fault};
+use crate::front;
 use crate::hold::{Gate, Hold};
 use crate::limit::Windows;
 use crate::options::Options;
@@ -85,7 +85,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 async fn connection(stream: TcpStream, state: Arc<State>) {
     // Without it small pieces of a stream would wait for each other; failing only makes it slower.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| call::handle(Arc::clone(&state), request));
+    let service = service_fn(move |request| front::handle(Arc::clone(&state), request));
     // An error is a client that left, or a fault that was asked for.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

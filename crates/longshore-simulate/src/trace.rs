@@ -68,9 +68,11 @@ fn row(line: usize, text: &str, output: usize, seconds: Option<usize>) -> Result
     let wrong = |what| TraceError::Row { line, what, found: text.chars().take(80).collect() };
     let tokens =
         cells.get(output).and_then(|cell| cell.parse::<u64>().ok()).filter(|tokens| *tokens <= MOST_TOKENS);
-    let taken = seconds.map(|column| {
-        let seconds = cells.get(column).and_then(|cell| cell.parse::<f64>().ok());
-        seconds.filter(|seconds| (0.0..=MOST_SECONDS).contains(seconds)).ok_or_else(|| wrong("api_time_s"))
+    let taken = seconds.and_then(|column| {
+        // Left empty, it is not known for this one.
+        let cell = cells.get(column).filter(|cell| !cell.is_empty())?;
+        let seconds = cell.parse::<f64>().ok().filter(|seconds| (0.0..=MOST_SECONDS).contains(seconds));
+        Some(seconds.ok_or_else(|| wrong("api_time_s that makes sense")))
     });
     Ok(Row {
         // An answer has at least one token.
@@ -87,6 +89,8 @@ mod tests {
     fn columns_are_found_by_name() {
         let trace = Trace::parse("session,output_tokens,stop,api_time_s\n1,169,tool_use,7.34\n\n").unwrap();
         assert_eq!(trace.row(5), Row { output_tokens: 169, seconds: Some(7.34) });
+        let unknown = Trace::parse("output_tokens,api_time_s\n7,\n").unwrap();
+        assert_eq!(unknown.row(0), Row { output_tokens: 7, seconds: None });
         let azure =
             Trace::parse("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03,4808,10").unwrap();
         assert_eq!(azure.row(0), Row { output_tokens: 10, seconds: None });
@@ -104,6 +108,6 @@ mod tests {
         check("output_tokens\n5\nmany\n", "line 3");
         check("output_tokens\n-5\n", "line 2");
         check("output_tokens,api_time_s\n5,NaN\n", "api_time_s");
-        check("output_tokens,api_time_s\n5\n", "api_time_s");
+        check("output_tokens,api_time_s\n5,7200\n", "api_time_s");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::ask::Invalid;
-use crate::limit::{Kind, Limits};
+use crate::limit::{Kind, Limits, Standing};
 
 /// Whose format it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,22 +27,25 @@ pub(crate) enum Refusal {
     RateLimited {
         kind: Kind,
         wait_ms: u64,
-        limits: Limits,
-        used: u64,
-        asked: u64,
-        model: String,
+        limited: Box<Limited>,
     },
     /// It never fits.
-    RequestTooLarge {
-        limits: Limits,
-        asked: u64,
-        model: String,
-    },
+    RequestTooLarge(Box<Limited>),
     Overloaded,
     Fault {
         status: u16,
         retry_after_ms: Option<u64>,
     },
+}
+
+/// The limits that a call met.
+#[derive(Clone, Debug)]
+pub(crate) struct Limited {
+    pub(crate) limits: Limits,
+    pub(crate) used: Standing,
+    /// What the call would take.
+    pub(crate) tokens: u64,
+    pub(crate) model: String,
 }
 
 impl Refusal {
@@ -53,7 +56,7 @@ impl Refusal {
             Refusal::NoSuchModel(_) | Refusal::NoSuchRoute(_) => 404,
             Refusal::WrongMethod => 405,
             Refusal::BodyTooLarge => 413,
-            Refusal::RateLimited { .. } | Refusal::RequestTooLarge { .. } => 429,
+            Refusal::RateLimited { .. } | Refusal::RequestTooLarge(_) => 429,
             Refusal::Overloaded => match provider {
                 Provider::OpenAi => 503,
                 Provider::Anthropic => 529,
@@ -94,7 +97,7 @@ impl Refusal {
             Refusal::RateLimited { kind: Kind::Requests, .. } => {
                 ("requests", Some("rate_limit_exceeded"), None)
             }
-            Refusal::RateLimited { .. } | Refusal::RequestTooLarge { .. } => {
+            Refusal::RateLimited { .. } | Refusal::RequestTooLarge(_) => {
                 ("tokens", Some("rate_limit_exceeded"), None)
             }
             Refusal::Fault { status: 429, .. } => ("requests", Some("rate_limit_exceeded"), None),
@@ -129,15 +132,18 @@ impl Refusal {
             (Refusal::NoSuchRoute(_), Provider::Anthropic) => "Not Found".to_owned(),
             (Refusal::WrongMethod, _) => "Method Not Allowed".to_owned(),
             (Refusal::BodyTooLarge, _) => "Request exceeds the maximum size".to_owned(),
-            (Refusal::RateLimited { .. }, Provider::OpenAi) => self.limited(),
-            (Refusal::RateLimited { kind, limits, .. }, Provider::Anthropic) => {
-                let (what, limit) = limit_of(*kind, limits);
+            (Refusal::RateLimited { kind, wait_ms, limited }, Provider::OpenAi) => {
+                limited.message(*kind, *wait_ms)
+            }
+            (Refusal::RateLimited { kind, limited, .. }, Provider::Anthropic) => {
+                let (what, limit) = limit_of(*kind, &limited.limits);
                 format!("This request would exceed your organization's rate limit of {limit} {what} per minute.")
             }
-            (Refusal::RequestTooLarge { limits, asked, model }, _) => {
+            (Refusal::RequestTooLarge(limited), _) => {
+                let Limited { limits, tokens, model, .. } = &**limited;
                 let limit = limits.tokens.unwrap_or_default();
                 format!(
-                    "Request too large for {model} on tokens per min (TPM): Limit {limit}, Requested {asked}. The input \
+                    "Request too large for {model} on tokens per min (TPM): Limit {limit}, Requested {tokens}. The input \
                      or output tokens must be reduced in order to run successfully."
                 )
             }
@@ -148,14 +154,17 @@ impl Refusal {
             (Refusal::Fault { status, .. }, _) => format!("A fault was asked for: status {status}."),
         }
     }
+}
 
-    fn limited(&self) -> String {
-        let Refusal::RateLimited { kind, wait_ms, limits, used, asked, model } = self else {
-            return String::new();
+impl Limited {
+    fn message(&self, kind: Kind, wait_ms: u64) -> String {
+        let Limited { limits, model, .. } = self;
+        let (what, limit) = limit_of(kind, limits);
+        let (short, used, asked) = match kind {
+            Kind::Requests => ("RPM", self.used.requests_used, 1),
+            Kind::Tokens => ("TPM", self.used.tokens_used, self.tokens),
         };
-        let (what, limit) = limit_of(*kind, limits);
-        let short = if *kind == Kind::Requests { "RPM" } else { "TPM" };
-        let wait = super::headers::go_duration(*wait_ms);
+        let wait = super::headers::go_duration(wait_ms);
         format!(
             "Rate limit reached for {model} on {what} per min ({short}): Limit {limit}, Used {used}, Requested {asked}. \
              Please try again in {wait}."
