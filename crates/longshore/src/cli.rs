@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    apply, config, doctor, fleets, init, probe, scale, serve, submit, tasks, up, worker, workers,
+    apply, config, doctor, fleets, init, llm_sim, probe, scale, serve, submit, tasks, up, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -53,6 +53,8 @@ pub enum Command {
     Doctor(doctor::Args),
     /// Ask a worker whether it is alive or ready, for health checks
     Probe(probe::Args),
+    /// A simulated LLM provider for tests and benchmarks; it keeps a bill
+    LlmSim(llm_sim::Args),
 }
 
 /// Which control plane to talk to.

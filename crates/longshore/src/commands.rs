@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod fleets;
 pub mod init;
+pub mod llm_sim;
 pub mod probe;
 pub mod scale;
 pub mod serve;
@@ -37,6 +38,8 @@ pub fn run(command: Command) -> Outcome {
         Command::Scale(args) => client()?.block_on(scale::run(args)),
         Command::Doctor(args) => client()?.block_on(doctor::run(args)),
         Command::Probe(args) => client()?.block_on(probe::run(args)),
+        // One thread, so that what is measured against it has the other cores.
+        Command::LlmSim(args) => client()?.block_on(llm_sim::run(args)),
     }
 }
 

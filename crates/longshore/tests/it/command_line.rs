@@ -49,6 +49,7 @@ fn help_of_every_command() {
         "scale",
         "doctor",
         "probe",
+        "llm-sim",
     ] {
         let ran = run(dir.path(), command.split_whitespace().chain(["--help"]));
         assert_eq!((ran.status, ran.err.as_str()), (0, ""), "{command}");
@@ -79,6 +80,10 @@ fn what_is_not_a_command_or_a_value_is_a_usage_error() {
         &["worker"],
         &["worker", "--fleet", "a"],
         &["probe", "sideways"],
+        &["llm-sim", "--latency", "fixed:soon"],
+        &["llm-sim", "--speed", "0"],
+        &["llm-sim", "--fault", "nth=3"],
+        &["llm-sim", "--price", "gpt-5=cheap"],
         &["fleets", "--server", "nonsense"],
     ] {
         let ran = run(dir.path(), args);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Each crate and the workspace crates that it may use, each after all that it may use: so the table has no cycle.
 ///
-/// `longshore-gateway` and `longshore-simulate` are not written yet; their place is kept.
+/// `longshore-gateway` is not written yet; its place is kept.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("longshore-core", &[]),
     ("longshore-api", &["longshore-core"]),
