@@ -114,6 +114,13 @@ pub struct Task {
     pub last_event: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// Its LLM calls; lists leave it out, and so do fleets without providers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<crate::journal::Calls>,
+    /// True when it ended without any call through the gateway, although its fleet has providers: a base URL may be
+    /// wired into the agent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_gateway_calls: bool,
 }
 
 /// One try at running a task.

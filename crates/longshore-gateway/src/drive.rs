@@ -105,7 +105,9 @@ impl Drive {
                         "this request needs about {needs} tokens, and `{}` is limited to {limit} a minute",
                         self.prepared.call.provider
                     );
-                    return self.give_up(&Fault { status: 429, code: "request_exceeds_limit", message }).await;
+                    return self
+                        .give_up(&Fault { status: 429, code: "request_exceeds_limit", message })
+                        .await;
                 }
             };
             let wait = match self.attempt(admitted).await {
@@ -165,12 +167,18 @@ impl Drive {
                 let message =
                     format!("provider `{}` did not answer within {patience:?}", self.prepared.call.provider);
                 let fault = Fault { status: 504, code: "provider_timeout", message };
-                self.after(Failed { outcome: Outcome::TimedOut, reason: "timeout", fault }, None, admitted).await
+                self.after(Failed { outcome: Outcome::TimedOut, reason: "timeout", fault }, None, admitted)
+                    .await
             }
         }
     }
 
-    fn failed<'a>(&self, outcome: Outcome<'a>, reason: &'static str, why: &dyn std::error::Error) -> Failed<'a> {
+    fn failed<'a>(
+        &self,
+        outcome: Outcome<'a>,
+        reason: &'static str,
+        why: &dyn std::error::Error,
+    ) -> Failed<'a> {
         let why = longshore_core::errors::chain(why);
         debug!(provider = %self.prepared.call.provider, reason, why, "a try at the provider failed");
         let message = format!("provider `{}` could not be reached: {why}", self.prepared.call.provider);

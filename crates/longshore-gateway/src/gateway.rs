@@ -96,7 +96,8 @@ impl Gateway {
     /// if nobody reads the frames any more.
     pub async fn call(&self, caller: Caller, incoming: Incoming) -> Frames {
         let Some(upstream) = self.upstreams.get(&incoming.provider) else {
-            let message = format!("no provider `{}` is declared; declared are: {}", incoming.provider, self.names());
+            let message =
+                format!("no provider `{}` is declared; declared are: {}", incoming.provider, self.names());
             let fault = Fault { status: 404, code: "unknown_provider", message };
             return respond::refusal(Dialect::OpenAi, &fault);
         };

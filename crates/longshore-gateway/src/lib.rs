@@ -25,7 +25,7 @@ mod permits;
 mod respond;
 mod upstream;
 
-pub use gateway::{Gateway, Options};
+pub use gateway::{Gateway, Options, StartError};
 pub use incoming::{Caller, Incoming};
 pub use metrics::Metrics;
 pub use respond::Frames;

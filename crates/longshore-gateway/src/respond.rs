@@ -122,8 +122,7 @@ fn ask(gateway: &Gateway, prepared: &Arc<Prepared>) -> JoinHandle<Result<Asked, 
         }
         // Before it is asked: an answer in between then wakes us.
         let wake = gateway.store.signals().journal(&call.held.task);
-        let Begun { key, what, deadline } =
-            gateway.store.begin_call((**call).clone(), drive::now()).await?;
+        let Begun { key, what, deadline } = gateway.store.begin_call((**call).clone(), drive::now()).await?;
         let way = match what {
             BegunCall::Replay(answer) => Way::Replay(answer),
             BegunCall::Join => Way::Join(wake),

@@ -122,7 +122,6 @@ impl Upstream {
             Err(error) => Err(longshore_core::errors::chain(&error.without_url())),
         }
     }
-
 }
 
 /// The agent's base URL ends in `/v1` for OpenAI's kind, as the declared one does; for Anthropic's neither does.

@@ -1,12 +1,13 @@
 //! What every handler and controller shares: the store, the signer, the limits, and the word to stop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::settings::FleetsFrom;
 use longshore_core::time::Timestamp;
+use longshore_gateway::Gateway;
 use longshore_store::Store;
 use tokio::sync::watch;
 
@@ -47,6 +48,11 @@ pub struct Inner {
     /// Lists that look through all tasks run one at a time, so that they never hold all of the store's readers.
     pub slow_lists: tokio::sync::Semaphore,
     pub metrics: Metrics,
+    pub gateway: Gateway,
+    /// Which providers each fleet may call; filled when it is first asked for, emptied by a new declaration.
+    pub fleet_providers: Mutex<HashMap<FleetName, Arc<[String]>>>,
+    /// Providers that cannot be reached, and why, as it was found last.
+    pub llm: Mutex<BTreeMap<String, String>>,
     pub started: Instant,
     /// Where workers of this machine reach the link, such as `http://127.0.0.1:7118`.
     pub link_url: String,

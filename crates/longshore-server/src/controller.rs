@@ -6,6 +6,7 @@ mod crew;
 mod fleet;
 mod housekeeping;
 mod liveness;
+mod providers;
 mod secret;
 
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use crate::app::{App, now, roll};
 pub use crew::Crew;
 pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;
+pub use providers::run as providers;
 pub use secret::{name as name_secret, read as read_secret};
 
 /// How often service time advances.

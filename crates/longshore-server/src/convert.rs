@@ -1,10 +1,13 @@
 //! Records of the store as the public API shows them.
 
 use longshore_api::fleet::{TaskCounts, Worker};
+use longshore_api::journal::{Calls, Step};
 use longshore_api::link::WorkerState;
 use longshore_api::task::{Attempt, Event, Task};
+use longshore_core::provider::show_money;
 use longshore_store::{
-    AttemptRecord, EventRecord, FleetCounts, TaskRecord, WorkerRecord, WorkerState as Stored,
+    AttemptRecord, CallCounts, EventRecord, FleetCounts, StepRecord, TaskRecord, WorkerRecord,
+    WorkerState as Stored,
 };
 
 use crate::app::now;
@@ -37,6 +40,8 @@ pub fn task(record: TaskRecord) -> Task {
         finished_at: record.finished_at,
         last_event: record.last_event,
         attempts: Vec::new(),
+        calls: None,
+        no_gateway_calls: false,
     }
 }
 
@@ -49,6 +54,33 @@ pub fn attempt(record: AttemptRecord) -> Attempt {
         ended_at: record.ended_at,
         outcome: record.outcome.map(|outcome| outcome.as_str().to_owned()),
         reason: record.reason,
+    }
+}
+
+pub fn calls(counts: CallCounts) -> Calls {
+    Calls {
+        live: counts.live,
+        replayed: counts.replayed,
+        maybe_billed: counts.maybe_billed,
+        passed: counts.passed,
+        bought_again: counts.bought_again,
+        input_tokens: counts.used.input,
+        cached_tokens: counts.used.cached,
+        output_tokens: counts.used.output,
+        cost: show_money(counts.cost_nano),
+        saved_tokens: counts.saved_tokens,
+        saved: show_money(counts.saved_nano),
+        currency: counts.currency,
+    }
+}
+
+pub fn step(record: StepRecord) -> Step {
+    Step {
+        name: record.name,
+        begun: record.begun,
+        begun_at: record.begun_at,
+        ended_at: record.ended_at,
+        result: record.result,
     }
 }
 

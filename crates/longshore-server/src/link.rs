@@ -1,13 +1,15 @@
 //! The worker link, `/worker/v1`: what workers ask and tell.
 
+mod agent;
 mod claim;
 mod heartbeat;
+mod llm;
 mod write;
 
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{any, post};
 use axum::{Json, Router};
 use http::request::Parts;
 use longshore_api::link::{self, Deregister, Register, Registered};
@@ -36,6 +38,8 @@ pub fn router(app: App) -> Router {
         .route(link::COMPLETE, post(write::complete))
         .route(link::RELEASE, post(write::release))
         .route(link::DEREGISTER, post(deregister))
+        .merge(agent::routes())
+        .route("/llm/{provider}/{*path}", any(llm::call))
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(app.clone(), count))
         .fallback(unknown_route)
@@ -142,7 +146,7 @@ async fn register(
         startup_ms: fleet.probe.startup_ms,
         result_limit: fleet.task.result_limit,
         last_claim: registered.last_claim,
-        providers: Vec::new(),
+        providers: llm::seen(&app, &fleet.providers),
     }))
 }
 

@@ -43,11 +43,22 @@ struct OfFleetKind {
     kind: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfModel {
+    fleet: String,
+    provider: String,
+    model: String,
+    /// Of tokens, or of money.
+    kind: String,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// All metrics of one control plane.
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// The gateway counts by itself.
+    pub gateway: longshore_gateway::Metrics,
     requests: Family<Answered, Counter>,
     claimed: Counter,
     accepted: Counter,
@@ -58,6 +69,10 @@ pub struct Metrics {
     runnable: Family<OfFleet, Gauge>,
     oldest: Family<OfFleet, Seconds>,
     workers: Family<OfFleetState, Gauge>,
+    replay_ratio: Family<OfFleet, Seconds>,
+    bought_again: Family<OfFleet, Gauge>,
+    tokens: Family<OfModel, Gauge>,
+    cost: Family<OfModel, Seconds>,
 }
 
 impl Default for Metrics {
@@ -65,6 +80,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("longshore");
         let metrics = Metrics {
             registry: Mutex::default(),
+            gateway: longshore_gateway::Metrics::default(),
             requests: Family::default(),
             claimed: Counter::default(),
             accepted: Counter::default(),
@@ -75,7 +91,12 @@ impl Default for Metrics {
             runnable: Family::default(),
             oldest: Family::default(),
             workers: Family::default(),
+            replay_ratio: Family::default(),
+            bought_again: Family::default(),
+            tokens: Family::default(),
+            cost: Family::default(),
         };
+        metrics.gateway.register(&mut registry);
         registry.register(
             "http_requests",
             "Requests answered, by listener and status",
@@ -98,6 +119,22 @@ impl Default for Metrics {
             metrics.oldest.clone(),
         );
         registry.register("workers", "Workers by state", metrics.workers.clone());
+        registry.register(
+            "replay_ratio",
+            "Of the answers that later attempts could have been given again, the part that they were; absent: none",
+            metrics.replay_ratio.clone(),
+        );
+        registry.register(
+            "llm_bought_again",
+            "Answers bought though an earlier attempt had one at the same place, ever",
+            metrics.bought_again.clone(),
+        );
+        registry.register(
+            "llm_tokens",
+            "Tokens by kind, ever: input, cached (of the input), output, saved (given again)",
+            metrics.tokens.clone(),
+        );
+        registry.register("llm_cost", "What live calls cost, ever, in the currency", metrics.cost.clone());
         *metrics.registry.lock().expect("no holder panics") = registry;
         metrics
     }
@@ -140,6 +177,37 @@ impl Metrics {
         }
     }
 
+    /// What the store adds up outlives this process, so it is shown as it stands there.
+    async fn read_usage(&self, app: &App) -> Answer<()> {
+        for record in app.store.replays().await? {
+            let fleet = OfFleet { fleet: record.fleet.to_string() };
+            let could = record.replayed + record.bought_again;
+            if could > 0 {
+                self.replay_ratio.get_or_create(&fleet).set(record.replayed as f64 / could as f64);
+            }
+            self.bought_again.get_or_create(&fleet).set(record.bought_again as i64);
+        }
+        for record in app.store.usage(None).await? {
+            let of = |kind: &str| OfModel {
+                fleet: record.fleet.to_string(),
+                provider: record.provider.clone(),
+                model: record.model.clone(),
+                kind: kind.to_owned(),
+            };
+            let kinds = [
+                ("input", record.used.input),
+                ("cached", record.used.cached),
+                ("output", record.used.output),
+                ("saved", record.saved_tokens),
+            ];
+            for (kind, tokens) in kinds {
+                self.tokens.get_or_create(&of(kind)).set(tokens as i64);
+            }
+            self.cost.get_or_create(&of(&record.currency)).set(record.cost_nano as f64 / 1e9);
+        }
+        Ok(())
+    }
+
     /// The text that a scrape gets.
     pub async fn scrape(&self, app: &App) -> Answer<String> {
         for record in app.store.fleets().await? {
@@ -159,6 +227,7 @@ impl Metrics {
                 self.workers.get_or_create(&labels).set(count as i64);
             }
         }
+        self.read_usage(app).await?;
         for counts in app.store.counts().await? {
             self.count_tasks(&counts);
         }

@@ -45,5 +45,12 @@ pub async fn checks(app: &App) -> BTreeMap<String, String> {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
     };
-    BTreeMap::from([("database".to_owned(), database)])
+    BTreeMap::from([("database".to_owned(), database), ("llm".to_owned(), unreachable(app, |_| true))])
+}
+
+/// Which of these providers cannot be reached, and why; empty: all can.
+pub fn unreachable(app: &App, of: impl Fn(&String) -> bool) -> String {
+    let lost = app.llm.lock().expect("no holder panics");
+    let lost = lost.iter().filter(|(name, _)| of(name)).map(|(name, why)| format!("{name}: {why}"));
+    lost.collect::<Vec<_>>().join("; ")
 }

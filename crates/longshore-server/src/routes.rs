@@ -2,6 +2,7 @@
 
 mod conversations;
 mod fleets;
+mod journal;
 mod tasks;
 mod watch;
 mod workers;
@@ -39,6 +40,8 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(tasks::show))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
+        .routes(routes!(journal::journal))
+        .routes(routes!(journal::input))
         .routes(routes!(watch::events))
         .routes(routes!(conversations::show))
         .routes(routes!(conversations::messages, conversations::post))

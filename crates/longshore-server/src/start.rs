@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::serve::ListenerExt;
 use longshore_core::id::FleetName;
+use longshore_core::provider::Provider;
 use longshore_core::settings::{FleetsFrom, Settings};
+use longshore_gateway::Gateway;
 use longshore_store::{OpenError, OpenOptions, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -49,6 +51,10 @@ pub enum StartError {
     Write { path: PathBuf, source: io::Error },
     #[error("this machine cannot run workers as processes")]
     Platform(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("could not read the key of provider `{provider}` from {from}")]
+    ProviderKey { provider: String, from: String, source: io::Error },
+    #[error("the gateway could not be set up")]
+    Gateway(#[from] longshore_gateway::StartError),
     #[error("could not make this process undumpable, so agents could read its memory")]
     Undumpable(#[source] io::Error),
 }
@@ -66,6 +72,9 @@ impl StartError {
             StartError::Exposed { .. } => Some(
                 "set `[server] token = { env = \"LONGSHORE_API_TOKEN\" }`, or listen on 127.0.0.1".into(),
             ),
+            StartError::ProviderKey { provider, .. } => Some(format!(
+                "set it, or name another source: `[provider.{provider}] api_key = {{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}`"
+            )),
             _ => None,
         }
     }
@@ -89,6 +98,9 @@ pub struct Server {
     keep_workers: bool,
 }
 
+/// How long calls at LLM APIs may take to finish after the word to stop: as long as a drain.
+const FINISH_CALLS: Duration = Duration::from_secs(120);
+
 /// How long connections may take to finish after the word to stop.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -106,6 +118,15 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if settings.server.fleets == FleetsFrom::File {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
+    let metrics = Metrics::default();
+    let gateway = longshore_gateway::Options {
+        store: store.clone(),
+        providers: with_keys(&settings.providers)?,
+        // The embedded store has one control plane.
+        replica: "embedded".into(),
+        metrics: metrics.gateway.clone(),
+    };
+    let gateway = Gateway::start(gateway).await?;
     let (stop, stopping) = watch::channel(false);
     let app = App::new(Inner {
         signer: Signer::new(secret(&store).await?),
@@ -115,7 +136,10 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         api_token,
         slow_lists: tokio::sync::Semaphore::new(1),
         fleet_source: settings.server.fleets,
-        metrics: Metrics::default(),
+        metrics,
+        gateway,
+        fleet_providers: Default::default(),
+        llm: Default::default(),
         started: Instant::now(),
         link_url: format!("http://{}", reachable(addresses.link)),
         state_dir: dir,
@@ -133,6 +157,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     listeners.serve(&app, &mut tasks);
     tasks.spawn(controller::clock(app.clone()));
     tasks.spawn(controller::housekeeping(app.clone()));
+    tasks.spawn(controller::providers(app.clone()));
     tasks.spawn(controller::fleets(app.clone(), crew.clone()));
     info!(api = %addresses.api, link = %addresses.link, probes = %addresses.probes, "control plane is up");
     Ok(Server { app, addresses, crew, stop, tasks, keep_workers: options.keep_workers })
@@ -162,6 +187,11 @@ impl Server {
     pub async fn stop(&mut self) {
         if !self.keep_workers {
             self.crew.drain_all().await;
+        }
+        // Everything else goes on meanwhile: the workers keep their leases, and the answers are paid for.
+        let left = self.app.gateway.finish(FINISH_CALLS).await;
+        if left > 0 {
+            warn!(calls = left, "LLM calls were cut off at the stop; they may be billed, and are made again");
         }
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
@@ -246,6 +276,23 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
         true => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), addr.port()),
         false => addr,
     }
+}
+
+/// Providers with the keys that calls are made with.
+fn with_keys(providers: &[Provider]) -> Result<Vec<(Provider, Option<String>)>, StartError> {
+    let with_key = |provider: &Provider| {
+        let read = |source| {
+            controller::read_secret(source).map(|key| key.trim().to_owned()).map_err(|error| {
+                StartError::ProviderKey {
+                    provider: provider.name.to_string(),
+                    from: controller::name_secret(source),
+                    source: error,
+                }
+            })
+        };
+        Ok((provider.clone(), provider.api_key.as_ref().map(read).transpose()?))
+    };
+    providers.iter().map(with_key).collect()
 }
 
 fn read_token(settings: &Settings) -> Result<Option<String>, StartError> {

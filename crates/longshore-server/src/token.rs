@@ -53,6 +53,16 @@ impl Signer {
         format!("lst1.{text}.{}", URL_SAFE_NO_PAD.encode(self.sign(&text).finalize().into_bytes()))
     }
 
+    /// Returns the attempt whose token this is; `None` if it was not signed here. Whether its lease lives is the store's
+    /// to say.
+    pub fn held_of(&self, token: &str) -> Option<Held> {
+        let (text, signature) = token.strip_prefix("lst1.")?.rsplit_once('.')?;
+        let (task, fence) = text.split_once('.')?;
+        let task = longshore_core::id::TaskId(uuid::Uuid::try_parse(task).ok()?);
+        let held = Held { task, fence: longshore_core::id::Fence(fence.parse().ok()?) };
+        (task_text(held) == text && self.verify(text, signature)).then_some(held)
+    }
+
     fn sign(&self, text: &str) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         mac.update(text.as_bytes());
@@ -104,6 +114,9 @@ mod tests {
             Held { task: longshore_core::id::TaskId(uuid::Uuid::nil()), fence: longshore_core::id::Fence(7) };
         let token = signer(1).task_token(held);
         assert!(token.starts_with("lst1.") && signer(1).fleet_of(&token).is_none());
+        assert_eq!(signer(1).held_of(&token), Some(held));
+        let next = token.replace(".7.", ".8.");
+        assert_eq!((signer(2).held_of(&token), signer(1).held_of(&next)), (None, None));
         assert_eq!(format!("{:?}", signer(1)), "[redacted]");
     }
 }

@@ -82,7 +82,8 @@ impl Drive {
                     code: "provider_answer_invalid",
                     message: format!("provider `{provider}` answered with status {status}, but {no_answer}"),
                 };
-                self.after(Failed { outcome: Outcome::Broken, reason: "no_answer", fault }, None, admitted).await
+                self.after(Failed { outcome: Outcome::Broken, reason: "no_answer", fault }, None, admitted)
+                    .await
             }
         }
     }
@@ -147,11 +148,8 @@ impl Drive {
         let begun_to_show = self.live.has_shown();
         let whole = joined(body);
         let head = shown_head(status, headers, true);
-        let used = facts.tokens.map(|usage| Used {
-            input: usage.input,
-            cached: usage.cached,
-            output: usage.output,
-        });
+        let used =
+            facts.tokens.map(|usage| Used { input: usage.input, cached: usage.cached, output: usage.output });
         let total = self.begun.elapsed();
         let first = self.first.unwrap_or(total);
         let deliver = self.live.is_followed();
@@ -203,8 +201,7 @@ impl Drive {
         let price = declared.price_for(&self.prepared.model).or(of_answer);
         match (price, &facts.tokens) {
             (Some(price), Some(usage)) => {
-                let tokens =
-                    Tokens { input: usage.input, cached: usage.cached, output: usage.output };
+                let tokens = Tokens { input: usage.input, cached: usage.cached, output: usage.output };
                 cost_nano(price, tokens)
             }
             _ => 0,

@@ -59,7 +59,12 @@ impl Watch {
         let mut wake = self.store.signals().task(&self.task);
         loop {
             let _ = tokio::time::timeout(LOOK, wake.wait()).await;
-            if self.store.task_state(self.task).await.is_ok_and(|state| state.is_none_or(|it| it.is_terminal())) {
+            if self
+                .store
+                .task_state(self.task)
+                .await
+                .is_ok_and(|state| state.is_none_or(|it| it.is_terminal()))
+            {
                 return;
             }
         }

@@ -36,7 +36,7 @@ pub async fn heartbeat(
         // What the worker listed grows old while we wait: look again, but renew nothing.
         news = app.store.news(beat.worker.clone(), beat.nonce, beat.held.clone()).await?;
     }
-    Ok(Json(answer(&app, news).await))
+    Ok(Json(answer(&app, &token, news).await))
 }
 
 fn request(beat: &link::Heartbeat) -> Heartbeat {
@@ -61,12 +61,11 @@ fn is_news(beat: &link::Heartbeat, outcome: &HeartbeatNews) -> bool {
         || (outcome.drain.is_some() && beat.condition.state != WorkerState::Draining)
 }
 
-async fn answer(app: &App, outcome: HeartbeatNews) -> HeartbeatAnswer {
+async fn answer(app: &App, token: &Token, outcome: HeartbeatNews) -> HeartbeatAnswer {
     let drain = outcome.drain.map(|order| DrainOrder { mode: order.mode, timeout_ms: order.timeout_ms });
-    HeartbeatAnswer {
-        lost: outcome.lost,
-        cancel: outcome.cancel,
-        drain,
-        checks: crate::probes::checks(app).await,
-    }
+    let mut checks = crate::probes::checks(app).await;
+    // Another fleet's provider is no reason to take no tasks.
+    let own = super::llm::providers(app, &token.0).await.unwrap_or_default();
+    checks.insert("llm".into(), crate::probes::unreachable(app, |name| own.contains(name)));
+    HeartbeatAnswer { lost: outcome.lost, cancel: outcome.cancel, drain, checks }
 }

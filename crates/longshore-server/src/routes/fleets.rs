@@ -121,9 +121,16 @@ pub async fn apply(State(app): State<App>, JsonBody(wanted): JsonBody<Apply>) ->
         .hint("change its longshore.toml and restart it, or set `[server] fleets = \"api\"`"));
     }
     for fleet in &wanted.fleets {
-        fleet.check().map_err(|rule| Refused::invalid(&format!("fleet {}", fleet.name), rule))?;
+        let at = format!("fleet {}", fleet.name);
+        fleet.check().map_err(|rule| Refused::invalid(&at, rule))?;
+        if let Some(unknown) = fleet.providers.iter().find(|name| app.gateway.kind_of(name).is_none()) {
+            let detail =
+                format!("provider `{unknown}` is not declared in this control plane's longshore.toml");
+            return Err(Refused::invalid(&at, detail));
+        }
     }
     app.store.put_fleets(wanted.fleets, now()).await?;
+    app.fleet_providers.lock().expect("no holder panics").clear();
     crate::start::write_tokens(&app)
         .await
         .map_err(|error| Refused::new(500, "store_failed", error.to_string()))?;

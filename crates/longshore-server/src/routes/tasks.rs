@@ -295,11 +295,17 @@ pub fn task_id(text: &str) -> Answer<TaskId> {
         .map_err(|error: longshore_core::id::IdError| Refused::new(400, "invalid_task_id", error.to_string()))
 }
 
-async fn load(app: &App, id: TaskId) -> Answer<Task> {
+pub async fn load(app: &App, id: TaskId) -> Answer<Task> {
     let record = app.store.task(id).await?.ok_or_else(|| Refused::no_task(id))?;
     let attempts = app.store.attempts(id).await?;
     let mut task = convert::task(record);
     task.attempts = attempts.into_iter().map(convert::attempt).collect();
+    let fleet = app.store.fleet(task.fleet.clone()).await?;
+    let calls = convert::calls(app.store.call_counts(id).await?);
+    let has_providers = fleet.is_some_and(|fleet| !fleet.declaration.providers.is_empty());
+    task.no_gateway_calls =
+        has_providers && calls.none() && task.state.is_terminal() && task.attempts_begun > 0;
+    task.calls = (has_providers || !calls.none()).then_some(calls);
     Ok(task)
 }
 

@@ -255,9 +255,8 @@ impl Pair {
             all.iter().map(|(key, it)| (*key, (it.0, it.1, it.3))).collect::<Vec<_>>()
         };
         assert_eq!(without_marks(&calls), without_marks(&mirrored));
-        let own = |all: &BTreeMap<Shown, Stands>| -> u32 {
-            all.values().filter(|it| !it.3).map(|it| it.2).sum()
-        };
+        let own =
+            |all: &BTreeMap<Shown, Stands>| -> u32 { all.values().filter(|it| !it.3).map(|it| it.2).sum() };
         assert_eq!(own(&calls), own(&mirrored), "marks");
     }
 }
