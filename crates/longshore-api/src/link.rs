@@ -316,3 +316,17 @@ pub struct Deregister {
     pub worker: WorkerId,
     pub nonce: Uuid,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_plane_that_knows_no_providers_is_understood() {
+        let text = r#"{"command":[],"protocol":"exec","concurrency":1,"health_path":"","lease_ms":1,"heartbeat_ms":1,
+            "drain_timeout_ms":1,"drain_mode":"wait","kill_grace_ms":1,"probe_interval_ms":1,"probe_timeout_ms":1,
+            "probe_failures":1,"startup_ms":1,"result_limit":1,"last_claim":0}"#;
+        let registered: Registered = serde_json::from_str(text).expect("readable");
+        assert!(registered.providers.is_empty());
+    }
+}

@@ -73,6 +73,8 @@ pub struct Record {
     pub released: Vec<Held>,
     pub deregistered: usize,
     pub gateway: Gateway,
+    /// How many connections were ever made.
+    pub connections: usize,
 }
 
 #[derive(Clone)]
@@ -128,11 +130,15 @@ impl ControlPlane {
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
             .layer(from_fn_with_state(Arc::clone(shared), scripted))
             .with_state(Arc::clone(shared));
+        let counting = Arc::clone(shared);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         listener.set_nonblocking(true).expect("a socket");
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-            let listener = listener.tap_io(|stream| _ = stream.set_nodelay(true));
+            let listener = listener.tap_io(move |stream| {
+                _ = stream.set_nodelay(true);
+                counting.record.lock().expect("not poisoned").connections += 1;
+            });
             _ = axum::serve(listener, router).await;
         });
         *shared.served.lock().expect("not poisoned") = Some(Served(Some(runtime)));

@@ -577,3 +577,30 @@ result([ask(path, key)[0] for path in paths] + [json.loads(ask("/", key)[1])["de
     assert!(paths.iter().all(|path| !path.contains("worker")), "{paths:?}");
     tokio::time::timeout(Duration::from_secs(10), scene.plane.probe_addr()).await.expect("it lives");
 }
+
+#[tokio::test]
+async fn many_calls_at_once_share_connections_with_those_before_them() {
+    const THREADS: usize = 40;
+    let scene = exec().await;
+    let code = format!(
+        r#"
+seen = []
+def work():
+    connection = connect()
+    for _ in range(10):
+        connection.request("POST", CHAT, "{{}}", {{"x-api-key": key}})
+        answer = connection.getresponse()
+        seen.append([answer.status, answer.read().decode()])
+threads = [threading.Thread(target=work) for _ in range({THREADS})]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+result([len(seen), all(answer == [200, '{{"ok":1}}'] for answer in seen)])"#
+    );
+    assert_eq!(result(&scene, &code).await, json!([THREADS * 10, true]));
+    let calls: std::collections::BTreeSet<String> =
+        asked(&scene).iter().map(|ask| ask.call().to_owned()).collect();
+    assert_eq!(calls.len(), THREADS * 10);
+    // Some more than threads: the worker's own, and a call that comes before a connection is free again.
+    let connections = scene.plane.record().connections;
+    assert!(connections < THREADS * 2, "{connections}");
+}

@@ -175,7 +175,13 @@ open(os.path.join(e["HOME"], "left"), "w").close()
     let ours: Vec<&str> = names.iter().copied().filter(|name| name.contains("LONGSHORE")).collect();
     assert_eq!(
         ours,
-        ["LONGSHORE_ATTEMPT", "LONGSHORE_TASK_ID", "LONGSHORE_TASK_TOKEN", "LONGSHORE_WORKER_ID"]
+        [
+            "LONGSHORE_ATTEMPT",
+            "LONGSHORE_TASK_ID",
+            "LONGSHORE_TASK_TOKEN",
+            "LONGSHORE_URL",
+            "LONGSHORE_WORKER_ID"
+        ]
     );
     assert!(!names.contains(&"SECRET_CANARY") && !names.contains(&"KEY_OF_THE_TOOL"), "{names:?}");
     assert_eq!((&seen["canary"], &seen["token"]), (&json!(false), &json!(false)), "{seen}");
