@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response};
 use serde_json::Value;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::answer::{self, Answer};
 use crate::ask::{Api, Ask};
@@ -153,9 +153,6 @@ impl Call<'_> {
     }
 
     async fn send(&self, answer: &Answer, mut ticket: Ticket, standing: Standing) -> Response<Body> {
-        if let Some(What::LateAnswer { ms }) = self.what {
-            sleep(Duration::from_millis(ms)).await;
-        }
         let (stream, output) = (self.ask.stream, answer.usage.output);
         let timeline = self.timeline(output);
         let progress = if stream { Progress::Sent(0) } else { Progress::Clock(timeline) };
@@ -179,7 +176,7 @@ impl Call<'_> {
         let options = &self.front.state.options;
         let mut draw = Draw::new(options.seed, &self.digest, "pace");
         let mut timeline = Timeline::new(&options.latency, self.row(), output, &mut draw, Instant::now());
-        if let Some(What::SlowFirstToken { ms }) = self.what {
+        if let Some(What::SlowFirstToken { ms } | What::LateAnswer { ms }) = self.what {
             timeline.ttft += Duration::from_millis(ms);
         }
         timeline

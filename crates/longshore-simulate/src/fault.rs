@@ -367,4 +367,22 @@ mod tests {
         check("rate=1,html", "", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
         check("rate=0,html", "", &[]);
     }
+
+    #[test]
+    fn a_rate_hits_its_share_and_the_same_requests_again() {
+        let hits = || -> Vec<bool> {
+            let armed = Armed::default();
+            armed.set(vec![read("rate=0.3,html")]);
+            let digests = (0..2000u32).map(|number| Digest::of(&number.to_le_bytes()));
+            digests
+                .map(|digest| {
+                    let facts = Facts { seed: 1, digest: &digest, received: 1, model: "m", body: b"" };
+                    armed.next(&facts).is_some()
+                })
+                .collect()
+        };
+        let share = hits().iter().filter(|hit| **hit).count();
+        assert!((520..680).contains(&share), "{share} of 2000");
+        assert_eq!(hits(), hits());
+    }
 }

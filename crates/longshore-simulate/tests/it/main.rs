@@ -7,4 +7,5 @@ mod determinism;
 mod faults;
 mod formats;
 mod limits;
+mod pace;
 mod rest;

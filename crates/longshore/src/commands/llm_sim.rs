@@ -187,7 +187,7 @@ fn repeated(bill: &Bill) -> Outcome<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    output::line(&format!("\n{} requests came more than once:", lines.len()))?;
+    output::line(&format!("\ncame more than once ({} of {}):", lines.len(), bill.distinct))?;
     let mut table = Table::new(&["RECEIVED", "ANSWERED", "BROKEN", "REFUSED", "MODEL", "REQUEST"]);
     for line in lines.iter().take(MOST) {
         let counts = [line.totals.received, line.totals.answered, line.totals.broken, line.totals.refused];

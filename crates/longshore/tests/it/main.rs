@@ -11,6 +11,7 @@ mod demo;
 mod dependencies;
 mod examples;
 mod init;
+mod llm_sim;
 mod lost_answers;
 mod main_job;
 mod openapi;
