@@ -12,6 +12,7 @@ use crate::conversation::{Conversation, MessagePage, PostMessage};
 use crate::fleet::{
     About, Applied, Apply, DrainWorker, FleetList, FleetStatus, ScaleStatus, SetScale, Worker, WorkerList,
 };
+use crate::journal::{Input, InputAnswer, Journal};
 use crate::problem::Problem;
 use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
@@ -115,6 +116,16 @@ impl Client {
 
     pub async fn cancel(&self, id: TaskId, reason: Option<String>) -> Result<Task, ClientError> {
         self.post(&format!("/v1/tasks/{id}/cancel"), &Cancel { reason }).await
+    }
+
+    /// A task's LLM calls and steps.
+    pub async fn journal(&self, id: TaskId) -> Result<Journal, ClientError> {
+        self.get(&format!("/v1/tasks/{id}/journal"), &()).await
+    }
+
+    /// Says whether a task that waits for a person may run again.
+    pub async fn input(&self, id: TaskId, answer: InputAnswer) -> Result<Task, ClientError> {
+        self.post(&format!("/v1/tasks/{id}/input"), &Input { answer }).await
     }
 
     pub async fn retry(&self, id: TaskId, idempotency: Option<&str>) -> Result<Task, ClientError> {

@@ -48,6 +48,7 @@ fn value(settings: &Settings) -> serde_json::Value {
             "allow_insecure": server.allow_insecure,
             "input_limit": server.input_limit,
         },
+        "providers": settings.providers,
         "fleets": settings.fleets,
     })
 }

@@ -1,6 +1,9 @@
-//! `longshore tasks`: list, show, watch, cancel, retry.
+//! `longshore tasks`: list, show, watch, cancel, retry, input.
+
+mod journal;
 
 use longshore_api::client::{Client, TaskQuery};
+use longshore_api::journal::InputAnswer;
 use longshore_api::task::{Attempt, Task};
 use longshore_core::id::TaskId;
 use longshore_core::task::{Hold, State};
@@ -21,14 +24,16 @@ pub struct Args {
 enum What {
     /// List tasks, newest first
     List(List),
-    /// Show one task with its attempts
-    Show(One),
+    /// Show one task with its attempts, or its LLM calls
+    Show(ShowOne),
     /// Follow a task until its end, then print its result
     Watch(One),
     /// Cancel tasks, running ones as well
     Cancel(Cancel),
     /// Run a task that ended once more, as a new task
     Retry(Many),
+    /// Say whether a task that was interrupted may run again (on_interrupt = "ask")
+    Input(Input),
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +83,34 @@ struct One {
 }
 
 #[derive(Debug, clap::Args)]
+struct ShowOne {
+    #[command(flatten)]
+    task: One,
+
+    /// Its LLM calls and steps: what was bought, what was replayed, and where an attempt went another way
+    #[arg(long)]
+    journal: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Input {
+    #[command(flatten)]
+    task: One,
+
+    /// `resume`: run it again; `fail`: it must not run again
+    #[arg(value_name = "ANSWER", value_parser = answer)]
+    answer: InputAnswer,
+}
+
+fn answer(text: &str) -> Result<InputAnswer, String> {
+    match text {
+        "resume" => Ok(InputAnswer::Resume),
+        "fail" => Ok(InputAnswer::Fail),
+        _ => Err("expected `resume` or `fail`".into()),
+    }
+}
+
+#[derive(Debug, clap::Args)]
 struct Many {
     /// Tasks
     #[arg(value_name = "ID", required = true)]
@@ -114,6 +147,7 @@ pub async fn run(args: Args) -> Outcome {
         What::Watch(args) => watch(&args).await,
         What::Cancel(args) => cancel(args).await,
         What::Retry(args) => retry(&args).await,
+        What::Input(args) => input(&args).await,
     }
 }
 
@@ -160,6 +194,9 @@ async fn list(args: List) -> Outcome {
 fn remark(task: &Task) -> String {
     match (task.hold, &task.failure) {
         _ if task.cancel_requested && !task.state.is_terminal() => "is being cancelled".into(),
+        _ if task.state == State::Waiting => {
+            "was interrupted and waits for you: `longshore tasks input ID resume` or `fail`".into()
+        }
         (Some(Hold::Scheduled), _) => {
             task.run_at.map_or_else(|| "scheduled".into(), |at| format!("scheduled for {at}"))
         }
@@ -175,12 +212,25 @@ fn remark(task: &Task) -> String {
     }
 }
 
-async fn show(args: &One) -> Outcome {
-    let task = args.remote.client()?.task(args.id).await?;
-    if args.format.json {
-        output::json(&task)?;
-    } else {
-        print(&task)?;
+async fn show(args: &ShowOne) -> Outcome {
+    let One { id, format, remote } = &args.task;
+    let client = remote.client()?;
+    match (args.journal, format.json) {
+        (true, true) => output::json(&client.journal(*id).await?)?,
+        (true, false) => journal::print(&client.journal(*id).await?)?,
+        (false, true) => output::json(&client.task(*id).await?)?,
+        (false, false) => print(&client.task(*id).await?)?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn input(args: &Input) -> Outcome {
+    let One { id, format, remote } = &args.task;
+    let task = remote.client()?.input(*id, args.answer).await?;
+    match (format.json, args.answer) {
+        (true, _) => output::json(&task)?,
+        (false, InputAnswer::Resume) => output::line(&format!("{id} is queued again"))?,
+        (false, InputAnswer::Fail) => output::line(&format!("{id} has failed"))?,
     }
     Ok(Exit::Done)
 }
@@ -226,6 +276,12 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
         length(task.timeout_ms)
     );
     add("attempts", Some(counts));
+    add("llm calls", task.calls.as_ref().map(journal::summary));
+    if task.no_gateway_calls {
+        let warning =
+            "its fleet has providers, but it called none through them: is a base URL wired into the agent?";
+        add("warning", Some(warning.into()));
+    }
     facts
 }
 

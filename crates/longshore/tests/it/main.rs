@@ -17,6 +17,7 @@ mod main_job;
 mod openapi;
 mod plane;
 mod recovery;
+mod replay;
 mod run;
 mod scaling;
 mod worker_process;
