@@ -9,6 +9,7 @@ use longshore_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::journal::Calls;
 use crate::link::WorkerState;
 
 /// A fleet: what was declared, and how it stands.
@@ -35,6 +36,18 @@ pub struct FleetStatus {
     /// Why workers do not come up, if they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// What its tasks bought from LLM providers, and what was given again; since the store began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usage: Vec<Usage>,
+}
+
+/// A fleet's calls of one model. Money is in `currency`, as decimal strings.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    pub provider: String,
+    pub model: String,
+    #[serde(flatten)]
+    pub calls: Calls,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -40,7 +40,7 @@ pub fn now() -> Timestamp {
 }
 
 pub fn start(gateway: Gateway, prepared: Arc<Prepared>, live: Arc<Live>, job: Job) {
-    let opened = gateway.opened();
+    let opened = gateway.opened(job.key);
     let drive = Drive::new(gateway, prepared, live, job);
     tokio::spawn(drive.run(opened));
 }

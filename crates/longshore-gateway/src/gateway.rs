@@ -1,11 +1,11 @@
 //! The gateway itself: what its parts share, how a call enters, and how it ends.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use longshore_core::provider::{Kind, Provider};
-use longshore_store::{Store, StoreError};
+use longshore_store::{CallKey, Store, StoreError};
 use tokio::sync::watch;
 use tracing::info;
 use uuid::Uuid;
@@ -32,6 +32,10 @@ pub struct Inner {
     /// Calls under way at providers.
     open: watch::Sender<usize>,
     stopping: watch::Sender<bool>,
+    /// Nobody waits for calls to finish any more.
+    hurried: watch::Sender<bool>,
+    /// Calls that this process is at.
+    active: Mutex<HashSet<CallKey>>,
 }
 
 pub struct Options {
@@ -80,6 +84,8 @@ impl Gateway {
             upstreams,
             open: watch::Sender::new(0),
             stopping: watch::Sender::new(false),
+            hurried: watch::Sender::new(false),
+            active: Mutex::default(),
         })))
     }
 
@@ -132,8 +138,17 @@ impl Gateway {
         if left > 0 {
             info!(calls = left, "gateway finishes its calls");
         }
-        let _ = tokio::time::timeout(patience, open.wait_for(|open| *open == 0)).await;
+        let mut hurried = self.hurried.subscribe();
+        tokio::select! {
+            _ = tokio::time::timeout(patience, open.wait_for(|open| *open == 0)) => {}
+            _ = hurried.wait_for(|hurried| *hurried) => {}
+        }
         *self.open.borrow()
+    }
+
+    /// Ends the wait of [`Gateway::finish`]: what is under way is cut off.
+    pub fn hurry(&self) {
+        self.hurried.send_replace(true);
     }
 
     /// Which providers cannot be reached, and why; asks each for a connection, never for an answer of a model.
@@ -144,19 +159,38 @@ impl Gateway {
         futures_util::future::join_all(asks).await.into_iter().flatten().collect()
     }
 
-    pub(crate) fn opened(&self) -> Opened {
+    pub(crate) fn opened(&self, key: Option<CallKey>) -> Opened {
         self.open.send_modify(|open| *open += 1);
         self.metrics.open(1);
-        Opened(self.clone())
+        self.active().extend(key);
+        Opened { gateway: self.clone(), key }
+    }
+
+    /// Takes an intent back that is this process's by its name but that nothing here is at: giving it up failed, as
+    /// on a full disk. Else whoever joined it would wait until the next start.
+    pub(crate) async fn take_back_if_orphaned(&self, key: CallKey) {
+        if !self.active().contains(&key) {
+            let _ = self.store.fail_call(key, self.owner, 1).await;
+        }
+    }
+
+    fn active(&self) -> MutexGuard<'_, HashSet<CallKey>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A call under way; until it is dropped the gateway does not finish.
-pub(crate) struct Opened(Gateway);
+pub(crate) struct Opened {
+    gateway: Gateway,
+    key: Option<CallKey>,
+}
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.open.send_modify(|open| *open -= 1);
-        self.0.metrics.open(-1);
+        if let Some(key) = &self.key {
+            self.gateway.active().remove(key);
+        }
+        self.gateway.open.send_modify(|open| *open -= 1);
+        self.gateway.metrics.open(-1);
     }
 }

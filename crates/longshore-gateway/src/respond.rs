@@ -53,7 +53,7 @@ pub fn own_head(status: u16) -> Head {
 
 pub fn frames(gateway: Gateway, prepared: Arc<Prepared>) -> Frames {
     let responder = Responder {
-        phase: Phase::Asking(ask(&gateway, &prepared)),
+        phase: Phase::Asking(ask(&gateway, &prepared, None)),
         gateway,
         prepared,
         ready: VecDeque::new(),
@@ -111,10 +111,19 @@ impl Drop for Told {
 
 /// Asks the journal and starts the call if it is to be made. A task of its own: an intent without anybody at it would
 /// keep others waiting for ever.
-fn ask(gateway: &Gateway, prepared: &Arc<Prepared>) -> JoinHandle<Result<Asked, CallError>> {
+///
+/// `waited_for`: a call of somebody that was joined for a while without a word.
+fn ask(
+    gateway: &Gateway,
+    prepared: &Arc<Prepared>,
+    waited_for: Option<CallKey>,
+) -> JoinHandle<Result<Asked, CallError>> {
     let (gateway, prepared) = (gateway.clone(), Arc::clone(prepared));
     tokio::spawn(async move {
         let call = &prepared.call;
+        if let Some(key) = waited_for {
+            gateway.take_back_if_orphaned(key).await;
+        }
         if !prepared.shape.is_journaled() {
             let deadline = gateway.store.pass_call(call.held, call.fleet.clone()).await?;
             let follower = start(&gateway, &prepared, Job { key: None, deadline });
@@ -167,7 +176,11 @@ impl Responder {
                 self.finish(Frame::Broken(broken("longshore failed inside")));
             }
             Event::News(news) => self.pass_on(news),
-            Event::LookAgain => self.phase = Phase::Asking(ask(&self.gateway, &self.prepared)),
+            Event::LookAgain => self.phase = Phase::Asking(ask(&self.gateway, &self.prepared, None)),
+            Event::Nothing => {
+                let orphan = self.told.as_ref().map(|told| told.key);
+                self.phase = Phase::Asking(ask(&self.gateway, &self.prepared, orphan));
+            }
         }
     }
 
@@ -270,16 +283,18 @@ enum Event {
     Asked(Result<Result<Asked, CallError>, tokio::task::JoinError>),
     News(News),
     LookAgain,
+    /// For a while nobody woke us.
+    Nothing,
 }
 
 async fn wait(phase: &mut Phase) -> Event {
     match phase {
         Phase::Asking(asked) => Event::Asked(asked.await),
         Phase::Following(follower) => Event::News(follower.news().await),
-        Phase::Joining(wake) => {
-            let _ = tokio::time::timeout(LOOK, wake.wait()).await;
-            Event::LookAgain
-        }
+        Phase::Joining(wake) => match tokio::time::timeout(LOOK, wake.wait()).await {
+            Ok(()) => Event::LookAgain,
+            Err(_) => Event::Nothing,
+        },
         Phase::Done => std::future::pending().await,
     }
 }

@@ -1,12 +1,12 @@
 //! Records of the store as the public API shows them.
 
-use longshore_api::fleet::{TaskCounts, Worker};
+use longshore_api::fleet::{TaskCounts, Usage, Worker};
 use longshore_api::journal::{Calls, Step};
 use longshore_api::link::WorkerState;
 use longshore_api::task::{Attempt, Event, Task};
 use longshore_core::provider::show_money;
 use longshore_store::{
-    AttemptRecord, CallCounts, EventRecord, FleetCounts, StepRecord, TaskRecord, WorkerRecord,
+    AttemptRecord, CallCounts, EventRecord, FleetCounts, StepRecord, TaskRecord, UsageRecord, WorkerRecord,
     WorkerState as Stored,
 };
 
@@ -72,6 +72,23 @@ pub fn calls(counts: CallCounts) -> Calls {
         saved: show_money(counts.saved_nano),
         currency: counts.currency,
     }
+}
+
+pub fn usage(record: UsageRecord) -> Usage {
+    let counts = CallCounts {
+        live: record.live,
+        replayed: record.replayed,
+        maybe_billed: record.maybe_billed,
+        used: record.used,
+        cost_nano: record.cost_nano,
+        saved_tokens: record.saved_tokens,
+        saved_nano: record.saved_nano,
+        currency: Some(record.currency),
+        // Counted per task, and per fleet in the metrics.
+        passed: 0,
+        bought_again: 0,
+    };
+    Usage { provider: record.provider, model: record.model, calls: calls(counts) }
 }
 
 pub fn step(record: StepRecord) -> Step {

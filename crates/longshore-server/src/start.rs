@@ -177,9 +177,15 @@ impl Server {
         }
     }
 
-    /// Hands over what draining workers still hold, instead of waiting for it.
+    /// Hands over what draining workers still hold, and cuts LLM calls off, instead of waiting for either.
     pub fn hurry(&self) {
+        self.cut_calls();
         self.crew.hurry();
+    }
+
+    /// Does not wait for LLM calls that are under way.
+    pub fn cut_calls(&self) {
+        self.app.gateway.hurry();
     }
 
     /// Stops: drains the workers if they are not to outlive this process, finishes what is being answered, closes the

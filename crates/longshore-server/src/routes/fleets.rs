@@ -51,8 +51,10 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
             WorkerState::Gone => {}
         }
     }
+    let usage = app.store.usage(Some(name.clone())).await?.into_iter().map(convert::usage).collect();
     let trouble = app.trouble.lock().expect("no holder panics").get(&name).cloned();
     Ok(FleetStatus {
+        usage,
         tasks: counts.iter().find(|counts| counts.fleet == name).map(convert::counts).unwrap_or_default(),
         generation: record.generation,
         active: record.active,

@@ -118,7 +118,15 @@ fn details(fleet: &FleetStatus) -> Outcome<()> {
     for (name, value) in facts {
         output::line(&format!("{name:<13} {value}"))?;
     }
-    Ok(())
+    fleet.usage.iter().try_for_each(|usage| {
+        let of = format!("{} {}", usage.provider, usage.model);
+        output::line(&format!(
+            "{:<13} {}: {}",
+            "llm calls",
+            clean(&of),
+            super::tasks::calls_in_words(&usage.calls)
+        ))
+    })
 }
 
 fn scaling(fleet: &FleetStatus) -> String {

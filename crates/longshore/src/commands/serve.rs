@@ -23,7 +23,7 @@ pub async fn run(args: Args) -> Outcome {
         () = stop.asked() => None,
         part = server.failed() => Some(part),
     };
-    server.stop().await;
+    up::stop(&mut server, &mut stop, "cutting LLM calls off").await;
     match failed {
         None => Ok(Exit::Done),
         Some(part) => Err(died(part)),

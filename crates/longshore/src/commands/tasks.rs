@@ -2,6 +2,8 @@
 
 mod journal;
 
+pub use journal::summary as calls_in_words;
+
 use longshore_api::client::{Client, TaskQuery};
 use longshore_api::journal::InputAnswer;
 use longshore_api::task::{Attempt, Task};

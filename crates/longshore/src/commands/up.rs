@@ -33,7 +33,7 @@ pub async fn run(args: Args) -> Outcome {
         part = server.failed() => Some(part),
     };
     output::note("draining workers; Ctrl-C again hands their tasks over at once");
-    drain(&mut server, &mut stop).await;
+    self::stop(&mut server, &mut stop, "handing over at once").await;
     match failed {
         None => Ok(Exit::Done),
         Some(part) => Err(serve::died(part)),
@@ -84,13 +84,14 @@ fn greet(server: &Server, found: &Found) -> Outcome<()> {
     }
 }
 
-/// Drains the workers and stops; a signal in between makes them hand over.
-async fn drain(server: &mut Server, stop: &mut Stop) {
+/// Stops in order; a signal in between cuts it short, which is said in these words.
+pub async fn stop(server: &mut Server, signals: &mut Stop, hurried: &str) {
     tokio::select! {
         () = server.stop() => return,
-        () = stop.asked() => {}
+        () = signals.asked() => {}
     }
-    output::note("handing over at once");
+    output::note(hurried);
+    server.cut_calls();
     // Stopping anew is the workers' second signal.
     server.stop().await;
 }
