@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::HeaderMap;
 use longshore_core::call::Outcome;
+use tokio::time::Instant;
 
 use super::answer::{ANSWER_LIMIT, Unread, settle, shown_head};
 use super::watch::Watch;
@@ -15,6 +16,10 @@ use crate::fault::Fault;
 use crate::live::End;
 use crate::permits::Admitted;
 use crate::scan::{Piece, Scan, Verdict};
+
+/// How long the connection may stay open after the final event: the agent waits for that one, and some providers forget
+/// the rest.
+const AFTER_THE_LAST: Duration = Duration::from_millis(500);
 
 /// What of a stream has come.
 #[derive(Default)]
@@ -80,10 +85,15 @@ impl Drive {
         let watch = Watch::new(&self.gateway, &self.prepared, &self.live, self.key);
         let over = watch.over();
         tokio::pin!(over);
+        let mut ends_by = None;
         loop {
+            if ends_by.is_some_and(|by| by <= Instant::now()) {
+                return Ok(());
+            }
+            let patience = ends_by.unwrap_or_else(|| Instant::now() + idle);
             let chunk = tokio::select! {
                 biased;
-                chunk = tokio::time::timeout(idle, body.next()) => chunk,
+                chunk = tokio::time::timeout_at(patience, body.next()) => chunk,
                 () = &mut over => return Err(Unread::Over),
             };
             let chunk = match chunk {
@@ -101,6 +111,9 @@ impl Drive {
             }
             let pieces = scan.push(&plain).map_err(|error| Unread::Broke(error.to_string()))?;
             self.take(pieces, come, head);
+            if scan.is_done() {
+                ends_by.get_or_insert_with(|| Instant::now() + idle.min(AFTER_THE_LAST));
+            }
         }
     }
 
