@@ -62,6 +62,10 @@ impl Drive {
             Verdict::ErrorEvent { first: true, message } if !self.live.has_shown() => {
                 self.error_event(message, admitted).await
             }
+            Verdict::NoFinish if come.all.is_empty() => {
+                let nothing = Unread::Broke("the stream held nothing".into());
+                self.truncated(Some(nothing), admitted).await
+            }
             Verdict::ErrorEvent { .. } | Verdict::NoFinish => {
                 self.give_unfinished(status, &headers, come.held).await;
                 Try::Done
