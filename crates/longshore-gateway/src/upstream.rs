@@ -132,6 +132,14 @@ fn url(declared: &Provider, path: &str) -> String {
     format!("{base}{path}")
 }
 
+/// Whether a path is sent as it is written. One with `.` or `..` in it, however spelt, would be resolved on the way: past
+/// the declared address, with the provider's key, or to a call that is journaled under another name.
+pub fn is_plain(path: &str) -> bool {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let dots = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    !path.split(['/', '\\']).any(dots)
+}
+
 fn is_kept_here(name: &HeaderName) -> bool {
     NOT_SENT.contains(name)
         || matches!(name.as_str(), "x-api-key" | "baggage" | "keep-alive" | "proxy-connection")
@@ -164,6 +172,16 @@ mod tests {
         openai("https://a/api/v3", "/v1/models?x=1", "https://a/api/v3/models?x=1");
         check(Kind::Anthropic, "https://b", "/v1/messages", "https://b/v1/messages");
         check(Kind::Anthropic, "https://b/v1", "/v1/messages", "https://b/v1/messages");
+    }
+
+    #[test]
+    fn no_path_leads_out_of_the_declared_address() {
+        for path in ["/v1/models", "/v1/models/a.b..c", "/v1/files?path=../x", "/", "/v1/%2e%2e%2e/x"] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in ["/v1/../admin", "/..", "/v1/%2E./x", "/v1/.%2e", "/v1/./chat/completions", "/v1\\..\\x"] {
+            assert!(!is_plain(path), "{path}");
+        }
     }
 
     #[test]
