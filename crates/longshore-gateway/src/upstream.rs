@@ -49,6 +49,10 @@ const NOT_SENT: [HeaderName; 12] = [
     header::EXPECT,
 ];
 
+/// Where clients put their key, besides `Authorization`: the agent's is its task's token. The second is Azure's, the third
+/// Gemini's.
+const KEYS: [&str; 3] = ["x-api-key", "api-key", "x-goog-api-key"];
+
 impl Upstream {
     /// `key` is the secret itself.
     pub fn new(declared: Provider, key: Option<&str>) -> Result<Upstream, UpstreamError> {
@@ -142,7 +146,8 @@ pub fn is_plain(path: &str) -> bool {
 
 fn is_kept_here(name: &HeaderName) -> bool {
     NOT_SENT.contains(name)
-        || matches!(name.as_str(), "x-api-key" | "baggage" | "keep-alive" | "proxy-connection")
+        || KEYS.contains(&name.as_str())
+        || matches!(name.as_str(), "baggage" | "keep-alive" | "proxy-connection")
         || name.as_str().starts_with("longshore-")
 }
 
@@ -186,7 +191,8 @@ mod tests {
 
     #[test]
     fn secrets_and_hops_end_here() {
-        for name in ["authorization", "x-api-key", "longshore-task-token", "host", "baggage", "connection"] {
+        let ours = ["authorization", "longshore-task-token", "host", "baggage", "connection"];
+        for name in ours.into_iter().chain(KEYS) {
             assert!(is_kept_here(&HeaderName::from_static(name)), "{name}");
         }
         for name in ["anthropic-version", "openai-beta", "x-stainless-lang", "user-agent", "content-type"] {
