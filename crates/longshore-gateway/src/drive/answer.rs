@@ -24,6 +24,9 @@ use crate::whole;
 /// The most that an answer may hold.
 pub(super) const ANSWER_LIMIT: usize = 64 << 20;
 
+/// How much of an answer that goes through waits for its agent.
+const PASSING: usize = 1 << 20;
+
 /// The most of an error that is read.
 const ERROR_LIMIT: usize = 1 << 20;
 
@@ -245,7 +248,10 @@ impl Drive {
             match chunk {
                 Ok(Some(Ok(chunk))) => match decoder.push(chunk) {
                     Ok(plain) if plain.is_empty() => {}
-                    Ok(plain) => self.live.show([plain]),
+                    Ok(plain) => {
+                        self.live.show([plain]);
+                        self.live.room(PASSING).await;
+                    }
                     Err(error) => break error.to_string(),
                 },
                 Ok(None) => {
