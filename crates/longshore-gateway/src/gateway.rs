@@ -102,7 +102,8 @@ impl Gateway {
             return respond::refusal(Dialect::OpenAi, &fault);
         };
         if !upstream::is_plain(&incoming.path) {
-            let message = format!("longshore: the path `{}` leads elsewhere; write it without `..`", incoming.path);
+            let message =
+                format!("longshore: the path `{}` leads elsewhere; write it without `..`", incoming.path);
             let fault = Fault { status: 400, code: "bad_path", message };
             return respond::refusal(upstream.dialect(), &fault);
         }

@@ -184,7 +184,8 @@ mod tests {
         for path in ["/v1/models", "/v1/models/a.b..c", "/v1/files?path=../x", "/", "/v1/%2e%2e%2e/x"] {
             assert!(is_plain(path), "{path}");
         }
-        for path in ["/v1/../admin", "/..", "/v1/%2E./x", "/v1/.%2e", "/v1/./chat/completions", "/v1\\..\\x"] {
+        for path in ["/v1/../admin", "/..", "/v1/%2E./x", "/v1/.%2e", "/v1/./chat/completions", "/v1\\..\\x"]
+        {
             assert!(!is_plain(path), "{path}");
         }
     }

@@ -246,8 +246,11 @@ impl Drive {
                 () = self.watch.over() => return Try::Done,
             };
             match chunk {
-                Ok(Some(Ok(chunk))) => match decoder.push(chunk) {
+                Ok(Some(Ok(chunk))) => match decoder.push(chunk, ANSWER_LIMIT) {
                     Ok(plain) if plain.is_empty() => {}
+                    Ok(plain) if plain.len() > ANSWER_LIMIT => {
+                        break "its answer is packed too tightly".into();
+                    }
                     Ok(plain) => {
                         self.live.show([plain]);
                         self.live.room(PASSING).await;
@@ -298,7 +301,9 @@ impl Drive {
                     return Err(Unread::Broke(longshore_core::errors::chain(&error.without_url())));
                 }
                 Ok(Some(Ok(chunk))) => {
-                    let plain = decoder.push(chunk).map_err(|error| Unread::Broke(error.to_string()))?;
+                    let plain = decoder
+                        .push(chunk, limit - all.len())
+                        .map_err(|error| Unread::Broke(error.to_string()))?;
                     if all.len() + plain.len() > limit {
                         return Err(Unread::TooLarge);
                     }

@@ -108,7 +108,9 @@ impl Drive {
                 }
                 Ok(Some(Ok(chunk))) => chunk,
             };
-            let plain = decoder.push(chunk).map_err(|error| Unread::Broke(error.to_string()))?;
+            let plain = decoder
+                .push(chunk, ANSWER_LIMIT - come.bytes)
+                .map_err(|error| Unread::Broke(error.to_string()))?;
             come.bytes += plain.len();
             if come.bytes > ANSWER_LIMIT {
                 return Err(Unread::TooLarge);

@@ -32,8 +32,10 @@ pub async fn call(State(app): State<App>, token: Token, request: Request) -> Ans
     let allowed = providers(&app, &token.0).await?;
     if app.gateway.kind_of(&provider).is_none() {
         let names = allowed.join("`, `");
-        let message =
-            format!("longshore: no provider `{provider}` is declared; fleet `{}` may call `{names}`", token.0);
+        let message = format!(
+            "longshore: no provider `{provider}` is declared; fleet `{}` may call `{names}`",
+            token.0
+        );
         return Ok(refuse(404, "unknown_provider", message));
     }
     if !allowed.contains(&provider) {
