@@ -1,5 +1,6 @@
 //! Answers that come in one piece, and how answers are kept.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -53,6 +54,11 @@ impl Drive {
             // The status says enough.
             Err(_) => None,
         };
+        if status.is_informational() {
+            let why = io::Error::other(format!("it switched to another protocol (status {status})"));
+            let failed = self.failed(Outcome::Broken, "no_answer", &why);
+            return self.after(failed, None, admitted).await;
+        }
         let is_stream = text(header::CONTENT_TYPE).is_some_and(is_event_stream);
         match decoder {
             Some(decoder) if self.key.is_none() => self.pass(response, decoder, admitted).await,
