@@ -3,6 +3,11 @@
 mod fake;
 mod scene;
 
+mod answers;
+mod callers;
+mod requests;
+mod secrets;
+mod statuses;
 mod streams;
 
 /// The most memory that a process has had, MiB.

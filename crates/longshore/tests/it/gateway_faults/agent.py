@@ -40,7 +40,7 @@ def ask(it):
     if it.get("pad"):
         body = body.replace(b"PAD", b"x" * it["pad"])
     headers = {"content-type": "application/json", "authorization": "Bearer " + KEY, "x-api-key": KEY}
-    headers.update(it["headers"])
+    headers.update({name: value.replace("TOKEN", KEY) for name, value in it["headers"].items()})
     seen = {"status": None, "headers": {}, "text": "", "size": 0, "digest": "", "outcome": "whole", "why": ""}
     began = time.monotonic()
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=120)
@@ -65,11 +65,15 @@ def tell(kind, data):
 task = json.load(sys.stdin)["task"]["input"]
 first = os.environ["LONGSHORE_ATTEMPT"] == "1"
 if task.get("tells"):
-    tell("progress", dict(os.environ))
+    tell("progress", {name: os.environ[name] for name in ("LONGSHORE_TASK_TOKEN", "LONGSHORE_URL", "OPENAI_API_KEY")})
 seen = [ask(it) for it in task["asks"]]
+if task.get("shuns") and "".join(task["shuns"]) in repr(seen) + repr(os.environ):
+    sys.exit("it found what it must not find")
 tell("progress", seen)
 if first and task.get("first") == "fails":
     sys.exit("the first attempt fails")
-while first and task.get("first") == "hangs" and not os.path.exists(task.get("until", "")):
+while first and task.get("first") == "hangs":
+    time.sleep(1)
+while task.get("waits") and not os.path.exists(task["waits"]):
     time.sleep(0.02)
 tell("result", seen)

@@ -38,6 +38,7 @@ pub struct Reply {
     pub size: u64,
     pub digest: String,
     pub outcome: String,
+    /// Why it is broken, in the words of its client.
     pub why: String,
     pub ms: u64,
 }
@@ -58,6 +59,8 @@ pub enum Sees {
     Refused(u16, &'static str, &'static str),
     /// The provider's own error, with this in it.
     Error(u16, &'static str),
+    /// The provider's own error, one that is kept: the journal's answer to whoever asks again.
+    Kept(u16, &'static str),
     /// A broken connection after a head, with this before it.
     Broken(&'static str),
 }
@@ -73,7 +76,9 @@ pub enum Kept {
 
 impl Ask {
     fn of(provider: &str, path: &str, case: &str, body: Value) -> Ask {
-        Ask(json!({"provider": provider, "method": "POST", "path": path, "headers": {CASE: case}, "body": body.to_string()}))
+        Ask(
+            json!({"provider": provider, "method": "POST", "path": path, "headers": {CASE: case}, "body": body.to_string()}),
+        )
     }
 
     /// A chat; the model is the name of the case.
@@ -90,6 +95,10 @@ impl Ask {
 
     pub fn responses(provider: &str, case: &str) -> Ask {
         Ask::of(provider, "/responses", case, json!({"model": case, "input": "hello"}))
+    }
+
+    pub fn post(provider: &str, path: &str, case: &str) -> Ask {
+        Ask::of(provider, path, case, json!({"model": case, "messages": []}))
     }
 
     pub fn get(provider: &str, path: &str, case: &str) -> Ask {
@@ -155,7 +164,11 @@ impl Scene {
     }
 
     pub async fn with(faults: Vec<Fault>, scripts: Scripts, fleets: &str) -> Scene {
-        let options = Options { faults, key: Some(PROVIDER_KEY.to_owned()), ..Options::default() };
+        Scene::with_sim(Options { faults, ..Options::default() }, scripts, fleets).await
+    }
+
+    pub async fn with_sim(options: Options, scripts: Scripts, fleets: &str) -> Scene {
+        let options = Options { key: Some(PROVIDER_KEY.to_owned()), ..options };
         let sim = longshore_simulate::start(options).await.expect("a free port");
         let fake = Fake::start(scripts).await;
         let (openai, anthropic) = (sim.openai_base_url(), sim.anthropic_base_url());
@@ -185,6 +198,13 @@ impl Scene {
         let mut input = more;
         input["asks"] = asks.iter().map(|ask| ask.0.clone()).collect();
         self.plane.submit("a", input).await
+    }
+
+    /// The same with a time-out for the attempt.
+    pub async fn submit_for(&self, timeout: &str, asks: &[&Ask]) -> TaskId {
+        let asks: Vec<Value> = asks.iter().map(|ask| ask.0.clone()).collect();
+        let change = |task: &mut longshore_api::task::Submit| task.timeout = Some(timeout.to_owned());
+        self.plane.submit_with("a", json!({"asks": asks}), change).await
     }
 
     /// What the agent of a task got, by its n-th attempt that came so far.
@@ -251,11 +271,14 @@ fn check_kept(expected: Kept, journal: &Journal, task: &Task, all: &str) {
 impl Sees {
     fn check(&self, reply: &Reply, anthropic: bool, all: &str) {
         let (outcome, status, says) = match self {
-            Sees::Whole(status, says) | Sees::Error(status, says) => ("whole", *status, *says),
+            Sees::Whole(status, says) | Sees::Error(status, says) | Sees::Kept(status, says) => {
+                ("whole", *status, *says)
+            }
             Sees::Refused(status, _, says) => ("whole", *status, *says),
             Sees::Broken(says) => ("broken", 200, *says),
         };
         assert_eq!((reply.outcome.as_str(), reply.status), (outcome, Some(status)), "{all}");
+        assert_eq!(reply.why.is_empty(), outcome == "whole", "{all}");
         assert!(reply.text.contains(says), "expected {says:?} in {all}");
         let told = reply.headers.get("x-should-retry").map(String::as_str);
         let is_error = matches!(self, Sees::Refused(..) | Sees::Error(..));

@@ -6,7 +6,7 @@ use longshore_core::task::State;
 use longshore_simulate::{Fault, What};
 use serde_json::json;
 
-use super::fake::{Act, DONE, STOP, chunk, done, said, stream};
+use super::fake::{Act, DONE, STOP, done, said, stream};
 use super::scene::{Ask, Case, Kept, Scene, Sees, fault};
 
 fn chat(provider: &str, case: &str) -> Ask {
@@ -32,8 +32,7 @@ async fn a_stream_that_breaks_off_breaks_the_agents_connection_and_is_bought_aga
     }
     for (ask, id) in asks.iter().zip(ids) {
         let task = scene.plane.reaches(id, State::Succeeded).await;
-        let (first, second) =
-            (scene.replies(id, 1).await.remove(0), scene.replies(id, 2).await.remove(0));
+        let (first, second) = (scene.replies(id, 1).await.remove(0), scene.replies(id, 2).await.remove(0));
         assert_eq!((first.status, first.outcome.as_str()), (Some(200), "broken"), "{first:#?}");
         assert!(first.text.contains("data: "), "it saw the beginning: {first:#?}");
         assert_eq!((second.status, second.outcome.as_str()), (Some(200), "whole"), "{second:#?}");
@@ -43,13 +42,11 @@ async fn a_stream_that_breaks_off_breaks_the_agents_connection_and_is_bought_aga
         let calls: Vec<_> = journal
             .calls
             .iter()
-            .map(|call| (call.generation, call.state.as_str(), call.maybe_billed, call.asks[0].state.as_str()))
+            .map(|call| {
+                (call.generation, call.state.as_str(), call.maybe_billed, call.asks[0].state.as_str())
+            })
             .collect();
-        assert_eq!(
-            calls,
-            [(0, "given_up", 1, "failed"), (1, "answered", 0, "delivered")],
-            "{journal:#?}"
-        );
+        assert_eq!(calls, [(0, "given_up", 1, "failed"), (1, "answered", 0, "delivered")], "{journal:#?}");
         assert_eq!((journal.totals.live, journal.totals.maybe_billed), (1, 1), "{journal:#?}");
     }
 }
@@ -203,5 +200,4 @@ async fn endless_streams_are_stopped_and_cost_bounded_memory() {
     scene.check(vec![case(chat("openai", "endless-line")), case(chat("fake", "endless-events"))]).await;
     let grown = super::memory(scene.plane.pid()).saturating_sub(before);
     assert!(grown < 400, "serve grew by {grown} MiB");
-    let _ = chunk;
 }
