@@ -181,8 +181,14 @@ impl Drive {
     ) -> Failed<'a> {
         let why = longshore_core::errors::chain(why);
         debug!(provider = %self.prepared.call.provider, reason, why, "a try at the provider failed");
-        let message = format!("provider `{}` could not be reached: {why}", self.prepared.call.provider);
-        Failed { outcome, reason, fault: Fault { status: 502, code: "provider_unreachable", message } }
+        let provider = &self.prepared.call.provider;
+        let (code, message) = match outcome {
+            Outcome::Connect => {
+                ("provider_unreachable", format!("provider `{provider}` could not be reached: {why}"))
+            }
+            _ => ("provider_broke_off", format!("provider `{provider}` gave no answer: {why}")),
+        };
+        Failed { outcome, reason, fault: Fault { status: 502, code, message } }
     }
 
     /// Decides what follows a try that failed. `answer`: the provider's own words, given on if they are final.

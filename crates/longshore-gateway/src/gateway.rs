@@ -15,7 +15,7 @@ use crate::incoming::{Caller, Incoming, Prepared};
 use crate::metrics::Metrics;
 use crate::permits::Permits;
 use crate::respond::{self, Frames};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{self, Upstream, UpstreamError};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -107,6 +107,12 @@ impl Gateway {
             let fault = Fault { status: 404, code: "unknown_provider", message };
             return respond::refusal(Dialect::OpenAi, &fault);
         };
+        if !upstream::is_plain(&incoming.path) {
+            let message =
+                format!("longshore: the path `{}` leads elsewhere; write it without `..`", incoming.path);
+            let fault = Fault { status: 400, code: "bad_path", message };
+            return respond::refusal(upstream.dialect(), &fault);
+        }
         let (upstream, owner) = (Arc::clone(upstream), self.owner);
         let prepared = if incoming.body.len() < LARGE {
             Prepared::new(caller, incoming, upstream, owner)

@@ -10,12 +10,15 @@ use tokio::sync::watch;
 pub struct Live {
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// The follower has taken what there was, or has gone.
+    taken: watch::Sender<()>,
     followers: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     head: Option<Head>,
+    /// And not taken yet.
     shown: Vec<Bytes>,
     end: Option<End>,
 }
@@ -40,7 +43,12 @@ pub struct News {
 
 impl Live {
     pub fn new() -> Live {
-        Live { state: Mutex::default(), changed: watch::Sender::new(()), followers: AtomicUsize::new(0) }
+        Live {
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+            taken: watch::Sender::new(()),
+            followers: AtomicUsize::new(0),
+        }
     }
 
     pub fn head(&self, head: Head) {
@@ -76,16 +84,25 @@ impl Live {
         }
     }
 
+    /// Resolves when all but so many bytes of what was shown are taken, or nobody waits any more: an answer that goes
+    /// through is read as fast as its agent reads it.
+    pub async fn room(&self, most: usize) {
+        let mut taken = self.taken.subscribe();
+        while self.is_followed() && self.lock().shown.iter().map(Bytes::len).sum::<usize>() > most {
+            // The sender is in `self`.
+            let _ = taken.changed().await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One who waits for the answer.
+/// The one who waits for the answer.
 pub struct Follower {
     live: std::sync::Arc<Live>,
     changed: watch::Receiver<()>,
-    read: usize,
     had_head: bool,
 }
 
@@ -94,19 +111,21 @@ impl Follower {
         live.followers.fetch_add(1, Ordering::AcqRel);
         let mut changed = live.changed.subscribe();
         changed.mark_changed();
-        Follower { live: std::sync::Arc::clone(live), changed, read: 0, had_head: false }
+        Follower { live: std::sync::Arc::clone(live), changed, had_head: false }
     }
 
     /// Waits for something new. Cancel-safe.
     pub async fn news(&mut self) -> News {
         // The sender is in `live`, which this holds.
         let _ = self.changed.changed().await;
-        let state = self.live.lock();
+        let mut state = self.live.lock();
         let head = state.head.clone().filter(|_| !self.had_head);
-        let data = state.shown[self.read..].to_vec();
+        let data = std::mem::take(&mut state.shown);
         self.had_head |= head.is_some();
-        self.read = state.shown.len();
-        News { head, data, end: state.end.clone() }
+        let end = state.end.clone();
+        drop(state);
+        self.live.taken.send_replace(());
+        News { head, data, end }
     }
 }
 
@@ -114,6 +133,7 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.live.followers.fetch_sub(1, Ordering::AcqRel);
         self.live.changed.send_replace(());
+        self.live.taken.send_replace(());
     }
 }
 
@@ -140,6 +160,29 @@ mod tests {
         let last = follower.news().await;
         assert!(last.head.is_none() && matches!(last.end, Some(End::Whole { .. })));
         assert_eq!(last.data, ["b"]);
+    }
+
+    #[tokio::test]
+    async fn there_is_room_once_the_follower_has_taken_what_there_was_or_has_gone() {
+        let live = Arc::new(Live::new());
+        let mut follower = Follower::new(&live);
+        live.show([Bytes::from_static(b"abc")]);
+        live.room(3).await;
+        let waits = |live: &Arc<Live>| {
+            let live = Arc::clone(live);
+            tokio::spawn(async move { live.room(2).await })
+        };
+        let waiting = waits(&live);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        follower.news().await;
+        waiting.await.expect("it ends");
+        live.show([Bytes::from_static(b"abc")]);
+        let waiting = waits(&live);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(follower);
+        waiting.await.expect("it ends");
     }
 
     #[tokio::test]

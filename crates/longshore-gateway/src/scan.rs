@@ -127,6 +127,11 @@ impl Scan {
         Ok(output.pieces())
     }
 
+    /// Whether its final event has come: nothing that follows belongs to the answer.
+    pub fn is_done(&self) -> bool {
+        self.state.stage == Stage::Done
+    }
+
     /// Ends the stream: the last bytes to pass on, and what it was. `clean_end`: the connection says that the body is
     /// whole.
     ///

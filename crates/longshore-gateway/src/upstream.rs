@@ -49,6 +49,10 @@ const NOT_SENT: [HeaderName; 12] = [
     header::EXPECT,
 ];
 
+/// Where clients put their key, besides `Authorization`: the agent's is its task's token. The second is Azure's, the third
+/// Gemini's.
+const KEYS: [&str; 3] = ["x-api-key", "api-key", "x-goog-api-key"];
+
 impl Upstream {
     /// `key` is the secret itself.
     pub fn new(declared: Provider, key: Option<&str>) -> Result<Upstream, UpstreamError> {
@@ -132,9 +136,18 @@ fn url(declared: &Provider, path: &str) -> String {
     format!("{base}{path}")
 }
 
+/// Whether a path is sent as it is written. One with `.` or `..` in it, however spelt, would be resolved on the way: past
+/// the declared address, with the provider's key, or to a call that is journaled under another name.
+pub fn is_plain(path: &str) -> bool {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let dots = |part: &str| matches!(part.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    !path.split(['/', '\\']).any(dots)
+}
+
 fn is_kept_here(name: &HeaderName) -> bool {
     NOT_SENT.contains(name)
-        || matches!(name.as_str(), "x-api-key" | "baggage" | "keep-alive" | "proxy-connection")
+        || KEYS.contains(&name.as_str())
+        || matches!(name.as_str(), "baggage" | "keep-alive" | "proxy-connection")
         || name.as_str().starts_with("longshore-")
 }
 
@@ -167,8 +180,20 @@ mod tests {
     }
 
     #[test]
+    fn no_path_leads_out_of_the_declared_address() {
+        for path in ["/v1/models", "/v1/models/a.b..c", "/v1/files?path=../x", "/", "/v1/%2e%2e%2e/x"] {
+            assert!(is_plain(path), "{path}");
+        }
+        for path in ["/v1/../admin", "/..", "/v1/%2E./x", "/v1/.%2e", "/v1/./chat/completions", "/v1\\..\\x"]
+        {
+            assert!(!is_plain(path), "{path}");
+        }
+    }
+
+    #[test]
     fn secrets_and_hops_end_here() {
-        for name in ["authorization", "x-api-key", "longshore-task-token", "host", "baggage", "connection"] {
+        let ours = ["authorization", "longshore-task-token", "host", "baggage", "connection"];
+        for name in ours.into_iter().chain(KEYS) {
             assert!(is_kept_here(&HeaderName::from_static(name)), "{name}");
         }
         for name in ["anthropic-version", "openai-beta", "x-stainless-lang", "user-agent", "content-type"] {

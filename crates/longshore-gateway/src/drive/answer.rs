@@ -1,5 +1,6 @@
 //! Answers that come in one piece, and how answers are kept.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use longshore_store::{AnswerOutcome, NewAnswer, Packed, Used};
 use tracing::error;
 
 use super::{Drive, Failed, Try, now};
-use crate::decode::Decoder;
+use crate::decode::{Decoder, UnknownEncoding};
 use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::live::End;
@@ -23,6 +24,9 @@ use crate::whole;
 
 /// The most that an answer may hold.
 pub(super) const ANSWER_LIMIT: usize = 64 << 20;
+
+/// How much of an answer that goes through waits for its agent.
+const PASSING: usize = 1 << 20;
 
 /// The most of an error that is read.
 const ERROR_LIMIT: usize = 1 << 20;
@@ -45,21 +49,39 @@ impl Drive {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
         let decoder = match Decoder::new(text(header::CONTENT_ENCODING)) {
-            Ok(decoder) => decoder,
-            Err(unknown) => {
-                let failed = self.failed(Outcome::Broken, "encoding", &unknown);
-                return self.after(failed, None, admitted).await;
-            }
+            Ok(decoder) => Some(decoder),
+            Err(unknown) if status.is_success() || self.key.is_none() => return self.packed(&unknown).await,
+            // The status says enough.
+            Err(_) => None,
         };
-        if self.key.is_none() {
-            return self.pass(response, decoder, admitted).await;
+        if status.is_informational() {
+            let why = io::Error::other(format!("it switched to another protocol (status {status})"));
+            let failed = self.failed(Outcome::Broken, "no_answer", &why);
+            return self.after(failed, None, admitted).await;
         }
-        let is_stream = text(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/event-stream"));
-        match (status.is_success(), is_stream) {
-            (true, true) => self.stream(response, decoder, admitted).await,
-            (true, false) => self.whole(response, decoder, admitted).await,
-            (false, _) => self.refused(response, decoder, admitted).await,
+        let is_stream = text(header::CONTENT_TYPE).is_some_and(is_event_stream);
+        match decoder {
+            Some(decoder) if self.key.is_none() => self.pass(response, decoder, admitted).await,
+            Some(decoder) if status.is_success() && is_stream => {
+                self.stream(response, decoder, admitted).await
+            }
+            Some(decoder) if status.is_success() => self.whole(response, decoder, admitted).await,
+            decoder => self.refused(response, decoder, admitted).await,
         }
+    }
+
+    /// An answer that cannot be unpacked, and asking again would bring it again.
+    async fn packed(&mut self, unknown: &UnknownEncoding) -> Try {
+        let message = format!("provider `{}` cannot be read: {unknown}", self.prepared.call.provider);
+        self.lost(&Fault { status: 502, code: "provider_answer_packed", message }).await
+    }
+
+    /// The provider answered, and the agent cannot have it.
+    async fn lost(&mut self, fault: &Fault) -> Try {
+        self.billed += 1;
+        self.gateway.metrics.maybe_billed(&self.of, 1);
+        self.give_up(fault).await;
+        Try::Done
     }
 
     async fn whole(&mut self, response: reqwest::Response, decoder: Decoder, admitted: Admitted) -> Try {
@@ -89,14 +111,24 @@ impl Drive {
     }
 
     /// An error status: retried, or given to the agent as it is.
-    async fn refused(&mut self, response: reqwest::Response, decoder: Decoder, admitted: Admitted) -> Try {
+    async fn refused(
+        &mut self,
+        response: reqwest::Response,
+        decoder: Option<Decoder>,
+        admitted: Admitted,
+    ) -> Try {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = match self.collect(response, decoder, ERROR_LIMIT).await {
-            Ok(body) => body,
-            // The status is known; its words are not worth more.
-            Err(Unread::Over) => return self.abort().await,
-            Err(_) => Bytes::new(),
+        let read = match decoder {
+            Some(decoder) => self.collect(response, decoder, ERROR_LIMIT).await.map(Some),
+            None => Ok(None),
         };
+        let words = match read {
+            Ok(words) => words,
+            Err(Unread::Over) => return self.abort().await,
+            // The status is known, and longshore has words of its own.
+            Err(_) => None,
+        };
+        let body = words.clone().unwrap_or_default();
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let should_retry = text("x-should-retry").map(|value| value.trim() == "true");
         let outcome = Outcome::Answer {
@@ -115,7 +147,7 @@ impl Drive {
             500.. => "server_error",
             _ => "refused",
         };
-        self.after(Failed { outcome, reason, fault }, Some((headers, body.clone())), admitted).await
+        self.after(Failed { outcome, reason, fault }, words.map(|words| (headers, words)), admitted).await
     }
 
     /// Gives the provider's own error to the agent; the lasting ones are journaled.
@@ -220,9 +252,15 @@ impl Drive {
                 () = self.watch.over() => return Try::Done,
             };
             match chunk {
-                Ok(Some(Ok(chunk))) => match decoder.push(chunk) {
+                Ok(Some(Ok(chunk))) => match decoder.push(chunk, ANSWER_LIMIT) {
                     Ok(plain) if plain.is_empty() => {}
-                    Ok(plain) => self.live.show([plain]),
+                    Ok(plain) if plain.len() > ANSWER_LIMIT => {
+                        break "its answer is packed too tightly".into();
+                    }
+                    Ok(plain) => {
+                        self.live.show([plain]);
+                        self.live.room(PASSING).await;
+                    }
                     Err(error) => break error.to_string(),
                 },
                 Ok(None) => {
@@ -269,7 +307,9 @@ impl Drive {
                     return Err(Unread::Broke(longshore_core::errors::chain(&error.without_url())));
                 }
                 Ok(Some(Ok(chunk))) => {
-                    let plain = decoder.push(chunk).map_err(|error| Unread::Broke(error.to_string()))?;
+                    let plain = decoder
+                        .push(chunk, limit - all.len())
+                        .map_err(|error| Unread::Broke(error.to_string()))?;
                     if all.len() + plain.len() > limit {
                         return Err(Unread::TooLarge);
                     }
@@ -300,11 +340,9 @@ impl Drive {
             ),
             // Asking again would bring as much again.
             Unread::TooLarge => {
-                self.billed += 1;
                 let message =
                     format!("provider `{provider}` answered with more than {} MiB", ANSWER_LIMIT >> 20);
-                self.give_up(&Fault { status: 502, code: "provider_answer_too_large", message }).await;
-                return Try::Done;
+                return self.lost(&Fault { status: 502, code: "provider_answer_too_large", message }).await;
             }
         };
         self.after(Failed { outcome, reason, fault: Fault { status, code, message } }, None, admitted).await
@@ -341,6 +379,10 @@ pub(super) fn shown_head(status: u16, headers: &HeaderMap, kept: bool) -> Head {
     let shown = headers.iter().filter(|(name, _)| !is_dropped(name.as_str(), kept));
     let shown = shown.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
     Head { status, headers: shown.collect(), stored: false }
+}
+
+fn is_event_stream(kind: &str) -> bool {
+    kind.trim_start().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
 }
 
 fn is_dropped(name: &str, kept: bool) -> bool {

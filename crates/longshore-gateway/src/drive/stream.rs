@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::HeaderMap;
 use longshore_core::call::Outcome;
+use tokio::time::Instant;
 
 use super::answer::{ANSWER_LIMIT, Unread, settle, shown_head};
 use super::watch::Watch;
@@ -15,6 +16,10 @@ use crate::fault::Fault;
 use crate::live::End;
 use crate::permits::Admitted;
 use crate::scan::{Piece, Scan, Verdict};
+
+/// How long the connection may stay open after the final event: the agent waits for that one, and some providers forget
+/// the rest.
+const AFTER_THE_LAST: Duration = Duration::from_millis(500);
 
 /// What of a stream has come.
 #[derive(Default)]
@@ -57,6 +62,10 @@ impl Drive {
             Verdict::ErrorEvent { first: true, message } if !self.live.has_shown() => {
                 self.error_event(message, admitted).await
             }
+            Verdict::NoFinish if come.all.is_empty() => {
+                let nothing = Unread::Broke("the stream held nothing".into());
+                self.truncated(Some(nothing), admitted).await
+            }
             Verdict::ErrorEvent { .. } | Verdict::NoFinish => {
                 self.give_unfinished(status, &headers, come.held).await;
                 Try::Done
@@ -80,10 +89,15 @@ impl Drive {
         let watch = Watch::new(&self.gateway, &self.prepared, &self.live, self.key);
         let over = watch.over();
         tokio::pin!(over);
+        let mut ends_by = None;
         loop {
+            if ends_by.is_some_and(|by| by <= Instant::now()) {
+                return Ok(());
+            }
+            let patience = ends_by.unwrap_or_else(|| Instant::now() + idle);
             let chunk = tokio::select! {
                 biased;
-                chunk = tokio::time::timeout(idle, body.next()) => chunk,
+                chunk = tokio::time::timeout_at(patience, body.next()) => chunk,
                 () = &mut over => return Err(Unread::Over),
             };
             let chunk = match chunk {
@@ -94,13 +108,18 @@ impl Drive {
                 }
                 Ok(Some(Ok(chunk))) => chunk,
             };
-            let plain = decoder.push(chunk).map_err(|error| Unread::Broke(error.to_string()))?;
+            let plain = decoder
+                .push(chunk, ANSWER_LIMIT - come.bytes)
+                .map_err(|error| Unread::Broke(error.to_string()))?;
             come.bytes += plain.len();
             if come.bytes > ANSWER_LIMIT {
                 return Err(Unread::TooLarge);
             }
             let pieces = scan.push(&plain).map_err(|error| Unread::Broke(error.to_string()))?;
             self.take(pieces, come, head);
+            if scan.is_done() {
+                ends_by.get_or_insert_with(|| Instant::now() + idle.min(AFTER_THE_LAST));
+            }
         }
     }
 

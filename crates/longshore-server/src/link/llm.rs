@@ -29,7 +29,16 @@ pub async fn call(State(app): State<App>, token: Token, request: Request) -> Ans
         let message = "longshore: this task token is not of this installation".to_owned();
         return Ok(refuse(401, "unknown_task_token", message));
     };
-    if !providers(&app, &token.0).await?.contains(&provider) {
+    let allowed = providers(&app, &token.0).await?;
+    if app.gateway.kind_of(&provider).is_none() {
+        let names = allowed.join("`, `");
+        let message = format!(
+            "longshore: no provider `{provider}` is declared; fleet `{}` may call `{names}`",
+            token.0
+        );
+        return Ok(refuse(404, "unknown_provider", message));
+    }
+    if !allowed.contains(&provider) {
         let message = format!(
             "longshore: fleet `{}` may not call provider `{provider}`: list it in `providers`",
             token.0

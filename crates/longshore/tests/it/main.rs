@@ -10,6 +10,7 @@ mod configuration;
 mod demo;
 mod dependencies;
 mod examples;
+mod gateway_faults;
 mod init;
 mod llm_sim;
 mod lost_answers;
