@@ -21,6 +21,9 @@ ENDED = ("succeeded", "failed", "cancelled")
 LISTENERS = '[server]\napi = "127.0.0.1:0"\nlink = "127.0.0.1:0"\nprobes = "127.0.0.1:0"\n'
 
 
+_open = set()
+
+
 class Broken(Exception):
     """What a script expected did not come."""
 
@@ -37,10 +40,12 @@ class Stage:
         self._starts = 0
 
     def __enter__(self):
+        _open.add(self)
         return self
 
     def __exit__(self, kind, error, trace):
-        self._end_all()
+        self.end_all()
+        _open.discard(self)
         if error is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         else:
@@ -111,6 +116,9 @@ class Stage:
     def journal(self, id):
         return self.call("GET", f"/v1/tasks/{id}/journal")
 
+    def events(self, id):
+        return self.call("GET", f"/v1/tasks/{id}/events")["items"]
+
     def ended(self, id):
         """The task, if it has ended."""
         task = self.task(id)
@@ -154,7 +162,8 @@ class Stage:
                 raise Broken(f"waited too long for {what}")
             time.sleep(0.05)
 
-    def _end_all(self):
+    def end_all(self):
+        """Ends every process of this stage, its workers and their agents among them."""
         for process in reversed(self._processes):
             if process.poll() is None:
                 process.kill()
@@ -171,11 +180,19 @@ class Stage:
             time.sleep(0.05)
 
 
-def need(*paths):
-    """Ends the script where something that it needs is not there."""
+def prepare(*paths):
+    """Ends the script where one of these is no program; from here on SIGTERM ends what the stages started, too."""
     for path in paths:
         if not os.access(path, os.X_OK):
             raise SystemExit(f"{path} is missing: run `./dev setup` and `cargo build` first")
+    signal.signal(signal.SIGTERM, _terminated)
+
+
+def _terminated(number, _):
+    for stage in list(_open):
+        stage.end_all()
+    # At once: other threads would go on and start anew what was ended.
+    os._exit(128 + number)
 
 
 def fetch(url, method="GET", body=None, kind="application/json"):
