@@ -3,8 +3,9 @@
 
     examples/check.py [--only NAME]... [--rust-agent PATH] [--framework-python PATH]
 
-Needs Python 3.11, node, and cargo. An example whose tools are missing fails; the framework one, which needs packages, is
-skipped aloud where they are not installed (`--framework-python` names the Python that has them).
+Needs Python 3.11, node, cargo, and a built longshore for its simulated provider (LONGSHORE_TEST_BIN, else
+target/debug/longshore). An example whose tools are missing fails; the framework one, which needs packages, is skipped aloud
+where they are not installed (`--framework-python` names the Python that has them).
 """
 
 import argparse
@@ -22,8 +23,10 @@ import sys
 import threading
 import time
 import tomllib
+import urllib.parse
 
 HERE = pathlib.Path(__file__).resolve().parent
+LONGSHORE = os.environ.get("LONGSHORE_TEST_BIN") or str(HERE.parent / "target/debug/longshore")
 DEADLINE_S = 30.0
 
 
@@ -38,6 +41,7 @@ def main():
         "python-exec": check_python_exec,
         "python-http": check_python_http,
         "python-framework": check_python_framework,
+        "python-tools": check_python_tools,
         "node": check_node,
         "rust": check_rust,
     }
@@ -145,6 +149,21 @@ def check_python_framework(example, arguments):
     equal((body["model"], body["messages"][-1]["content"]), ("gpt-5-mini", "Why is the sea salty?"))
     failed = example.run("?", {"OPENAI_BASE_URL": "http://127.0.0.1:1/v1", "OPENAI_API_KEY": "x"})
     holds(failed.status != 0 and failed.reason, "without its LLM it fails and says why")
+
+
+def check_python_tools(example, _):
+    with simulated_llm() as url, fake_steps() as (relay, steps):
+        env = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "x", "LONGSHORE_URL": relay, "LONGSHORE_TASK_TOKEN": "task-token"}
+        # Enough rounds that both tools are called: which one it is follows from the question.
+        first = example.run("An evening in Oslo, tools=6", env)
+        booked = first.result["booked"]
+        holds(first.result["answer"] and booked, "there is an answer, and something was booked")
+        equal([event["booked"] for event in first.events("progress")], booked)
+        equal(sorted(steps), sorted({f"book {one['city']} {one['guests']}" for one in booked}))
+        # The receipts are drawn by chance: only steps can make a second attempt equal to the first.
+        equal(example.run("An evening in Oslo, tools=6", env).result, first.result)
+        stuck = example.run("An evening in Oslo, tools=99", env)
+        equal((stuck.status, stuck.error["code"]), (1, "too_many_rounds"))
 
 
 def check_node(example, _):
@@ -297,6 +316,53 @@ def fake_llm(text):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/v1", asked
+        finally:
+            server.shutdown()
+
+
+@contextlib.contextmanager
+def simulated_llm():
+    """`longshore llm-sim`; yields its base URL for OpenAI's SDKs."""
+    command = [LONGSHORE, "llm-sim", "--json"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as simulator:
+        try:
+            yield json.loads(simulator.stdout.readline())["openai"]
+        finally:
+            simulator.kill()
+
+
+@contextlib.contextmanager
+def fake_steps():
+    """A relay that knows steps and nothing else; yields its URL, and the results by name."""
+    results = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.answer({"state": "run", "begun": 1})
+
+        def do_PUT(self):
+            results[self.name()] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["result"]
+            self.answer(None)
+
+        def name(self):
+            equal(self.headers["Authorization"], "Bearer task-token")
+            return urllib.parse.unquote(self.path.removeprefix("/agent/v1/steps/"))
+
+        def answer(self, otherwise):
+            done = {"state": "done", "result": results.get(self.name())}
+            text = json.dumps(done if self.name() in results else otherwise).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", results
         finally:
             server.shutdown()
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from .context import current
 from .document import Conversation, Message, Task
 from .events import cancelled, error, log, message, progress, result
-from .failure import BadDocument, Failed, NoTask
+from .failure import BadDocument, Failed, NoTask, Refused, Unreachable
 from .providers import anthropic_kwargs, openai_kwargs
 from .stdio import task
 
 if TYPE_CHECKING:
+    from .history import conversation
     from .server import Server, serve
+    from .steps import astep, step, stepped
 
 __all__ = [
     "BadDocument",
@@ -22,10 +24,14 @@ __all__ = [
     "Failed",
     "Message",
     "NoTask",
+    "Refused",
     "Server",
     "Task",
+    "Unreachable",
     "anthropic_kwargs",
+    "astep",
     "cancelled",
+    "conversation",
     "current",
     "error",
     "log",
@@ -34,15 +40,27 @@ __all__ = [
     "progress",
     "result",
     "serve",
+    "step",
+    "stepped",
     "task",
 ]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    # asyncio takes longer to load than a small exec agent to run: only those who serve pay for it.
-    if name in ("Server", "serve"):
-        from . import server
+# Loaded when they are asked for: asyncio and http.client take longer to load than a small exec agent to run.
+_LATER = {
+    "Server": "server",
+    "astep": "steps",
+    "conversation": "history",
+    "serve": "server",
+    "step": "steps",
+    "stepped": "steps",
+}
 
-        return getattr(server, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,20 @@ class NoTask(RuntimeError):
     """Something that belongs to a task was asked for where no task runs."""
 
 
+class Refused(RuntimeError):
+    """longshore said no. `status` is HTTP's; `code` is a stable word for programs, or nothing."""
+
+    def __init__(self, status: int, code: Optional[str], detail: str) -> None:
+        super().__init__(f"{detail} [{code or status}]")
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+class Unreachable(ConnectionError):
+    """The worker's relay gave no answer: the worker is ending, or this is no agent of longshore's."""
+
+
 class Failed(Exception):
     """Raise it in a handler to end the attempt as failed.
 
