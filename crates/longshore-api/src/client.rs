@@ -12,6 +12,7 @@ use crate::conversation::{Conversation, MessagePage, PostMessage};
 use crate::fleet::{
     About, Applied, Apply, DrainWorker, FleetList, FleetStatus, ScaleStatus, SetScale, Worker, WorkerList,
 };
+use crate::journal::Journal;
 use crate::problem::Problem;
 use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
@@ -111,6 +112,11 @@ impl Client {
 
     pub async fn task(&self, id: TaskId) -> Result<Task, ClientError> {
         self.get(&format!("/v1/tasks/{id}"), &()).await
+    }
+
+    /// Its LLM calls and steps.
+    pub async fn journal(&self, id: TaskId) -> Result<Journal, ClientError> {
+        self.get(&format!("/v1/tasks/{id}/journal"), &()).await
     }
 
     pub async fn cancel(&self, id: TaskId, reason: Option<String>) -> Result<Task, ClientError> {
