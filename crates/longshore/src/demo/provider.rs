@@ -17,6 +17,9 @@ pub const INPUT: &str = "1.25";
 pub const CACHED: &str = "0.125";
 pub const OUTPUT: &str = "10";
 
+/// The only one that the provider lets in; agents are not told it.
+pub const KEY: &str = "key-of-the-simulated-provider";
+
 const SEED: u64 = 7117;
 
 /// Of every call. A task makes about three, which gives what the trace has for a task.
@@ -45,6 +48,7 @@ async fn serve(latency: Latency) -> Outcome<Sim> {
     let price = format!("{MODEL}={INPUT}/{CACHED}/{OUTPUT}");
     let options = Options {
         seed: SEED,
+        key: Some(KEY.into()),
         models: vec![MODEL.into()],
         latency,
         prices: Prices(vec![Prices::parse(&price).map_err(|error| Fault::of(&error))?]),

@@ -41,6 +41,7 @@ impl Stage {
 
     fn fill(&self, provider: &str, quick: bool) -> std::io::Result<()> {
         fs::write(self.agent(), AGENT)?;
+        fs::write(self.key(), provider::KEY)?;
         fs::write(self.config(), self.toml(provider, quick))
     }
 
@@ -65,6 +66,7 @@ probes = "127.0.0.1:0"
 
 [provider.{name}]
 base_url = "{provider}"
+api_key = {{ file = {key} }}
 
 [provider.{name}.prices]
 "{model}" = {{ input = "{input}", cached_input = "{cached}", output = "{output}" }}
@@ -82,6 +84,7 @@ probe = {{ interval = "2s" }}
 "#,
             python = quoted(&self.python),
             agent = quoted(&self.agent()),
+            key = quoted(&self.key()),
             name = provider::NAME,
             model = provider::MODEL,
             input = provider::INPUT,
@@ -112,6 +115,11 @@ probe = {{ interval = "2s" }}
     /// Names no other file of this machine: whoever runs it belongs to this demo.
     pub fn agent(&self) -> PathBuf {
         self.dir.join("agent.py")
+    }
+
+    /// The provider's key, for the gateway alone.
+    fn key(&self) -> PathBuf {
+        self.dir.join("provider.key")
     }
 
     /// What starts an agent.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::provider::{self, MODEL};
+use super::provider::{self, KEY, MODEL};
 use crate::error::{Fault, Outcome};
 
 /// Its provider does not wait, so it takes about as long as Python to start.
@@ -57,7 +57,7 @@ impl Twin {
         command
             .args(&self.command[1..])
             .env("OPENAI_BASE_URL", self.provider.openai_base_url())
-            .env("OPENAI_API_KEY", "none")
+            .env("OPENAI_API_KEY", KEY)
             .env("MODEL", MODEL);
         command
     }
