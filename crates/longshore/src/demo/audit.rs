@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::spent::Spent;
 use super::submit::Sent;
+use super::trace;
 use super::twin::Twin;
 use crate::error::{Fault, Outcome};
 
@@ -156,6 +157,7 @@ fn result_fits(task: &Task, sent: &Sent, spent: &Spent) -> bool {
     answer.task == sent.id.to_string()
         && answer.attempt == winner
         && answer.tokens == sent.arrival.tokens
+        && answer.steps == trace::calls(answer.tokens)
         && (answer.steps, answer.tokens) == (spent.live, spent.output)
         && answer.digest.len() == 16
 }

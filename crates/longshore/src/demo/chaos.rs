@@ -53,7 +53,7 @@ struct Busy {
     task: TaskId,
     left_ms: u64,
     /// Answers that its agent was given.
-    answers: usize,
+    answers: u64,
     /// It waits for another one.
     asking: bool,
 }
@@ -99,14 +99,9 @@ impl Chaos {
             let worker = client.worker(&worker.id).await?;
             let Some(id) = worker.tasks.first().and_then(|id| id.parse::<TaskId>().ok()) else { continue };
             let (journal, task) = (client.journal(id).await?, client.task(id).await?);
-            let left_ms = left_ms(&task, self.speed, output::now());
-            busy.push(Busy {
-                worker,
-                task: id,
-                left_ms,
-                answers: answers(&journal),
-                asking: asking(&journal),
-            });
+            let answers = answers(&journal);
+            let left_ms = left_ms(&task, answers, self.speed);
+            busy.push(Busy { worker, task: id, left_ms, answers, asking: asking(&journal) });
         }
         let best = busy.into_iter().max_by_key(|busy| self.rank(busy, wanted));
         Ok(best.filter(|best| self.suits(best, wanted) || late > HURRY))
@@ -117,8 +112,9 @@ impl Chaos {
     }
 
     /// A call in flight is best interrupted, too: it ends without its agent, and the next attempt is given its answer.
-    fn rank(&self, busy: &Busy, wanted: Wanted) -> (bool, bool, u64) {
-        (self.suits(busy, wanted), wanted == Wanted::LongWithAnswers && busy.asking, busy.left_ms)
+    fn rank(&self, busy: &Busy, wanted: Wanted) -> (bool, bool, bool, u64) {
+        let kill = wanted == Wanted::LongWithAnswers;
+        (self.suits(busy, wanted), kill && busy.answers > 0, kill && busy.asking, busy.left_ms)
     }
 
     fn kill(&mut self, victim: Busy, book: &mut Book) {
@@ -166,19 +162,19 @@ struct Work {
 }
 
 /// Answers that reached the agent.
-fn answers(journal: &Journal) -> usize {
+fn answers(journal: &Journal) -> u64 {
     let had = |call: &&Call| call.asks.iter().any(|ask| ask.state == "delivered");
-    journal.calls.iter().filter(had).count()
+    journal.calls.iter().filter(had).count() as u64
 }
 
 fn asking(journal: &Journal) -> bool {
     journal.calls.iter().any(|call| call.state == "open")
 }
 
-/// How long a task of the burst still runs; 0 if it does not run.
-fn left_ms(task: &Task, speed: u64, now: Timestamp) -> u64 {
-    let work = task.input.as_ref().and_then(|input| input.read::<Work>().ok());
-    let work = work.map_or(0, |work| trace::work_ms(work.tokens, speed));
-    let running = task.attempts.last().filter(|attempt| attempt.ended_at.is_none());
-    running.map_or(0, |attempt| work.saturating_sub(now.since(attempt.started_at).as_millis() as u64))
+/// How long a task of the burst still runs, by the calls that it has not made: its age would say less on a busy machine.
+fn left_ms(task: &Task, answers: u64, speed: u64) -> u64 {
+    let tokens =
+        task.input.as_ref().and_then(|input| input.read::<Work>().ok()).map_or(0, |work| work.tokens);
+    let calls = trace::calls(tokens);
+    trace::work_ms(tokens * calls.saturating_sub(answers) / calls, speed)
 }

@@ -54,7 +54,7 @@ impl Stage {
     /// As somebody would write it by hand, so that it can be read as an example.
     fn toml(&self, provider: &str, quick: bool) -> String {
         let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
-        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "10s") };
+        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "5s") };
         format!(
             r#"[store]
 dir = "state"

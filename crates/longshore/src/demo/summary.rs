@@ -267,16 +267,27 @@ pub fn text(facts: &Facts, summary: &Summary, program: &str) -> String {
 
 /// The provider is named as what it is: nobody paid anything.
 fn calls(facts: &Facts, summary: &Summary) -> [String; 2] {
-    let Summary { llm_calls_live, llm_calls_replayed, tokens_saved, cost_saved, .. } = summary;
-    let cost = show_money(spent_by(&facts.tasks).cost);
+    let Summary { llm_calls_live, llm_calls_distinct, llm_calls_received, .. } = summary;
+    let Summary { llm_calls_replayed, tokens_saved, .. } = summary;
+    let spent = spent_by(&facts.tasks);
+    let once = llm_calls_received <= llm_calls_distinct && llm_calls_live <= llm_calls_distinct;
+    let once = if once { ", none of them twice" } else { "" };
+    let answers = if *llm_calls_replayed == 1 { "answer" } else { "answers" };
     [
         format!(
-            "  llm calls    {llm_calls_live} bought from a simulated provider for ${cost}, none of them twice"
+            "  llm calls    {llm_calls_live} bought from a simulated provider for {}{once}",
+            dollars(spent.cost)
         ),
         format!(
-            "  replayed     {llm_calls_replayed} answers given again from the journal: {tokens_saved} tokens, ${cost_saved} saved"
+            "  replayed     {llm_calls_replayed} {answers} given again from the journal: {tokens_saved} tokens, {} saved",
+            dollars(spent.saved)
         ),
     ]
+}
+
+/// For eyes: the exact sums are in the JSON.
+fn dollars(nano: u64) -> String {
+    format!("${:.4}", nano as f64 / 1e9)
 }
 
 fn after_kill(facts: &Facts, worker: &str, at: i64) -> String {
@@ -507,13 +518,20 @@ mod tests {
             "3 tasks submitted: 3 succeeded, 0 failed, 0 lost, 0 written twice.",
             "w-1 in mid-task, which ran again on w-3 after 500ms",
             "w-2 finished its task and left",
-            "6 bought from a simulated provider for $0.00033, none of them twice",
-            "1 answers given again from the journal: 9 tokens, $0.000055 saved",
+            "6 bought from a simulated provider for $0.0003, none of them twice",
+            "1 answer given again from the journal: 9 tokens, $0.0001 saved",
             "longshore init python",
             "longshore up",
         ] {
             assert!(text.contains(part), "{part} in:\n{text}");
         }
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_bought_once_if_it_was_not() {
+        let mut facts = good();
+        facts.bill.totals.received = 7;
+        assert!(!text(&facts, &judge(&facts), "longshore").contains("twice\n  replayed"));
     }
 
     #[test]

@@ -65,6 +65,11 @@ pub fn read(text: &str, speed: u64) -> Result<Vec<Arrival>, TraceError> {
     Ok(arrivals)
 }
 
+/// How many calls the agent makes for so many tokens: `agent.py` has the same rule.
+pub fn calls(tokens: u64) -> u64 {
+    (tokens / 50).clamp(2, 8)
+}
+
 fn numbers(row: &str) -> Option<[u64; 3]> {
     let fields: Option<Vec<u64>> = row.split(',').map(|field| field.parse().ok()).collect();
     fields?.try_into().ok()

@@ -74,8 +74,8 @@ fn run(mut command: Command, input: &str) -> std::io::Result<String> {
 }
 
 fn last_result(output: &str) -> Option<Value> {
-    let lines = output.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    lines.filter(|line| line.longshore == "result").last().map(|line| line.data)
+    let mut lines = output.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    lines.rfind(|line| line.longshore == "result").map(|line| line.data)
 }
 
 #[cfg(test)]

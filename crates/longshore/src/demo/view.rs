@@ -75,10 +75,11 @@ impl Scene<'_> {
 
     fn spent(&self) -> String {
         let Totals { answered, output_tokens, cost, .. } = self.calls;
-        let cost = shorten(cost, 6);
+        // For eyes only; the provider writes it as a decimal.
+        let cost = cost.parse::<f64>().unwrap_or_default();
         let open = self.calls.open();
         format!(
-            "calls    {answered:>3} answered {open:>3} in flight   {output_tokens} tokens written, ${cost}"
+            "calls    {answered:>3} answered {open:>3} in flight   {output_tokens} tokens written, ${cost:.2}"
         )
     }
 
