@@ -126,8 +126,8 @@ impl Chaos {
         let at = output::now();
         if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
             let answers = if answers == 1 { "1 answer".into() } else { format!("{answers} answers") };
-            let asking = if asking { " and a call in flight" } else { "" };
-            book.tell(format!("kill -9 {pid}: that was {}, its task had {answers}{asking}", worker.id));
+            let asking = if asking { ", one under way" } else { "" };
+            book.tell(format!("kill -9 {pid}: {}, {answers} into its task{asking}", worker.id));
             self.killed.push(Killed { worker: worker.id, at, task, followed: false });
         }
     }
