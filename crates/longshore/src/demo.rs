@@ -7,18 +7,22 @@ mod audit;
 mod book;
 mod chaos;
 mod leftovers;
+mod provider;
 mod screen;
+mod spent;
 mod stage;
 mod submit;
 mod summary;
 mod tour;
 mod trace;
+mod twin;
 mod view;
 
 use std::time::Duration;
 
 use longshore_api::client::Client;
 use longshore_server::Server;
+use longshore_simulate::Sim;
 use tokio::time::{sleep, timeout};
 
 use self::chaos::Chaos;
@@ -26,6 +30,7 @@ use self::screen::Screen;
 use self::stage::Stage;
 use self::summary::{Facts, Summary};
 use self::tour::Tour;
+use self::twin::Twin;
 use crate::commands::up;
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
@@ -54,11 +59,19 @@ pub struct Args {
 /// What `--quick` divides times by.
 const QUICK: u64 = 3;
 
+impl Args {
+    /// What divides every time of the tour.
+    fn speed(&self) -> u64 {
+        if self.quick { QUICK } else { 1 }
+    }
+}
+
 pub async fn run(args: Args) -> Outcome {
     let mut stop = Stop::listen()?;
-    let mut stage = Stage::set(args.quick, args.keep)?;
+    let provider = provider::start(args.speed()).await?;
+    let mut stage = Stage::set(&provider.openai_base_url(), args.quick, args.keep)?;
     logging::json_to_file(stage.open_log()?)?;
-    let toured = tour(&args, &stage, &mut stop).await;
+    let toured = tour(&args, &stage, &provider, &mut stop).await;
     let leftovers = leftovers::end(&stage.agent()).await;
     match toured {
         Ok(facts) => conclude(&args, &mut stage, Facts { leftovers, ..facts }),
@@ -71,11 +84,12 @@ pub async fn run(args: Args) -> Outcome {
 }
 
 /// Starts the control plane, goes through the tour, and stops it, however the tour ended.
-async fn tour(args: &Args, stage: &Stage, stop: &mut Stop) -> Outcome<Facts> {
+async fn tour(args: &Args, stage: &Stage, provider: &Sim, stop: &mut Stop) -> Outcome<Facts> {
+    let twin = Twin::start(stage.command()).await?;
     let mut server = up::start(stage.settings()?, false).await?;
-    let tour = prepare(args, stage, &server);
+    let tour = prepare(args, stage, provider, &server);
     let toured = tokio::select! {
-        facts = async { tour?.run().await } => facts,
+        facts = async { tour?.run(&twin).await } => facts,
         part = server.failed() => Err(Fault::new(format!("the control plane lost a part: {part}"))),
         () = stop.asked() => {
             output::note("interrupted; stopping the workers");
@@ -86,15 +100,15 @@ async fn tour(args: &Args, stage: &Stage, stop: &mut Stop) -> Outcome<Facts> {
     toured
 }
 
-fn prepare(args: &Args, stage: &Stage, server: &Server) -> Outcome<Tour> {
-    let speed = if args.quick { QUICK } else { 1 };
+fn prepare<'a>(args: &Args, stage: &Stage, provider: &'a Sim, server: &Server) -> Outcome<Tour<'a>> {
+    let speed = args.speed();
     let mut arrivals = trace::read(trace::BURST, speed).map_err(|error| Fault::of(&error))?;
     arrivals.truncate(usize::from(args.tasks));
     let base = format!("http://{}", server.addresses().api);
     let client = Client::new(&base, None)
         .map_err(|error| Fault::new("could not make a client for the control plane").cause(&error))?;
     let chaos = Chaos::new(stage.agent(), arrivals.len() as u64, speed);
-    Ok(Tour::new(client, arrivals, chaos, Screen::open(args.json)))
+    Ok(Tour::new(provider, client, arrivals, chaos, Screen::open(args.json)))
 }
 
 /// Longer than a drain's time-out: who waits so long waits for nothing.

@@ -3,12 +3,16 @@
 //! Judges nothing: [`super::summary`] does.
 
 use longshore_api::client::{Client, ClientError};
+use longshore_api::journal::Ask;
 use longshore_api::task::Task;
 use longshore_core::task::State;
 use serde::Deserialize;
 
+use super::spent::Spent;
 use super::submit::Sent;
-use crate::error::Outcome;
+use super::trace;
+use super::twin::Twin;
+use crate::error::{Fault, Outcome};
 
 /// What is known about one submitted task at the end.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +27,12 @@ pub struct TaskFacts {
     /// The result is what this very input should give.
     pub result_fits: bool,
     pub failure: Option<String>,
+    /// Its LLM calls.
+    pub spent: Spent,
+    /// Answers that attempts had been given before they were interrupted.
+    pub had: u64,
+    /// Of a task that was interrupted: whether its result is the one of an undisturbed run.
+    pub as_undisturbed: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -34,19 +44,25 @@ pub struct AttemptFacts {
     pub outcome: String,
 }
 
-pub async fn audit(client: &Client, sent: &[Sent]) -> Outcome<Vec<TaskFacts>> {
+pub async fn audit(client: &Client, sent: &[Sent], twin: &Twin) -> Outcome<Vec<TaskFacts>> {
     let mut facts = Vec::with_capacity(sent.len());
     for sent in sent {
-        facts.push(ask(client, sent).await?);
+        facts.push(ask(client, sent, twin).await?);
     }
     Ok(facts)
 }
 
-async fn ask(client: &Client, sent: &Sent) -> Outcome<TaskFacts> {
+async fn ask(client: &Client, sent: &Sent, twin: &Twin) -> Outcome<TaskFacts> {
     let task = match client.task(sent.id).await {
         Ok(task) => task,
         Err(ClientError::Problem(problem)) if problem.status == 404 => return Ok(unknown(sent)),
         Err(error) => return Err(error.into()),
+    };
+    let spent = task.calls.as_ref().map(Spent::read).transpose().map_err(|error| Fault::of(&error))?;
+    let spent = spent.unwrap_or_default();
+    let (had, as_undisturbed) = match task.interrupted {
+        0 => (0, None),
+        _ => (had(client, &task).await?, as_undisturbed(&task, twin).await?),
     };
     Ok(TaskFacts {
         id: task.id.to_string(),
@@ -54,7 +70,10 @@ async fn ask(client: &Client, sent: &Sent) -> Outcome<TaskFacts> {
         interrupted: u64::from(task.interrupted),
         attempts: attempts(&task),
         terminal_events: terminal_events(client, &task).await?,
-        result_fits: result_fits(&task, sent),
+        result_fits: result_fits(&task, sent, &spent),
+        spent,
+        had,
+        as_undisturbed,
         failure: task.failure.map(|failure| failure.message),
     })
 }
@@ -68,6 +87,9 @@ fn unknown(sent: &Sent) -> TaskFacts {
         terminal_events: 0,
         result_fits: false,
         failure: None,
+        spent: Spent::default(),
+        had: 0,
+        as_undisturbed: None,
     }
 }
 
@@ -94,24 +116,48 @@ async fn terminal_events(client: &Client, task: &Task) -> Outcome<usize> {
     }
 }
 
-/// What the example agent answers.
-#[derive(Debug, PartialEq, Deserialize)]
+/// Different calls whose answer had reached an attempt that was interrupted later.
+async fn had(client: &Client, task: &Task) -> Outcome<u64> {
+    let interrupted =
+        task.attempts.iter().filter(|attempt| attempt.outcome.as_deref() == Some("interrupted"));
+    let interrupted: Vec<u32> = interrupted.map(|attempt| attempt.number).collect();
+    let calls = client.journal(task.id).await?.calls;
+    let delivered = |ask: &Ask| ask.state == "delivered" && interrupted.contains(&ask.attempt);
+    Ok(calls.iter().filter(|call| call.asks.iter().any(delivered)).count() as u64)
+}
+
+/// Compares the whole result: its digest covers every answer.
+async fn as_undisturbed(task: &Task, twin: &Twin) -> Outcome<Option<bool>> {
+    let Some(winner) = winner(task) else { return Ok(None) };
+    let undisturbed = twin.result(task, winner).await?;
+    let result = task.result.as_ref().and_then(|result| result.read::<serde_json::Value>().ok());
+    Ok(Some(result.is_some() && result == undisturbed))
+}
+
+/// The attempt that succeeded.
+fn winner(task: &Task) -> Option<u32> {
+    let mut attempts = task.attempts.iter();
+    attempts.find(|attempt| attempt.outcome.as_deref() == Some("succeeded")).map(|attempt| attempt.number)
+}
+
+/// What the demo's agent answers.
+#[derive(Debug, Deserialize)]
 struct Answer {
     task: String,
     attempt: u32,
     steps: u64,
     tokens: u64,
+    digest: String,
 }
 
-fn result_fits(task: &Task, sent: &Sent) -> bool {
-    let winner = task.attempts.iter().find(|attempt| attempt.outcome.as_deref() == Some("succeeded"));
-    let Some(winner) = winner else { return false };
-    let tokens = sent.arrival.tokens;
-    let expected = Answer {
-        task: sent.id.to_string(),
-        attempt: winner.number,
-        steps: (tokens / 100).clamp(1, 20),
-        tokens,
-    };
-    task.result.as_ref().and_then(|result| result.read::<Answer>().ok()) == Some(expected)
+/// It has every token that it was to ask for, and they are those that its journal bought: each step, once.
+fn result_fits(task: &Task, sent: &Sent, spent: &Spent) -> bool {
+    let answer = task.result.as_ref().and_then(|result| result.read::<Answer>().ok());
+    let (Some(winner), Some(answer)) = (winner(task), answer) else { return false };
+    answer.task == sent.id.to_string()
+        && answer.attempt == winner
+        && answer.tokens == sent.arrival.tokens
+        && answer.steps == trace::calls(answer.tokens)
+        && (answer.steps, answer.tokens) == (spent.live, spent.output)
+        && answer.digest.len() == 16
 }

@@ -1,12 +1,13 @@
 //! What goes wrong during the tour, on purpose: one busy worker is killed, another one is drained.
 //!
-//! Chooses workers whose task has long to go, so that the kill interrupts something. Kills only a process that is
-//! certainly that worker.
+//! Chooses workers whose task has long to go and, for the kill, has answers of the LLM already: so that something is
+//! interrupted, and something is there to be given again. Kills only a process that is certainly that worker.
 
 use std::path::PathBuf;
 
 use longshore_api::client::Client;
 use longshore_api::fleet::{DrainWorker, Worker};
+use longshore_api::journal::{Call, Journal};
 use longshore_api::link::WorkerState;
 use longshore_api::task::Task;
 use longshore_core::id::TaskId;
@@ -16,7 +17,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 
 use super::book::{Book, Look};
-use super::leftovers;
+use super::{leftovers, trace};
 use crate::error::Outcome;
 use crate::output;
 
@@ -29,6 +30,7 @@ const HURRY: f64 = 0.15;
 pub struct Chaos {
     agent: PathBuf,
     total: u64,
+    speed: u64,
     /// A worker is worth it if its task runs this much longer.
     enough_ms: u64,
     pub killed: Vec<Killed>,
@@ -50,11 +52,23 @@ struct Busy {
     worker: Worker,
     task: TaskId,
     left_ms: u64,
+    /// Answers that its agent was given.
+    answers: u64,
+    /// It waits for another one.
+    asking: bool,
+}
+
+/// What a worker's task should be like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Long,
+    LongWithAnswers,
 }
 
 impl Chaos {
     pub fn new(agent: PathBuf, total: u64, speed: u64) -> Chaos {
-        Chaos { agent, total, enough_ms: 600 / speed.max(1), killed: Vec::new(), drained: Vec::new() }
+        let enough_ms = 600 / speed.max(1);
+        Chaos { agent, total, speed, enough_ms, killed: Vec::new(), drained: Vec::new() }
     }
 
     /// Does what is due after this look.
@@ -62,44 +76,58 @@ impl Chaos {
         let done = look.ended() as f64 / self.total.max(1) as f64;
         if self.killed.is_empty() {
             if done >= KILL_AT
-                && let Some(victim) = self.choose(client, look, done - KILL_AT).await?
+                && let Some(victim) =
+                    self.choose(client, look, Wanted::LongWithAnswers, done - KILL_AT).await?
             {
                 self.kill(victim, book);
             }
         } else if self.drained.is_empty()
             && done >= DRAIN_AT
-            && let Some(victim) = self.choose(client, look, done - DRAIN_AT).await?
+            && let Some(victim) = self.choose(client, look, Wanted::Long, done - DRAIN_AT).await?
         {
             self.drain(client, victim, book).await?;
         }
         self.follow(client, book).await
     }
 
-    /// The ready worker whose task has the longest to go.
-    async fn choose(&self, client: &Client, look: &Look, late: f64) -> Outcome<Option<Busy>> {
+    /// The ready worker whose task suits best.
+    async fn choose(&self, client: &Client, look: &Look, wanted: Wanted, late: f64) -> Outcome<Option<Busy>> {
         let ready =
             look.workers.iter().filter(|worker| worker.state == WorkerState::Ready && worker.pid.is_some());
-        let mut best: Option<Busy> = None;
+        let mut busy = Vec::new();
         for worker in ready.filter(|worker| worker.in_flight > 0) {
             let worker = client.worker(&worker.id).await?;
-            let Some(task) = worker.tasks.first().and_then(|id| id.parse::<TaskId>().ok()) else { continue };
-            let left_ms = left_ms(&client.task(task).await?, output::now());
-            if best.as_ref().is_none_or(|best| best.left_ms < left_ms) {
-                best = Some(Busy { worker, task, left_ms });
-            }
+            let Some(id) = worker.tasks.first().and_then(|id| id.parse::<TaskId>().ok()) else { continue };
+            let (journal, task) = (client.journal(id).await?, client.task(id).await?);
+            let answers = answers(&journal);
+            let left_ms = left_ms(&task, answers, self.speed);
+            busy.push(Busy { worker, task: id, left_ms, answers, asking: asking(&journal) });
         }
-        Ok(best.filter(|best| best.left_ms >= self.enough_ms || late > HURRY))
+        let best = busy.into_iter().max_by_key(|busy| self.rank(busy, wanted));
+        Ok(best.filter(|best| self.suits(best, wanted) || late > HURRY))
+    }
+
+    fn suits(&self, busy: &Busy, wanted: Wanted) -> bool {
+        busy.left_ms >= self.enough_ms && (wanted == Wanted::Long || busy.answers > 0)
+    }
+
+    /// A call in flight is best interrupted, too: it ends without its agent, and the next attempt is given its answer.
+    fn rank(&self, busy: &Busy, wanted: Wanted) -> (bool, bool, bool, u64) {
+        let kill = wanted == Wanted::LongWithAnswers;
+        (self.suits(busy, wanted), kill && busy.answers > 0, kill && busy.asking, busy.left_ms)
     }
 
     fn kill(&mut self, victim: Busy, book: &mut Book) {
-        let Busy { worker, task, .. } = victim;
+        let Busy { worker, task, answers, asking, .. } = victim;
         let Some(pid) = worker.pid.and_then(|pid| i32::try_from(pid).ok()) else { return };
         if !leftovers::is_worker(pid, &worker.id, &self.agent) {
             return;
         }
         let at = output::now();
         if kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok() {
-            book.tell(format!("kill -9 {pid}: that was {}, in the middle of a task", worker.id));
+            let answers = if answers == 1 { "1 answer".into() } else { format!("{answers} answers") };
+            let asking = if asking { ", one under way" } else { "" };
+            book.tell(format!("kill -9 {pid}: {}, {answers} into its task{asking}", worker.id));
             self.killed.push(Killed { worker: worker.id, at, task, followed: false });
         }
     }
@@ -130,12 +158,23 @@ impl Chaos {
 
 #[derive(Deserialize)]
 struct Work {
-    work_ms: u64,
+    tokens: u64,
 }
 
-/// How long a task of the burst still runs; 0 if it does not run.
-fn left_ms(task: &Task, now: Timestamp) -> u64 {
-    let work = task.input.as_ref().and_then(|input| input.read::<Work>().ok()).map_or(0, |work| work.work_ms);
-    let running = task.attempts.last().filter(|attempt| attempt.ended_at.is_none());
-    running.map_or(0, |attempt| work.saturating_sub(now.since(attempt.started_at).as_millis() as u64))
+/// Answers that reached the agent.
+fn answers(journal: &Journal) -> u64 {
+    let had = |call: &&Call| call.asks.iter().any(|ask| ask.state == "delivered");
+    journal.calls.iter().filter(had).count() as u64
+}
+
+fn asking(journal: &Journal) -> bool {
+    journal.calls.iter().any(|call| call.state == "open")
+}
+
+/// How long a task of the burst still runs, by the calls that it has not made: its age would say less on a busy machine.
+fn left_ms(task: &Task, answers: u64, speed: u64) -> u64 {
+    let tokens =
+        task.input.as_ref().and_then(|input| input.read::<Work>().ok()).map_or(0, |work| work.tokens);
+    let calls = trace::calls(tokens);
+    trace::work_ms(tokens * calls.saturating_sub(answers) / calls, speed)
 }

@@ -1,7 +1,8 @@
-//! What the demo stands on: a temporary folder with the example agent, a `longshore.toml`, the store and the logs.
+//! What the demo stands on: a temporary folder with its agent, a `longshore.toml`, the store and the logs.
 //!
 //! Nothing outside the folder is read or written, and nothing is left of it unless the demo failed or was asked to keep it.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,11 @@ use std::process::Command;
 
 use longshore_core::settings::{self, Settings};
 
+use super::provider;
 use crate::error::{Fault, Outcome};
 
-/// The example of the checkout, byte for byte, so that the installed binary has it, too.
-const AGENT: &str = include_str!("../../../../examples/python-exec/agent.py");
+/// Part of the program, so that the installed binary has it, too.
+const AGENT: &str = include_str!("agent.py");
 
 pub const FLEET: &str = "demo";
 pub const MIN: u32 = 2;
@@ -20,25 +22,27 @@ pub const MAX: u32 = 8;
 
 pub struct Stage {
     dir: PathBuf,
+    python: PathBuf,
     keep: bool,
 }
 
 impl Stage {
-    /// Makes the folder and writes what is needed into it.
-    pub fn set(quick: bool, keep: bool) -> Outcome<Stage> {
+    /// Makes the folder and writes what is needed into it; `provider` is the base URL of the LLM's API.
+    pub fn set(provider: &str, quick: bool, keep: bool) -> Outcome<Stage> {
         let python = find_python()?;
         let name = format!("longshore-demo-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         // Absolute, because workers and agents run elsewhere.
         let dir = std::path::absolute(std::env::temp_dir())?.join(name);
-        let stage = Stage { dir, keep };
+        let stage = Stage { dir, python, keep };
         DirBuilder::new().mode(0o700).create(&stage.dir).map_err(|error| stage.unusable(&error))?;
-        stage.fill(&python, quick).map_err(|error| stage.unusable(&error))?;
+        stage.fill(provider, quick).map_err(|error| stage.unusable(&error))?;
         Ok(stage)
     }
 
-    fn fill(&self, python: &Path, quick: bool) -> std::io::Result<()> {
+    fn fill(&self, provider: &str, quick: bool) -> std::io::Result<()> {
         fs::write(self.agent(), AGENT)?;
-        fs::write(self.config(), self.toml(python, quick))
+        fs::write(self.key(), provider::KEY)?;
+        fs::write(self.config(), self.toml(provider, quick))
     }
 
     fn unusable(&self, error: &std::io::Error) -> Fault {
@@ -48,9 +52,9 @@ impl Stage {
     }
 
     /// As somebody would write it by hand, so that it can be read as an example.
-    fn toml(&self, python: &Path, quick: bool) -> String {
+    fn toml(&self, provider: &str, quick: bool) -> String {
         let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
-        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "10s") };
+        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "5s") };
         format!(
             r#"[store]
 dir = "state"
@@ -60,18 +64,32 @@ api = "127.0.0.1:0"
 link = "127.0.0.1:0"
 probes = "127.0.0.1:0"
 
+[provider.{name}]
+base_url = "{provider}"
+api_key = {{ file = {key} }}
+
+[provider.{name}.prices]
+"{model}" = {{ input = "{input}", cached_input = "{cached}", output = "{output}" }}
+
 [fleet.{FLEET}]
 command = [{python}, "-S", {agent}]
 protocol = "exec"
 concurrency = 1
 kill_grace = "2s"
+env = {{ MODEL = "{model}" }}
 task = {{ timeout = "60s", max_attempts = 3 }}
 scaling = {{ min = {MIN}, max = {MAX}, scale_up_wait = "{wait}", scale_down_after = "{after}" }}
 drain = {{ timeout = "20s", mode = "wait" }}
 probe = {{ interval = "2s" }}
 "#,
-            python = quoted(python),
+            python = quoted(&self.python),
             agent = quoted(&self.agent()),
+            key = quoted(&self.key()),
+            name = provider::NAME,
+            model = provider::MODEL,
+            input = provider::INPUT,
+            cached = provider::CACHED,
+            output = provider::OUTPUT,
         )
     }
 
@@ -97,6 +115,17 @@ probe = {{ interval = "2s" }}
     /// Names no other file of this machine: whoever runs it belongs to this demo.
     pub fn agent(&self) -> PathBuf {
         self.dir.join("agent.py")
+    }
+
+    /// The provider's key, for the gateway alone.
+    fn key(&self) -> PathBuf {
+        self.dir.join("provider.key")
+    }
+
+    /// What starts an agent.
+    pub fn command(&self) -> Vec<OsString> {
+        // Without site-packages Python starts in half the time.
+        vec![self.python.clone().into(), "-S".into(), self.agent().into()]
     }
 
     fn config(&self) -> PathBuf {
@@ -146,27 +175,31 @@ fn find_python() -> Outcome<PathBuf> {
 mod tests {
     use super::*;
 
+    const PROVIDER: &str = "http://127.0.0.1:9/v1";
+
     fn stage(dir: &str) -> Stage {
         // Kept, or its drop would remove a folder that it did not make.
-        Stage { dir: PathBuf::from(dir), keep: true }
+        Stage { dir: PathBuf::from(dir), python: PathBuf::from("/usr/bin/python3"), keep: true }
     }
 
     #[test]
     fn the_configuration_is_one_that_up_would_take() {
         for quick in [false, true] {
             let stage = stage("/tmp/a \"b\"\\c");
-            let toml = stage.toml(Path::new("/usr/bin/python3"), quick);
+            let toml = stage.toml(PROVIDER, quick);
             let (settings, warnings) = settings::parse(&toml, "demo", &[], "/tmp").expect(&toml);
             assert_eq!(warnings, []);
             let fleet = &settings.fleets[0];
             assert_eq!((fleet.scaling.min, fleet.scaling.max, fleet.concurrency), (MIN, MAX, 1));
-            assert_eq!(fleet.command[2], "/tmp/a \"b\"\\c/agent.py");
+            let command: Vec<OsString> = fleet.command.iter().map(OsString::from).collect();
+            assert_eq!(command, stage.command());
+            assert_eq!(fleet.providers, [provider::NAME]);
         }
     }
 
     #[test]
     fn a_draining_worker_outlasts_the_longest_task() {
-        let toml = stage("/tmp/x").toml(Path::new("/usr/bin/python3"), false);
+        let toml = stage("/tmp/x").toml(PROVIDER, false);
         let (settings, _) = settings::parse(&toml, "demo", &[], "/tmp").expect("valid");
         let fleet = &settings.fleets[0];
         let wait = longshore_core::drain::handover_after(

@@ -47,7 +47,7 @@ pub async fn burst(client: Client, fleet: FleetName, arrivals: Vec<Arrival>) -> 
 }
 
 async fn submit(client: &Client, fleet: &FleetName, index: usize, arrival: &Arrival) -> Outcome<TaskId> {
-    let input = serde_json::json!({ "work_ms": arrival.work_ms, "tokens": arrival.tokens });
+    let input = serde_json::json!({ "tokens": arrival.tokens });
     let task = Submit::new(fleet.clone(), Json::of(&input));
     let key = format!("burst-{index}");
     for _ in 1..TRIES {

@@ -2,16 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use longshore_core::provider::show_money;
 use longshore_core::task::State;
+use longshore_simulate::Bill;
 use serde::Serialize;
 
 use super::audit::TaskFacts;
+use super::spent::{self, Spent};
 use crate::output;
 
 /// Everything that the verdict is made from.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub tasks: Vec<TaskFacts>,
+    /// The LLM provider's.
+    pub bill: Bill,
     /// How many the trace has.
     pub planned: usize,
     pub repeat_is_the_same: bool,
@@ -47,6 +52,19 @@ pub struct Summary {
     pub workers_killed: usize,
     pub workers_drained: usize,
     pub interrupted: u64,
+    /// Answers of the LLM that were bought, as the journals say.
+    pub llm_calls_live: u64,
+    /// Different requests on the provider's bill.
+    pub llm_calls_distinct: u64,
+    /// Calls that reached the provider, as it says.
+    pub llm_calls_received: u64,
+    /// Answers that were given again from a journal.
+    pub llm_calls_replayed: u64,
+    /// Calls without an answer that may have been billed.
+    pub maybe_billed: u64,
+    pub tokens_saved: u64,
+    /// Dollars, as a decimal.
+    pub cost_saved: String,
     pub peak_workers: usize,
     pub seconds: f64,
     /// What did not hold, in words; empty: everything did.
@@ -55,6 +73,7 @@ pub struct Summary {
 
 pub fn judge(facts: &Facts) -> Summary {
     let count = |is: fn(&TaskFacts) -> bool| facts.tasks.iter().filter(|task| is(task)).count();
+    let spent = spent_by(&facts.tasks);
     let mut summary = Summary {
         submitted: facts.tasks.len(),
         succeeded: count(|task| task.state == Some(State::Succeeded)),
@@ -64,12 +83,23 @@ pub fn judge(facts: &Facts) -> Summary {
         workers_killed: facts.killed.len(),
         workers_drained: facts.drained.len(),
         interrupted: facts.tasks.iter().map(|task| task.interrupted).sum(),
+        llm_calls_live: spent.live,
+        llm_calls_distinct: facts.bill.distinct,
+        llm_calls_received: facts.bill.totals.received,
+        llm_calls_replayed: spent.replayed,
+        maybe_billed: spent.maybe_billed,
+        tokens_saved: spent.saved_tokens,
+        cost_saved: show_money(spent.saved),
         peak_workers: facts.peak,
         seconds: (facts.seconds * 10.0).round() / 10.0,
         broken: Vec::new(),
     };
     summary.broken = broken(facts, &summary);
     summary
+}
+
+fn spent_by(tasks: &[TaskFacts]) -> Spent {
+    tasks.iter().fold(Spent::default(), |sum, task| sum + task.spent)
 }
 
 fn lost(task: &TaskFacts) -> bool {
@@ -89,6 +119,7 @@ fn broken(facts: &Facts, summary: &Summary) -> Vec<String> {
     let mut rules = Rules { broken: facts.stuck.iter().cloned().collect() };
     rules.submissions(facts, summary);
     rules.tasks(&facts.tasks);
+    rules.broken.extend(spent::broken(&spent_by(&facts.tasks), &facts.bill));
     rules.killed(facts);
     rules.drained(facts);
     rules.workers(facts);
@@ -123,6 +154,12 @@ impl Rules {
         self.no_task(tasks, "have no end in their log", |task| !lost(task) && task.terminal_events == 0);
         self.no_task(tasks, "have a result that does not fit their input", |task| {
             task.state == Some(State::Succeeded) && !task.result_fits
+        });
+        self.no_task(tasks, "were interrupted and came to another result", |task| {
+            task.as_undisturbed == Some(false)
+        });
+        self.no_task(tasks, "had answers and were not given them again", |task| {
+            task.state == Some(State::Succeeded) && task.spent.replayed < task.had
         });
     }
 
@@ -208,11 +245,12 @@ pub fn text(facts: &Facts, summary: &Summary, program: &str) -> String {
     );
     let attempts = if *interrupted == 1 { "1 attempt".to_owned() } else { format!("{interrupted} attempts") };
     lines.push(format!("  interrupted  {attempts}, at no cost to the tasks' own tries"));
+    lines.extend(calls(facts, summary));
     lines.push(format!("  took         {:.0} s", summary.seconds));
     lines.push(String::new());
     match summary.broken.is_empty() {
         true => lines.extend([
-            "Every task was looked up by its id, every result compared with its input.".into(),
+            "Every task was looked up by its id, every result compared with its input, every call with the bill.".into(),
             String::new(),
             "Next, an agent of your own:".into(),
             String::new(),
@@ -225,6 +263,31 @@ pub fn text(facts: &Facts, summary: &Summary, program: &str) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// The provider is named as what it is: nobody paid anything.
+fn calls(facts: &Facts, summary: &Summary) -> [String; 2] {
+    let Summary { llm_calls_live, llm_calls_distinct, llm_calls_received, .. } = summary;
+    let Summary { llm_calls_replayed, tokens_saved, .. } = summary;
+    let spent = spent_by(&facts.tasks);
+    let once = llm_calls_received <= llm_calls_distinct && llm_calls_live <= llm_calls_distinct;
+    let once = if once { ", none of them twice" } else { "" };
+    let answers = if *llm_calls_replayed == 1 { "answer" } else { "answers" };
+    [
+        format!(
+            "  llm calls    {llm_calls_live} bought from a simulated provider for {}{once}",
+            dollars(spent.cost)
+        ),
+        format!(
+            "  replayed     {llm_calls_replayed} {answers} given again from the journal: {tokens_saved} tokens, {} saved",
+            dollars(spent.saved)
+        ),
+    ]
+}
+
+/// For eyes: the exact sums are in the JSON.
+fn dollars(nano: u64) -> String {
+    format!("${:.4}", nano as f64 / 1e9)
 }
 
 fn after_kill(facts: &Facts, worker: &str, at: i64) -> String {
@@ -265,6 +328,7 @@ fn length(ms: i64) -> String {
 mod tests {
     use super::*;
     use crate::demo::audit::AttemptFacts;
+    use longshore_simulate::Totals;
 
     fn attempt(number: u32, worker: &str, outcome: &str) -> AttemptFacts {
         let started_ms = 1_000 * i64::from(number);
@@ -281,17 +345,38 @@ mod tests {
             terminal_events: 1,
             result_fits: true,
             failure: None,
+            spent: Spent { live: 2, input: 8, output: 10, cost: 110_000, ..Spent::default() },
+            had: 0,
+            as_undisturbed: None,
         }
+    }
+
+    fn bill(calls: u64) -> Bill {
+        let (input_tokens, output_tokens) = (24, 30);
+        let cost = "0.00033".into();
+        let totals = Totals {
+            received: calls,
+            answered: calls,
+            input_tokens,
+            output_tokens,
+            cost,
+            ..Totals::default()
+        };
+        Bill { distinct: calls, totals, requests: Vec::new() }
     }
 
     /// Three tasks: one of a killed worker, one of a drained one, one of neither.
     fn good() -> Facts {
+        let mut killed = task("a", vec![attempt(1, "w-1", "interrupted"), attempt(2, "w-3", "succeeded")]);
+        (killed.had, killed.as_undisturbed) = (1, Some(true));
+        (killed.spent.replayed, killed.spent.saved_tokens, killed.spent.saved) = (1, 9, 55_000);
         Facts {
             tasks: vec![
-                task("a", vec![attempt(1, "w-1", "interrupted"), attempt(2, "w-3", "succeeded")]),
+                killed,
                 task("b", vec![attempt(1, "w-2", "succeeded")]),
                 task("c", vec![attempt(1, "w-3", "succeeded")]),
             ],
+            bill: bill(6),
             planned: 3,
             repeat_is_the_same: true,
             killed: vec![("w-1".into(), 1_500)],
@@ -322,7 +407,8 @@ mod tests {
         let json = serde_json::to_value(&summary).expect("plain data");
         let expected = serde_json::json!({
             "submitted": 3, "succeeded": 3, "failed": 0, "lost": 0, "written_twice": 0, "workers_killed": 1,
-            "workers_drained": 1, "interrupted": 1, "peak_workers": 8, "seconds": 61.3, "broken": [],
+            "workers_drained": 1, "interrupted": 1, "llm_calls_live": 6, "llm_calls_distinct": 6, "llm_calls_received": 6,
+            "llm_calls_replayed": 1, "maybe_billed": 0, "tokens_saved": 9, "cost_saved": "0.000055", "peak_workers": 8, "seconds": 61.3, "broken": [],
         });
         assert_eq!(json, expected);
     }
@@ -362,6 +448,26 @@ mod tests {
     fn a_result_must_fit_its_input() {
         let what = "1 tasks have a result that does not fit their input (such as b)";
         check(|facts| facts.tasks[1].result_fits = false, &[what]);
+    }
+
+    #[test]
+    fn an_interrupted_task_must_come_to_the_result_of_an_undisturbed_one() {
+        let what = "1 tasks were interrupted and came to another result (such as a)";
+        check(|facts| facts.tasks[0].as_undisturbed = Some(false), &[what]);
+    }
+
+    #[test]
+    fn answers_that_were_there_must_be_given_again() {
+        let what = "1 tasks had answers and were not given them again (such as a)";
+        check(|facts| facts.tasks[0].spent.replayed = 0, &[what]);
+        check(|facts| facts.tasks[0].had = 2, &[what]);
+    }
+
+    #[test]
+    fn what_the_provider_was_asked_for_twice_is_told() {
+        let twice = |facts: &mut Facts| facts.bill.totals.received = 7;
+        let what = "the provider received 7 calls: 6 different ones, and 0 may be billed twice";
+        check(twice, &[what, "1 calls were open at the end"]);
     }
 
     #[test]
@@ -412,11 +518,20 @@ mod tests {
             "3 tasks submitted: 3 succeeded, 0 failed, 0 lost, 0 written twice.",
             "w-1 in mid-task, which ran again on w-3 after 500ms",
             "w-2 finished its task and left",
+            "6 bought from a simulated provider for $0.0003, none of them twice",
+            "1 answer given again from the journal: 9 tokens, $0.0001 saved",
             "longshore init python",
             "longshore up",
         ] {
             assert!(text.contains(part), "{part} in:\n{text}");
         }
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_bought_once_if_it_was_not() {
+        let mut facts = good();
+        facts.bill.totals.received = 7;
+        assert!(!text(&facts, &judge(&facts), "longshore").contains("twice\n  replayed"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use longshore_api::client::Client;
 use longshore_core::id::FleetName;
+use longshore_simulate::Sim;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
@@ -17,6 +18,7 @@ use super::stage::{FLEET, MAX, MIN};
 use super::submit::{Burst, burst};
 use super::summary::Facts;
 use super::trace::Arrival;
+use super::twin::Twin;
 use super::view::Scene;
 use crate::error::{Fault, Outcome};
 
@@ -29,7 +31,8 @@ const STUCK: Duration = Duration::from_secs(45);
 /// How long the fleet may take to shrink when all is done.
 const SHRINK: Duration = Duration::from_secs(45);
 
-pub struct Tour {
+pub struct Tour<'a> {
+    provider: &'a Sim,
     client: Client,
     arrivals: Vec<Arrival>,
     chaos: Chaos,
@@ -38,25 +41,32 @@ pub struct Tour {
     ticks: Interval,
 }
 
-impl Tour {
-    pub fn new(client: Client, arrivals: Vec<Arrival>, chaos: Chaos, screen: Screen) -> Tour {
+impl<'a> Tour<'a> {
+    pub fn new(
+        provider: &'a Sim,
+        client: Client,
+        arrivals: Vec<Arrival>,
+        chaos: Chaos,
+        screen: Screen,
+    ) -> Tour<'a> {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Tour { client, arrivals, chaos, book: Book::open(), screen, ticks }
+        Tour { provider, client, arrivals, chaos, book: Book::open(), screen, ticks }
     }
 
     /// Goes through the whole of it; `leftovers` of the facts is for the caller to find out.
-    pub async fn run(mut self) -> Outcome<Facts> {
+    pub async fn run(mut self, twin: &Twin) -> Outcome<Facts> {
         let (burst, stuck) = self.work().await?;
         let at_end = match stuck {
             None => self.shrink().await?,
             Some(_) => self.look("stuck").await?,
         };
-        let tasks = audit(&self.client, &burst.sent).await?;
+        let tasks = audit(&self.client, &burst.sent, twin).await?;
         let last = self.look("done").await?;
         let gone = last.workers.iter().filter(|worker| worker.state.as_str() == "gone");
         Ok(Facts {
             tasks,
+            bill: self.provider.bill(),
             planned: self.arrivals.len(),
             repeat_is_the_same: burst.repeat_is_the_same,
             killed: self.chaos.killed.iter().map(|killed| (killed.worker.clone(), killed.at.0)).collect(),
@@ -117,8 +127,8 @@ impl Tour {
 
     async fn look(&mut self, phase: &str) -> Outcome<Look> {
         let look = self.book.look(&self.client).await?;
-        let total = self.arrivals.len() as u64;
-        self.screen.show(&Scene { look: &look, book: &self.book, total, phase });
+        let (total, calls) = (self.arrivals.len() as u64, &self.provider.bill().totals);
+        self.screen.show(&Scene { look: &look, book: &self.book, calls, total, phase });
         Ok(look)
     }
 }

@@ -14,17 +14,19 @@ const HEAD: &str = "arrival_ms,context_tokens,generated_tokens";
 pub struct Arrival {
     /// After the first one.
     pub after: Duration,
-    /// How long its agent waits, as if for an LLM.
+    /// About how long its agent runs: nearly all of it waiting for an LLM.
     pub work_ms: u64,
+    /// How many tokens the LLM writes for it, in all.
     pub tokens: u64,
 }
 
 /// What an LLM takes before its first token, and for each one after it: 125 tokens a second.
 const FIRST_TOKEN_MS: u64 = 100;
-const TOKEN_MS: u64 = 8;
+pub const TOKEN_MS: u64 = 8;
 
-/// A longer answer is cut off: the tour is to be short, and a drain to outlast every task.
+/// More tokens are cut off: the tour is to be short, and a drain to outlast every task.
 const LONGEST_MS: u64 = 8_000;
+const MOST_TOKENS: u64 = (LONGEST_MS - FIRST_TOKEN_MS) / TOKEN_MS;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TraceError {
@@ -57,9 +59,15 @@ pub fn read(text: &str, speed: u64) -> Result<Vec<Arrival>, TraceError> {
         }
         last = arrival_ms;
         let after = Duration::from_millis(arrival_ms / speed);
-        arrivals.push(Arrival { after, work_ms: work_ms(tokens) / speed, tokens });
+        let tokens = tokens.min(MOST_TOKENS);
+        arrivals.push(Arrival { after, work_ms: work_ms(tokens, speed), tokens });
     }
     Ok(arrivals)
+}
+
+/// How many calls the agent makes for so many tokens: `agent.py` has the same rule.
+pub fn calls(tokens: u64) -> u64 {
+    (tokens / 50).clamp(2, 8)
 }
 
 fn numbers(row: &str) -> Option<[u64; 3]> {
@@ -67,8 +75,9 @@ fn numbers(row: &str) -> Option<[u64; 3]> {
     fields?.try_into().ok()
 }
 
-fn work_ms(tokens: u64) -> u64 {
-    tokens.saturating_mul(TOKEN_MS).saturating_add(FIRST_TOKEN_MS).min(LONGEST_MS)
+/// About how long an LLM writes so many tokens.
+pub fn work_ms(tokens: u64, speed: u64) -> u64 {
+    tokens.saturating_mul(TOKEN_MS).saturating_add(FIRST_TOKEN_MS).min(LONGEST_MS) / speed.max(1)
 }
 
 #[cfg(test)]
@@ -83,8 +92,10 @@ mod tests {
 
     #[test]
     fn tokens_become_working_time_up_to_a_limit() {
-        check("0,9,0\n40,9,100\n40,9,999999", Ok(vec![(0, 100), (40, 900), (40, LONGEST_MS)]));
-        check(&format!("0,0,{}", u64::MAX), Ok(vec![(0, LONGEST_MS)]));
+        let longest = work_ms(MOST_TOKENS, 1);
+        assert!(longest <= LONGEST_MS && longest + TOKEN_MS > LONGEST_MS);
+        check("0,9,0\n40,9,100\n40,9,999999", Ok(vec![(0, 100), (40, 900), (40, longest)]));
+        check(&format!("0,0,{}", u64::MAX), Ok(vec![(0, longest)]));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use longshore_api::link::WorkerState;
+use longshore_simulate::Totals;
 
 use super::book::{Book, Look};
 use super::stage::{MAX, MIN};
@@ -12,6 +13,8 @@ use crate::output::{Paint, clean, paint, paint_of, shorten};
 pub struct Scene<'a> {
     pub look: &'a Look,
     pub book: &'a Book,
+    /// What the LLM provider has on its bill.
+    pub calls: &'a Totals,
     /// Tasks of the whole burst.
     pub total: u64,
     pub phase: &'a str,
@@ -28,6 +31,8 @@ pub struct Size {
 const CELL: usize = 36;
 const EVENTS: usize = 6;
 const DECISIONS: usize = 3;
+/// In fewer the workers matter more.
+const ROWS_FOR_CALLS: usize = 20;
 
 impl Scene<'_> {
     /// The frame; never more lines than fit.
@@ -35,6 +40,9 @@ impl Scene<'_> {
         let width = size.columns.max(20);
         let mut lines =
             vec![self.title(), String::new(), self.counts(), self.bar(width.min(100)), String::new()];
+        if size.rows >= ROWS_FOR_CALLS {
+            lines.insert(3, self.spent());
+        }
         lines.push(paint(&self.crew(), Paint::Bold));
         lines.extend(self.workers(width));
         let room = size.rows.saturating_sub(lines.len() + 1 + 4);
@@ -62,6 +70,16 @@ impl Scene<'_> {
             paint(&format!("{:>3} done", tasks.succeeded), Paint::Good),
             if failed > 0 { paint(&failed_text, Paint::Bad) } else { failed_text },
             self.total
+        )
+    }
+
+    fn spent(&self) -> String {
+        let Totals { answered, output_tokens, cost, .. } = self.calls;
+        // For eyes only; the provider writes it as a decimal.
+        let cost = cost.parse::<f64>().unwrap_or_default();
+        let open = self.calls.open();
+        format!(
+            "calls    {answered:>3} answered {open:>3} in flight   {output_tokens} tokens written, ${cost:.2}"
         )
     }
 
@@ -138,11 +156,12 @@ impl Scene<'_> {
     pub fn line(&self) -> String {
         let tasks = &self.look.fleet.tasks;
         format!(
-            "{} queued, {} running, {} done, {} failed; workers: {}",
+            "{} queued, {} running, {} done, {} failed; {} LLM calls; workers: {}",
             tasks.queued,
             tasks.running,
             tasks.succeeded,
             tasks.failed + tasks.cancelled,
+            self.calls.answered,
             crew(self.look)
         )
     }
@@ -204,13 +223,19 @@ mod tests {
         }
     }
 
+    fn calls() -> Totals {
+        let cost = "12.345678901".into();
+        Totals { received: 410, answered: 402, output_tokens: 123_456, cost, ..Totals::default() }
+    }
+
     fn frame(workers: usize, size: Size) -> Vec<String> {
         let mut book = Book::open();
         for number in 0..20 {
             book.tell(format!("event {number} {}", "x".repeat(300)));
         }
         let look = look(workers);
-        let scene = Scene { look: &look, book: &book, total: 250, phase: "works" };
+        let calls = calls();
+        let scene = Scene { look: &look, book: &book, calls: &calls, total: 250, phase: "works" };
         scene.frame(size).iter().map(|line| without_colours(line)).collect()
     }
 
@@ -238,13 +263,15 @@ mod tests {
         assert!(text.contains("event 19") && !text.contains("event 3 "), "{text}");
         assert!(text.contains("demo-abcdef-8") && !text.contains("demo-abcdef-0"), "{text}");
         assert!(text.contains("8 ready"), "{text}");
+        assert!(text.contains("402 answered") && text.contains("  8 in flight"), "{text}");
     }
 
     #[test]
     fn the_bar_shows_every_part_in_proportion() {
         let look = look(1);
         let book = Book::open();
-        let scene = Scene { look: &look, book: &book, total: 250, phase: "" };
+        let calls = calls();
+        let scene = Scene { look: &look, book: &book, calls: &calls, total: 250, phase: "" };
         let bar = without_colours(&scene.bar(50));
         let count = |sign: char| bar.chars().filter(|c| *c == sign).count();
         assert_eq!(['█', '▓', '▒', '·'].map(count), [20, 10, 10, 10], "{bar}");

@@ -43,12 +43,25 @@ fn the_short_tour_holds_and_ends_with_one_object() {
     ] {
         assert_eq!(summary[key], expected, "{key} in {last}");
     }
+    check_calls(&summary);
     let peak = summary["peak_workers"].as_u64().expect("a number");
     assert!((3..=8).contains(&peak), "{last}");
     assert!(summary["interrupted"].as_u64().is_some() && summary["seconds"].as_f64().is_some(), "{last}");
     assert_eq!(processes_of(temporary.path()), Vec::<String>::new());
     let left: Vec<_> = std::fs::read_dir(temporary.path()).expect("still there").flatten().collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Every answer was bought once, and the task of the killed worker was given some again.
+fn check_calls(summary: &Value) {
+    let count = |key: &str| summary[key].as_u64().unwrap_or_else(|| panic!("{key} in {summary}"));
+    let live = count("llm_calls_live");
+    assert!(live >= 60, "two calls a task at least: {summary}");
+    assert_eq!((count("llm_calls_distinct"), count("llm_calls_received")), (live, live), "{summary}");
+    assert_eq!(count("maybe_billed"), 0, "{summary}");
+    assert!(count("llm_calls_replayed") > 0 && count("tokens_saved") > 0, "{summary}");
+    let saved = summary["cost_saved"].as_str().and_then(|saved| saved.parse::<f64>().ok());
+    assert!(saved.is_some_and(|saved| saved > 0.0), "{summary}");
 }
 
 #[test]
