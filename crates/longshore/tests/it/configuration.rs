@@ -221,6 +221,31 @@ fn documented_problems() -> BTreeSet<String> {
 }
 
 #[test]
+fn every_error_that_an_agents_call_may_meet_is_documented() {
+    let text = page("docs/gateway.md");
+    let mut codes = BTreeSet::new();
+    codes_in(&of_the_repository("crates/longshore-gateway/src"), &mut codes);
+    assert!(codes.contains("provider_timeout"), "the search finds codes: {codes:?}");
+    let missing: Vec<_> = codes.iter().filter(|code| !text.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "docs/gateway.md does not know {missing:?}");
+}
+
+/// Every `code: "…"` of a folder's sources, tests apart.
+fn codes_in(dir: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).expect("the folder is there") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            codes_in(&path, found);
+            continue;
+        }
+        let source = fs::read_to_string(&path).expect("text");
+        let source = source.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+        let named = source.split("code: \"").skip(1).filter_map(|rest| rest.split('"').next());
+        found.extend(named.map(str::to_owned));
+    }
+}
+
+#[test]
 fn every_error_code_is_documented_with_its_status_and_no_other() {
     let mut written = BTreeSet::new();
     problems_in(&of_the_repository("crates/longshore-server/src"), &mut written);
