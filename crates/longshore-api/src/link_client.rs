@@ -99,7 +99,6 @@ impl LinkClient {
         let headers = HeaderMap::from_iter([(HeaderName::from_static("authorization"), bearer)]);
         let client = |idle| {
             let mut builder = reqwest::Client::builder()
-                .user_agent(concat!("longshore-worker/", env!("CARGO_PKG_VERSION")))
                 .default_headers(headers.clone())
                 .connect_timeout(Duration::from_secs(5))
                 .tcp_nodelay(true)
@@ -109,9 +108,12 @@ impl LinkClient {
             if addresses.iter().all(|address| address.starts_with("http://")) {
                 builder = builder.no_proxy();
             }
-            builder.build().map_err(LinkSetupError::Client)
+            builder
         };
-        let (http, carrier) = (client(4)?, client(IDLE_CALLS)?);
+        let own = client(4).user_agent(concat!("longshore-worker/", env!("CARGO_PKG_VERSION")));
+        let http = own.build().map_err(LinkSetupError::Client)?;
+        // What agents send bears their own name, or none: the provider sees it.
+        let carrier = client(IDLE_CALLS).build().map_err(LinkSetupError::Client)?;
         Ok(LinkClient { http, carrier, addresses: addresses.into(), turn: Arc::default() })
     }
 

@@ -189,8 +189,9 @@ async fn a_call_in_flight_outlives_its_killed_worker() {
 async fn a_stream_that_its_agent_was_reading_is_given_again_whole() {
     let scene = Scene::new("").await;
     scene.sim.hold_streams_after(2);
-    let task = scene.submit(json!([{ "do": "chat", "text": "a long story", "stream": true }])).await;
-    scene.sim.until_waiting(1).await;
+    let reads = json!([{ "do": "chat", "text": "a long story", "stream": true, "tells": true }]);
+    let task = scene.submit(reads).await;
+    scene.plane.progress(task, 1).await;
     scene.kill_worker_of(task).await;
     wait_for_asks(&scene, task, 2).await;
     scene.sim.hold(false);
@@ -279,8 +280,10 @@ async fn a_control_plane_killed_before_the_answer_buys_again_and_says_so() {
 async fn a_control_plane_killed_in_mid_stream_breaks_the_stream_and_costs_no_try() {
     let mut scene = Scene::new("").await;
     scene.sim.hold_streams_after(2);
-    let task = scene.submit(json!([{ "do": "chat", "text": "killed during", "stream": true }])).await;
-    scene.sim.until_waiting(1).await;
+    let reads = json!([{ "do": "chat", "text": "killed during", "stream": true, "tells": true }]);
+    let task = scene.submit(reads).await;
+    // Its agent has seen the beginning.
+    scene.plane.progress(task, 1).await;
     scene.plane.kill();
     scene.plane.restart().await;
     scene.until_received(2).await;

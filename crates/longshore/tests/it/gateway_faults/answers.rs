@@ -183,14 +183,12 @@ async fn what_is_kept_is_given_again_byte_for_byte_and_nothing_else_is() {
         let (once, again, name) = (&first[at], &second[at], ask.name());
         let told = format!("{name}: {once:#?}\n{again:#?}");
         assert_eq!((once.status, once.outcome.as_str()), (Some(*status), "whole"), "{told}");
-        assert_eq!(
-            (&once.digest, once.size, once.status),
-            (&again.digest, again.size, again.status),
-            "{told}"
-        );
+        assert_eq!((once.size, once.status), (again.size, again.status), "{told}");
+        // What is not kept is asked for anew: the provider's words may differ.
+        let is_kept = at < kept.len();
+        assert!(!is_kept || once.digest == again.digest, "{told}");
         assert_eq!(once.headers.get("content-type"), again.headers.get("content-type"), "{told}");
         assert!(!once.headers.contains_key("content-encoding"), "{told}");
-        let is_kept = at < kept.len();
         let replayed = again.headers.get("longshore-replayed").map(String::as_str);
         assert_eq!(replayed, is_kept.then_some("true"), "{told}");
         let expected = if is_kept { 1 } else { 2 };

@@ -21,12 +21,15 @@ fn files(dir: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
+const CLAUDE: &str = r#"{"type":"message","role":"assistant","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn"}"#;
+
 #[tokio::test]
 async fn no_secret_crosses_the_gateway_in_either_direction() {
     let cases = ["chat", "azure", "gemini", "both", "list", "refused", "claude"];
     let said = |case| {
         let status = if case == "refused" { 401 } else { 200 };
-        (case, vec![vec![answer(status, "application/json", &[("set-cookie", "a=b")], &chat_answer())]])
+        let body = if case == "claude" { CLAUDE.as_bytes().to_vec() } else { chat_answer() };
+        (case, vec![vec![answer(status, "application/json", &[("set-cookie", "a=b")], &body)]])
     };
     let scripts: Scripts = cases.into_iter().map(said).collect();
     let broken = fault("dropped", What::DropMidStream { after_chunks: 2 });

@@ -27,7 +27,7 @@ def main():
 
 
 def do_chat(it, out):
-    return chat(it["text"], it.get("stream", False), it.get("retry"))
+    return chat(it["text"], it.get("stream", False), it.get("retry"), it.get("tells", False))
 
 
 def do_parallel(it, out):
@@ -88,14 +88,17 @@ def do_conversation(it, out):
     return [message["data"] for message in api("GET", "/agent/v1/conversation", None)["items"]]
 
 
-def chat(text, stream, retry):
-    return ask({"model": "m", "messages": [{"role": "user", "content": text}], **({"stream": True} if stream else {})}, retry)
+def chat(text, stream, retry, tells=False):
+    return ask({"model": "m", "messages": [{"role": "user", "content": text}], **({"stream": True} if stream else {})}, retry, tells)
 
 
-def ask(body, retry=None):
+def ask(body, retry=None, tells=False):
     connection = open_request(body, retry)
     answer = connection.getresponse()
-    text = answer.read().decode()
+    begun = answer.readline() if tells else b""
+    if tells:
+        say(longshore="progress", data={"reads": len(begun)})
+    text = (begun + answer.read()).decode()
     if answer.status != 200:
         sys.exit(f"status {answer.status}: {text[:300]}")
     if not body.get("stream"):
