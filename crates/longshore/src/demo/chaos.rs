@@ -67,7 +67,7 @@ enum Wanted {
 
 impl Chaos {
     pub fn new(agent: PathBuf, total: u64, speed: u64) -> Chaos {
-        let enough_ms = 600 / speed.max(1);
+        let enough_ms = 400 / speed.max(1);
         Chaos { agent, total, speed, enough_ms, killed: Vec::new(), drained: Vec::new() }
     }
 
@@ -96,15 +96,22 @@ impl Chaos {
             look.workers.iter().filter(|worker| worker.state == WorkerState::Ready && worker.pid.is_some());
         let mut busy = Vec::new();
         for worker in ready.filter(|worker| worker.in_flight > 0) {
-            let worker = client.worker(&worker.id).await?;
-            let Some(id) = worker.tasks.first().and_then(|id| id.parse::<TaskId>().ok()) else { continue };
-            let (journal, task) = (client.journal(id).await?, client.task(id).await?);
-            let answers = answers(&journal);
-            let left_ms = left_ms(&task, answers, self.speed);
-            busy.push(Busy { worker, task: id, left_ms, answers, asking: asking(&journal) });
+            busy.extend(self.busy(client, &worker.id).await?);
         }
-        let best = busy.into_iter().max_by_key(|busy| self.rank(busy, wanted));
-        Ok(best.filter(|best| self.suits(best, wanted) || late > HURRY))
+        let Some(best) = busy.into_iter().max_by_key(|busy| self.rank(busy, wanted)) else { return Ok(None) };
+        // Looking at all of them took its time: what was true of the first may not be any more.
+        let now = self.busy(client, &best.worker.id).await?;
+        Ok(now.filter(|now| now.task == best.task && (self.suits(now, wanted) || late > HURRY)))
+    }
+
+    /// A worker and its task; `None`: it has none.
+    async fn busy(&self, client: &Client, worker: &str) -> Outcome<Option<Busy>> {
+        let worker = client.worker(worker).await?;
+        let Some(id) = worker.tasks.first().and_then(|id| id.parse::<TaskId>().ok()) else { return Ok(None) };
+        let (task, journal) = (client.task(id).await?, client.journal(id).await?);
+        let (answers, asking) = (answers(&journal), asking(&journal));
+        let left_ms = left_ms(&task, answers + u64::from(asking), self.speed);
+        Ok(Some(Busy { worker, task: id, left_ms, answers, asking }))
     }
 
     fn suits(&self, busy: &Busy, wanted: Wanted) -> bool {
@@ -171,10 +178,10 @@ fn asking(journal: &Journal) -> bool {
     journal.calls.iter().any(|call| call.state == "open")
 }
 
-/// How long a task of the burst still runs, by the calls that it has not made: its age would say less on a busy machine.
-fn left_ms(task: &Task, answers: u64, speed: u64) -> u64 {
+/// How long a task of the burst still runs after so many calls, at least: its age would say less on a busy machine.
+fn left_ms(task: &Task, made: u64, speed: u64) -> u64 {
     let tokens =
         task.input.as_ref().and_then(|input| input.read::<Work>().ok()).map_or(0, |work| work.tokens);
     let calls = trace::calls(tokens);
-    trace::work_ms(tokens * calls.saturating_sub(answers) / calls, speed)
+    trace::work_ms(tokens * calls.saturating_sub(made) / calls, speed)
 }
