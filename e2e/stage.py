@@ -151,16 +151,16 @@ class Stage:
     def log(self, name):
         return (self.folder / f"{name}.log").read_text()
 
-    def wait_for(self, what, ask, patience_s=None):
+    def wait_for(self, what, ask, every_s=0.05):
         """Asks until the answer is something, and returns it. Errors: `Broken`."""
-        end = time.monotonic() + (patience_s or self.patience_s)
+        end = time.monotonic() + self.patience_s
         while True:
             answer = ask()
             if answer:
                 return answer
             if time.monotonic() > end:
                 raise Broken(f"waited too long for {what}")
-            time.sleep(0.05)
+            time.sleep(every_s)
 
     def end_all(self):
         """Ends every process of this stage, its workers and their agents among them."""
