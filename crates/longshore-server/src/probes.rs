@@ -27,7 +27,8 @@ pub fn router(app: App) -> Router {
 /// Fails only while this process stops: a lost dependency is reported with 200, since a control plane that gets no
 /// requests helps nobody.
 async fn ready(State(app): State<App>) -> Response {
-    let stopping = app.is_stopping();
+    // While it finishes its LLM calls it takes no new ones: as good as stopping to whoever would send some.
+    let stopping = app.is_stopping() || !app.gateway.takes_calls();
     let status = if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = serde_json::json!({ "ready": !stopping, "stopping": stopping, "checks": checks(&app).await });
     (status, Json(body)).into_response()

@@ -101,6 +101,11 @@ impl Plane {
     /// SIGTERM; waits for the end.
     pub async fn stop(&mut self) -> std::process::ExitStatus {
         signal(self.child.id(), Signal::SIGTERM);
+        self.ended().await
+    }
+
+    /// Waits for its end, which somebody else asked for.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
         let child = &mut self.child;
         wait_for("the control plane to stop", || child.try_wait().expect("it is our child")).await
     }

@@ -247,8 +247,11 @@ async fn a_stopped_control_plane_finishes_its_calls_first() {
         log().contains("gateway finishes its calls").then_some(())
     })
     .await;
+    let ready =
+        reqwest::get(format!("{}/readyz", scene.plane.addresses.probes)).await.expect("it still answers");
+    assert_eq!(ready.status(), 503, "it takes no new calls");
     scene.sim.hold(false);
-    scene.plane.stop().await;
+    assert!(scene.plane.ended().await.success());
     scene.plane.restart().await;
     scene.plane.result(task).await;
     let bill = scene.sim.bill();
