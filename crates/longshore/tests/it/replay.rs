@@ -261,6 +261,28 @@ async fn a_stopped_control_plane_finishes_its_calls_first() {
 }
 
 #[tokio::test]
+async fn a_second_signal_does_not_wait_for_calls_and_says_what_that_may_cost() {
+    let mut scene = Scene::new("").await;
+    scene.sim.hold(true);
+    let task = scene.submit(json!([{ "do": "chat", "text": "in a hurry" }])).await;
+    scene.sim.until_waiting(1).await;
+    signal(scene.plane.pid(), Signal::SIGTERM);
+    let log = || scene.plane.log();
+    wait_for("the gateway to finish its calls", || {
+        log().contains("gateway finishes its calls").then_some(())
+    })
+    .await;
+    assert!(scene.plane.stop().await.success());
+    assert!(scene.plane.log().contains("LLM calls were cut off"), "{}", scene.plane.log());
+    scene.plane.restart().await;
+    scene.until_received(2).await;
+    scene.sim.hold(false);
+    scene.plane.result(task).await;
+    let calls = scene.plane.task(task).await.calls.expect("it made one");
+    assert_eq!((calls.live, calls.maybe_billed), (1, 1));
+}
+
+#[tokio::test]
 async fn a_control_plane_killed_before_the_answer_buys_again_and_says_so() {
     let mut scene = Scene::new("").await;
     scene.sim.hold(true);
