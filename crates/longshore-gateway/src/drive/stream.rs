@@ -115,7 +115,7 @@ impl Drive {
             if come.bytes > ANSWER_LIMIT {
                 return Err(Unread::TooLarge);
             }
-            let pieces = scan.push(&plain).map_err(|error| Unread::Broke(error.to_string()))?;
+            let pieces = scan.push(&plain).map_err(|_| Unread::TooLarge)?;
             self.take(pieces, come, head);
             if scan.is_done() {
                 ends_by.get_or_insert_with(|| Instant::now() + idle.min(AFTER_THE_LAST));
