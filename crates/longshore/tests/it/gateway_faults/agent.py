@@ -23,14 +23,16 @@ def read(response, seen):
         while piece := response.read1(1 << 16):
             seen["size"] += len(piece)
             digest.update(piece)
-            data = (data + piece) if len(data) < 4096 else data
+            data += piece
+            # Its beginning and its end.
+            data = data if len(data) <= 8000 else data[:4000] + data[-4000:]
         promised = response.headers.get("content-length")
         if promised is not None and seen["size"] < int(promised) and response.status != 304:
             seen["outcome"] = "broken"
     except (OSError, http.client.HTTPException, ValueError) as broken:
         seen["outcome"] = "broken"
         seen["why"] = repr(broken)
-    seen["text"] = data[:4096].decode("utf-8", "replace")
+    seen["text"] = data.decode("utf-8", "replace")
     seen["digest"] = digest.hexdigest()
 
 

@@ -60,7 +60,16 @@ async fn no_secret_crosses_the_gateway_in_either_direction() {
         let key = if case == "claude" { "x-api-key: " } else { "authorization: Bearer " };
         assert!(request.head.contains(&format!("{key}{PROVIDER_KEY}")), "{case}: {}", request.head);
         let all = format!("{}{}", request.head, String::from_utf8_lossy(&request.body)).to_ascii_lowercase();
-        for ours in ["lst1.", "lsw1.", "lsr1.", "longshore", "baggage", "cookie", "accept-encoding: gzip"] {
+        for ours in [
+            "lst1.",
+            "lsw1.",
+            "lsr1.",
+            "longshore-task",
+            "longshore-call",
+            "baggage",
+            "cookie",
+            "accept-encoding: gzip",
+        ] {
             assert!(!all.contains(ours), "{case} was sent {ours}: {all}");
         }
     }
