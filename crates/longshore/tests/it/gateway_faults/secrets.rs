@@ -26,7 +26,10 @@ async fn no_secret_crosses_the_gateway_in_either_direction() {
     let cases = ["chat", "azure", "gemini", "both", "list", "refused", "claude"];
     let said = |case| {
         let status = if case == "refused" { 401 } else { 200 };
-        (case, vec![vec![answer(status, "application/json", &[("set-cookie", "a=b")], &chat_answer())]])
+        let claude =
+            br#"{"type":"message","role":"assistant","content":[],"stop_reason":"end_turn"}"#.to_vec();
+        let body = if case == "claude" { claude } else { chat_answer() };
+        (case, vec![vec![answer(status, "application/json", &[("set-cookie", "a=b")], &body)]])
     };
     let scripts: Scripts = cases.into_iter().map(said).collect();
     let broken = fault("dropped", What::DropMidStream { after_chunks: 2 });
