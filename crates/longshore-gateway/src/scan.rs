@@ -19,7 +19,7 @@ use crate::shape::Shape;
 use crate::sse::{Event, Splitter, TooLong};
 
 /// Large enough for a finished response that carries images; one event is kept in memory whole.
-const MAX_EVENT: usize = 32 << 20;
+pub(crate) const MAX_EVENT: usize = 32 << 20;
 
 /// Output bytes, in the order of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use crate::fault::Fault;
 use crate::live::End;
 use crate::permits::Admitted;
 use crate::respond::broken;
+use crate::scan::MAX_EVENT;
 use crate::whole;
 
 /// The most that an answer may hold.
@@ -340,8 +341,11 @@ impl Drive {
             ),
             // Asking again would bring as much again.
             Unread::TooLarge => {
-                let message =
-                    format!("provider `{provider}` answered with more than {} MiB", ANSWER_LIMIT >> 20);
+                let message = format!(
+                    "provider `{provider}` answered with more than {} MiB, or {} MiB in one event",
+                    ANSWER_LIMIT >> 20,
+                    MAX_EVENT >> 20
+                );
                 return self.lost(&Fault { status: 502, code: "provider_answer_too_large", message }).await;
             }
         };

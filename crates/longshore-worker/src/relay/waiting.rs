@@ -56,7 +56,11 @@ impl Phase {
             match phase.step().await {
                 Ok((Some(bytes), phase)) => Some((Ok(bytes), phase)),
                 Ok((None, _)) => None,
-                Err(cut) => Some((Err(cut), Phase::Last(None))),
+                Err(cut) => {
+                    // What came before is written out meanwhile; an error throws it away.
+                    tokio::task::yield_now().await;
+                    Some((Err(cut), Phase::Last(None)))
+                }
             }
         })
     }

@@ -49,7 +49,7 @@ async fn what_is_no_answer_is_tried_again_and_then_told() {
         ("error-with-200", vec![vec![answer(200, JSON, &[], br#"{"error":{"message":"oh no"}}"#)], good()]),
     ]);
     let scene = Scene::start(faults, scripts).await;
-    const PAGE: &str = "begins with \"<!DOCTYPE html>";
+    const PAGE: &str = "<!DOCTYPE html>";
     let chat = |case| Ask::chat("openai", case);
     scene
         .check(vec![
@@ -116,8 +116,8 @@ fn bomb() -> Vec<u8> {
 #[tokio::test]
 async fn what_goes_through_unread_may_be_large_and_costs_no_memory() {
     let large = [
-        Act::Write(head(200, "application/octet-stream", &[], "content-length: 419430400").into_bytes()),
-        Act::Repeat(vec![b'x'; 1 << 20], 400),
+        Act::Write(head(200, "application/octet-stream", &[], "content-length: 100663296").into_bytes()),
+        Act::Repeat(vec![b'x'; 1 << 20], 96),
     ];
     let scene = Scene::start(Vec::new(), HashMap::from([("file", vec![large.to_vec()])])).await;
     let before = super::memory(scene.plane.pid());
@@ -125,9 +125,9 @@ async fn what_goes_through_unread_may_be_large_and_costs_no_memory() {
     let id = scene.submit(&[&ask], json!({})).await;
     scene.plane.reaches(id, State::Succeeded).await;
     let reply = scene.replies(id, 1).await.remove(0);
-    assert_eq!((reply.outcome.as_str(), reply.size), ("whole", 400 << 20), "{reply:#?}");
+    assert_eq!((reply.outcome.as_str(), reply.size), ("whole", 96 << 20), "{reply:#?}");
     let grown = super::memory(scene.plane.pid()).saturating_sub(before);
-    assert!(grown < 100, "serve grew by {grown} MiB");
+    assert!(grown < 50, "serve grew by {grown} MiB");
 }
 
 /// Everything that is kept, and what is not: asked by an attempt that is interrupted, and again by the next one.
@@ -183,12 +183,12 @@ async fn what_is_kept_is_given_again_byte_for_byte_and_nothing_else_is() {
         let (once, again, name) = (&first[at], &second[at], ask.name());
         let told = format!("{name}: {once:#?}\n{again:#?}");
         assert_eq!((once.status, once.outcome.as_str()), (Some(*status), "whole"), "{told}");
-        assert_eq!((once.size, once.status), (again.size, again.status), "{told}");
-        // What is not kept is asked for anew: the provider's words may differ.
-        let is_kept = at < kept.len();
-        assert!(!is_kept || once.digest == again.digest, "{told}");
+        assert_eq!((again.status, again.size), (once.status, once.size), "{told}");
+        // Each of the provider's own answers has a number of its own in it.
+        assert!(at >= kept.len() || once.digest == again.digest, "{told}");
         assert_eq!(once.headers.get("content-type"), again.headers.get("content-type"), "{told}");
         assert!(!once.headers.contains_key("content-encoding"), "{told}");
+        let is_kept = at < kept.len();
         let replayed = again.headers.get("longshore-replayed").map(String::as_str);
         assert_eq!(replayed, is_kept.then_some("true"), "{told}");
         let expected = if is_kept { 1 } else { 2 };

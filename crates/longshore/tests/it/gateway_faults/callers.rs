@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::fake::{CASE, Scripts, answer, chat_answer};
 use super::scene::{ALL, Scene, fleet};
-use crate::plane::{PATIENCE, pause, python, signal};
+use crate::plane::{PATIENCE, python, signal};
 
 /// Answers to whoever asks by one of these names.
 fn good() -> Scripts {
@@ -316,5 +316,4 @@ async fn a_path_that_leads_out_of_the_providers_address_is_refused() {
     assert_eq!(scene.received("bad"), 0);
     assert!(scene.journal(agent.id).await.calls.is_empty());
     agent.end(&scene).await;
-    pause().await;
 }

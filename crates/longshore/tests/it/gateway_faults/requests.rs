@@ -28,7 +28,7 @@ async fn a_request_of_a_hundred_mebibytes_is_refused_in_the_providers_form() {
     let huge = Ask::chat("fake", "huge").with_body(body, pad);
     let messages = Ask::messages("fake-claude", "huge-messages").with_body(body, pad);
     let large = Case {
-        ask: Ask::chat("fake", "large").with_body(body, 60 << 20),
+        ask: Ask::chat("fake", "large").with_body(body, 16 << 20),
         sees: Sees::Whole(200, "hi"),
         received: 1,
         kept: Kept::Answered(0),
@@ -42,7 +42,7 @@ async fn a_request_of_a_hundred_mebibytes_is_refused_in_the_providers_form() {
         .await;
     assert_eq!(
         scene.fake.received("large")[0].body.len(),
-        body.len() - 3 + (60 << 20),
+        body.len() - 3 + (16 << 20),
         "sent as it was written"
     );
 }

@@ -33,7 +33,7 @@ pub struct Ask(Value);
 pub struct Reply {
     pub status: Option<u16>,
     pub headers: BTreeMap<String, String>,
-    /// The beginning of the body.
+    /// The beginning and the end of the body.
     pub text: String,
     pub size: u64,
     pub digest: String,
