@@ -7,6 +7,7 @@
 mod plane;
 
 mod link_worker;
+mod llm;
 
 use std::time::{Duration, Instant};
 
@@ -24,13 +25,13 @@ const EXTERNAL: &str = "[fleet.bench]\ncommand = [\"true\"]\nplatform = \"extern
 
 /// One line of the report.
 struct Row {
-    what: &'static str,
+    what: String,
     figure: String,
     aim: &'static str,
 }
 
-fn row(what: &'static str, figure: String, aim: &'static str) -> Row {
-    Row { what, figure, aim }
+fn row(what: impl Into<String>, figure: String, aim: &'static str) -> Row {
+    Row { what: what.into(), figure, aim }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -63,6 +64,9 @@ async fn main() {
     }
     if runs("recovery") {
         show(recovery().await);
+    }
+    if runs("llm") {
+        show(llm::llm().await);
     }
 }
 
