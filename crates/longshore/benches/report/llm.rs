@@ -10,11 +10,6 @@ mod load;
 mod memory;
 mod stage;
 
-use crate::Row;
-
-pub async fn llm() -> Vec<Row> {
-    let mut rows = latency::added().await;
-    rows.extend(memory::of_streams().await);
-    rows.extend(journal::growth_and_replay().await);
-    rows
-}
+pub use journal::growth_and_replay;
+pub use latency::added;
+pub use memory::of_streams;

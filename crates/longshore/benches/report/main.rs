@@ -65,8 +65,14 @@ async fn main() {
     if runs("recovery") {
         show(recovery().await);
     }
-    if runs("llm") {
-        show(llm::llm().await);
+    if runs("llm") || runs("llm-added") {
+        show(llm::added().await);
+    }
+    if runs("llm") || runs("llm-memory") {
+        show(llm::of_streams().await);
+    }
+    if runs("llm") || runs("llm-journal") {
+        show(llm::growth_and_replay().await);
     }
 }
 

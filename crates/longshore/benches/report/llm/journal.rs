@@ -9,7 +9,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 
 use super::chart::{self, Line};
-use super::load::{client, words};
+use super::load::{answered, client, words};
 use super::stage::{Agent, Door, Pace, Stage};
 use crate::plane::signal;
 use crate::{Row, row};
@@ -89,8 +89,7 @@ async fn stored(stage: &Stage, agent: &Agent) -> u64 {
 async fn ask(client: &Client, door: &Door, request: &str) -> (Value, usize) {
     let url = format!("{}/chat/completions", door.base);
     let asked = client.post(url).bearer_auth(&door.key).header("content-type", "application/json");
-    let answer = asked.body(request.to_owned()).send().await.expect("an answer");
-    let answer = answer.error_for_status().expect("no error").bytes().await.expect("whole");
+    let answer = answered(asked.body(request.to_owned())).await.bytes().await.expect("whole");
     (serde_json::from_slice(&answer).expect("in JSON"), answer.len())
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
+use reqwest::{Client, RequestBuilder, Response};
 use tokio::task::JoinSet;
 
 use super::stage::Door;
@@ -46,14 +46,22 @@ pub async fn call(client: &Client, door: &Door, body: String) -> Seen {
     let begun = Instant::now();
     let url = format!("{}/chat/completions", door.base);
     let request = client.post(url).bearer_auth(&door.key).header("content-type", "application/json");
-    let response = request.body(body).send().await.expect("an answer");
-    let mut response = response.error_for_status().expect("no error");
+    let mut response = answered(request.body(body)).await;
     let mut first = None;
     while response.chunk().await.expect("the answer is whole").is_some() {
         first.get_or_insert_with(|| begun.elapsed());
     }
     let last = begun.elapsed();
     Seen { first: first.unwrap_or(last), last }
+}
+
+/// An answer that is no error.
+pub async fn answered(request: RequestBuilder) -> Response {
+    let response = request.send().await.expect("an answer");
+    if response.status().is_success() {
+        return response;
+    }
+    panic!("{}: {:?}", response.status(), response.text().await);
 }
 
 /// Calls for a second, arriving by chance at this rate; returns when all are answered. Numbers count on from `from`.

@@ -42,13 +42,13 @@ impl Stage {
         let provider = Provider::start(&folder, pace);
         let agent = serde_json::to_string(AGENT).expect("a string");
         let fleets = format!(
-            "[provider.openai]\nbase_url = \"{}\"\n[fleet.calls]\ncommand = [\"sh\", \"-c\", {agent}]\n\
+            "[provider.openai]\nbase_url = \"{}\"\napi_key = {{ env = \"PROVIDER_KEY\" }}\n[fleet.calls]\ncommand = [\"sh\", \"-c\", {agent}]\n\
              env = {{ FOLDER = \"{}\" }}\nconcurrency = {agents}\nkill_grace = \"1s\"\n\
              scaling = {{ min = 1, max = 1 }}\ntask = {{ timeout = \"1h\" }}\n",
             provider.door.base,
             folder.path().display()
         );
-        let plane = Plane::start(&fleets).await;
+        let plane = Plane::start_with(&fleets, &[("PROVIDER_KEY", &provider.door.key)]).await;
         plane.crew(1).await;
         Stage { plane, provider, folder }
     }
