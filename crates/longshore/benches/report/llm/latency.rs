@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::load::{Seen, client, second_of_calls};
+use super::load::{Seen, call, client, request, second_of_calls};
 use super::stage::{Door, Pace, Stage};
 use crate::{Row, row};
 
@@ -34,7 +34,7 @@ pub async fn added() -> Vec<Row> {
     let stage = Stage::set(Pace { first_ms: 20, token_ms: 1.0 }, 32).await;
     let through: Arc<[Door]> = stage.agents(32).await.into_iter().map(|agent| agent.door).collect();
     let direct: Arc<[Door]> = [stage.provider.door.clone()].into();
-    let mut rows = vec![disk(stage.plane.dir())];
+    let mut rows = vec![disk(stage.plane.dir()), alone().await];
     let mut number = 0;
     for rate in RATES {
         for stream in [true, false] {
@@ -46,6 +46,24 @@ pub async fn added() -> Vec<Row> {
         }
     }
     rows
+}
+
+/// One caller, and a provider that answers at once: nothing waits for a timer or for others.
+async fn alone() -> Row {
+    let stage = Stage::set(Pace { first_ms: 0, token_ms: 0.0 }, 1).await;
+    let through = stage.agents(1).await.remove(0).door;
+    let (client, mut rounds, mut number) = (client(), Vec::new(), 0);
+    for _ in 0..ROUNDS {
+        let mut round = Round { through: Vec::new(), direct: Vec::new() };
+        for _ in 0..500 {
+            number += 2;
+            round.through.push(call(&client, &through, request(number, true)).await);
+            round.direct.push(call(&client, &stage.provider.door, request(number + 1, true)).await);
+        }
+        rounds.push(round);
+    }
+    let what = "added to the first token, streamed, one caller, a provider that answers at once, p50 / p99";
+    row(what, figure(&rounds, |seen| seen.first), "")
 }
 
 async fn round(
@@ -88,7 +106,7 @@ fn figure(rounds: &[Round], part: impl Fn(&Seen) -> Duration + Copy) -> String {
     rounds.sort_by(|a, b| a.1.total_cmp(&b.1));
     let (best, worst) = (rounds[0], rounds[rounds.len() - 1]);
     format!(
-        "{:.2} / {:.2} ms (worst round {:.2} / {:.2}; direct {:.1} / {:.1})",
+        "{:.2} / {:.2} ms (worst round {:.2} / {:.2}; direct {:.2} / {:.2})",
         best.0, best.1, worst.0, worst.1, best.2.p50, best.2.p99
     )
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, Response};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use super::stage::Door;
@@ -72,22 +73,35 @@ pub async fn second_of_calls(
     stream: bool,
     from: &mut u64,
 ) -> Vec<Seen> {
-    let mut calls = JoinSet::new();
-    let mut chance = Chance(*from);
-    let (begun, mut at) = (tokio::time::Instant::now(), 0.0);
-    loop {
-        at += chance.gap() / f64::from(rate);
-        if at >= 1.0 {
-            return calls.join_all().await;
+    let (client, doors, first) = (client.clone(), Arc::clone(doors), *from);
+    let arrivals = arrivals(rate, first);
+    *from += arrivals.len() as u64;
+    let runtime = Handle::current();
+    // A thread of its own: the runtime's timers tick in milliseconds, as the provider's do, and ticks would be compared.
+    let calls = tokio::task::spawn_blocking(move || {
+        let (mut calls, begun) = (JoinSet::new(), Instant::now());
+        for (at, number) in arrivals.into_iter().zip(first..) {
+            std::thread::sleep(at.saturating_sub(begun.elapsed()));
+            let (client, doors) = (client.clone(), Arc::clone(&doors));
+            let call = async move {
+                let door = &doors[number as usize % doors.len()];
+                call(&client, door, request(number, stream)).await
+            };
+            calls.spawn_on(call, &runtime);
         }
-        tokio::time::sleep_until(begun + Duration::from_secs_f64(at)).await;
-        *from += 1;
-        let (client, doors, number) = (client.clone(), Arc::clone(doors), *from);
-        calls.spawn(async move {
-            let door = &doors[number as usize % doors.len()];
-            call(&client, door, request(number, stream)).await
-        });
-    }
+        calls
+    });
+    calls.await.expect("nothing there panics").join_all().await
+}
+
+/// When calls arrive within a second.
+fn arrivals(rate: u32, seed: u64) -> Vec<Duration> {
+    let (mut chance, mut at) = (Chance(seed), 0.0);
+    let next = || {
+        at += chance.gap() / f64::from(rate);
+        (at < 1.0).then(|| Duration::from_secs_f64(at))
+    };
+    std::iter::from_fn(next).collect()
 }
 
 /// Numbers that look drawn and are the same in every run (SplitMix64).
