@@ -74,6 +74,7 @@ pub struct NewRequest {
     /// The field that holds the list, such as `messages`.
     pub field: Option<String>,
     pub items: Vec<String>,
+    pub(crate) head_hash: Hash,
     /// For each item, what stands for everything up to it, and the item's own hash.
     pub(crate) links: Vec<(Hash, Hash)>,
 }
@@ -94,7 +95,8 @@ impl NewRequest {
             links.push((link, blob));
             prev = Some(link);
         }
-        NewRequest { digest: hasher.finalize().into(), head, field, items, links }
+        let head_hash = hash(&[head.as_bytes()]);
+        NewRequest { digest: hasher.finalize().into(), head, field, items, head_hash, links }
     }
 }
 

@@ -46,8 +46,10 @@ pub(super) fn store(write: &Write<'_>, ord: i64, request: &NewRequest) -> rusqli
     if known {
         return Ok(());
     }
-    let head = Packed::new(request.head.as_bytes());
-    content::keep(write, ord, &head)?;
+    // Mostly the same from call to call, and it may hold large tools: not packed anew to find that out.
+    if !content::has(write, ord, &request.head_hash)? {
+        content::keep(write, ord, &Packed::new(request.head.as_bytes()))?;
+    }
     add_links(write, ord, request)?;
     write
         .connection
@@ -57,7 +59,7 @@ pub(super) fn store(write: &Write<'_>, ord: i64, request: &NewRequest) -> rusqli
         .execute(params![
             ord,
             request.digest,
-            head.hash,
+            request.head_hash,
             request.field,
             request.links.last().map(|(link, _)| link)
         ])
