@@ -1,8 +1,10 @@
 //! The journal: calls as they are asked for, answered, and shown.
 
-use std::io::{Read, Write};
+use std::cell::RefCell;
+use std::io::Read;
 use std::sync::Arc;
 
+use flate2::{Compress, Compression, FlushCompress, Status};
 use longshore_core::id::{Fence, FleetName, Held, TaskId};
 use longshore_core::journal::{AskState, Divergence};
 use longshore_core::json::Json;
@@ -31,20 +33,10 @@ const WORTH_PACKING: usize = 256;
 
 impl Packed {
     pub fn new(content: &[u8]) -> Packed {
-        let plain = || Packed {
-            hash: hash(&[content]),
-            deflated: false,
-            size: content.len(),
-            data: content.to_vec(),
-        };
-        if content.len() < WORTH_PACKING {
-            return plain();
-        }
-        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
-        match encoder.write_all(content).and_then(|()| encoder.finish()) {
-            Ok(data) if data.len() < content.len() => Packed { deflated: true, data, ..plain() },
-            // Writing into memory does not fail; if it did, the content as it is would do.
-            _ => plain(),
+        let (hash, size) = (hash(&[content]), content.len());
+        match deflated(content) {
+            Some(data) => Packed { hash, deflated: true, size, data },
+            None => Packed { hash, deflated: false, size, data: content.to_vec() },
         }
     }
 
@@ -56,6 +48,27 @@ impl Packed {
         flate2::read::DeflateDecoder::new(&*self.data).read_to_end(&mut content)?;
         Ok(content)
     }
+}
+
+thread_local! {
+    /// Its tables take longer to be made than a message to be packed.
+    static DEFLATER: RefCell<Compress> = RefCell::new(Compress::new(Compression::fast(), false));
+}
+
+/// The content packed; `None` if that would not make it smaller.
+fn deflated(content: &[u8]) -> Option<Vec<u8>> {
+    if content.len() < WORTH_PACKING {
+        return None;
+    }
+    DEFLATER.with_borrow_mut(|deflater| {
+        deflater.reset();
+        // Never grows: what does not fit is not smaller.
+        let mut data = Vec::with_capacity(content.len() - 1);
+        let status = deflater.compress_vec(content, &mut data, FlushCompress::Finish);
+        let ended = matches!(status, Ok(Status::StreamEnd));
+        data.shrink_to_fit();
+        ended.then_some(data)
+    })
 }
 
 pub(crate) fn hash(parts: &[&[u8]]) -> Hash {
