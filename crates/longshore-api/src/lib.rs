@@ -9,6 +9,7 @@ pub mod journal;
 pub mod link;
 pub mod link_client;
 pub mod llm;
+pub mod llm_error;
 pub mod problem;
 pub mod sse;
 pub mod task;

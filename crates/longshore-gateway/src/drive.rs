@@ -255,7 +255,7 @@ impl Drive {
         self.forget().await;
         self.gateway.metrics.ended(&self.of, "failed");
         self.live.head(own_head(fault.status));
-        self.live.show([fault::body(self.prepared.upstream.dialect(), fault).into()]);
+        self.live.show([fault::body(self.prepared.upstream.declared.kind, fault).into()]);
         self.live.end(End::Whole { delivered: true });
     }
 

@@ -1,69 +1,22 @@
-//! Errors as the providers write them: reads theirs, writes longshore's own in the same form.
-//!
-//! An agent's SDK then raises the exception it would raise anyway, with longshore's message in it.
+//! Errors: reads the providers', and carries longshore's own to where they are written.
 
-use serde_json::{Value, json};
+use longshore_api::llm_error;
+use longshore_core::provider::Kind;
 
 use crate::fields::Fields;
-
-/// Whose error format an agent expects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
-    OpenAi,
-    Anthropic,
-}
 
 /// An error of longshore's own that an agent gets in place of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub status: u16,
-    /// Stable and documented; OpenAI's format has a place for it, Anthropic's has none.
+    /// Stable and documented.
     pub code: &'static str,
     pub message: String,
 }
 
-/// The JSON body of an error answer.
-pub fn body(dialect: Dialect, fault: &Fault) -> Vec<u8> {
-    let Fault { status, code, message } = fault;
-    let body = match dialect {
-        Dialect::OpenAi => {
-            let kind = openai_type(*status);
-            json!({ "error": { "message": message, "type": kind, "param": Value::Null, "code": code } })
-        }
-        Dialect::Anthropic => {
-            json!({ "type": "error", "error": { "type": anthropic_type(*status), "message": message } })
-        }
-    };
-    body.to_string().into_bytes()
-}
-
-/// The same as a server-sent event, for a stream whose head is sent already.
-pub fn event(dialect: Dialect, fault: &Fault) -> Vec<u8> {
-    // JSON text has no line ends of its own, so it is one data line.
-    [b"event: error\ndata: ".as_slice(), &body(dialect, fault), b"\n\n"].concat()
-}
-
-fn openai_type(status: u16) -> &'static str {
-    match status {
-        401 => "authentication_error",
-        403 => "permission_error",
-        429 => "rate_limit_error",
-        400..=499 => "invalid_request_error",
-        _ => "server_error",
-    }
-}
-
-fn anthropic_type(status: u16) -> &'static str {
-    match status {
-        400 => "invalid_request_error",
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        413 => "request_too_large",
-        429 => "rate_limit_error",
-        529 => "overloaded_error",
-        _ => "api_error",
-    }
+/// The JSON body of an error answer, as a provider of this kind would write it.
+pub fn body(kind: Kind, fault: &Fault) -> Vec<u8> {
+    llm_error::body(kind, fault.status, fault.code, &fault.message).to_string().into_bytes()
 }
 
 /// The message of a body or event that is an error, of either provider and of those that imitate them.
@@ -84,59 +37,6 @@ pub(crate) fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fault(status: u16) -> Fault {
-        Fault { status, code: "provider_unreachable", message: "could not \"reach\"\nopenai".to_owned() }
-    }
-
-    fn written(dialect: Dialect, status: u16) -> Value {
-        serde_json::from_slice(&body(dialect, &fault(status))).expect("JSON")
-    }
-
-    #[test]
-    fn openai_errors_carry_the_code() {
-        let expected = json!({"error": {
-            "message": "could not \"reach\"\nopenai", "type": "server_error", "param": null,
-            "code": "provider_unreachable",
-        }});
-        assert_eq!(written(Dialect::OpenAi, 502), expected);
-        assert_eq!(written(Dialect::OpenAi, 429)["error"]["type"], "rate_limit_error");
-        assert_eq!(written(Dialect::OpenAi, 404)["error"]["type"], "invalid_request_error");
-    }
-
-    #[test]
-    fn anthropic_types_follow_the_status() {
-        let expected = json!({
-            "type": "error",
-            "error": { "type": "api_error", "message": "could not \"reach\"\nopenai" },
-        });
-        assert_eq!(written(Dialect::Anthropic, 502), expected);
-        for (status, kind) in [
-            (400, "invalid_request_error"),
-            (401, "authentication_error"),
-            (403, "permission_error"),
-            (404, "not_found_error"),
-            (413, "request_too_large"),
-            (429, "rate_limit_error"),
-            (529, "overloaded_error"),
-        ] {
-            assert_eq!(written(Dialect::Anthropic, status)["error"]["type"], kind);
-        }
-    }
-
-    #[test]
-    fn an_error_is_one_event_that_reads_as_an_error() {
-        for dialect in [Dialect::OpenAi, Dialect::Anthropic] {
-            let mut splitter = crate::sse::Splitter::new(1 << 16);
-            splitter.push(&event(dialect, &fault(502)));
-            let event = splitter.event().expect("short").expect("complete");
-            assert_eq!(event.name, Some("error"));
-            let data = event.data.expect("data");
-            let message = error_in(&Fields::read(&data).expect("an object"));
-            assert_eq!(message.as_deref(), Some("could not \"reach\"\nopenai"));
-            assert!(splitter.rest().is_empty());
-        }
-    }
 
     fn check_message(text: &str, expected: Option<&str>) {
         assert_eq!(error_in(&Fields::read(text).expect("an object")).as_deref(), expected, "{text}");

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing::info;
 use uuid::Uuid;
 
-use crate::fault::{Dialect, Fault};
+use crate::fault::Fault;
 use crate::incoming::{Caller, Incoming, Prepared};
 use crate::metrics::Metrics;
 use crate::permits::Permits;
@@ -105,13 +105,13 @@ impl Gateway {
             let message =
                 format!("no provider `{}` is declared; declared are: {}", incoming.provider, self.names());
             let fault = Fault { status: 404, code: "unknown_provider", message };
-            return respond::refusal(Dialect::OpenAi, &fault);
+            return respond::refusal(Kind::OpenAi, &fault);
         };
         if !upstream::is_plain(&incoming.path) {
             let message =
                 format!("longshore: the path `{}` leads elsewhere; write it without `..`", incoming.path);
             let fault = Fault { status: 400, code: "bad_path", message };
-            return respond::refusal(upstream.dialect(), &fault);
+            return respond::refusal(upstream.declared.kind, &fault);
         }
         let (upstream, owner) = (Arc::clone(upstream), self.owner);
         let prepared = if incoming.body.len() < LARGE {
@@ -125,8 +125,8 @@ impl Gateway {
 
     /// Answers a call that may not be made, in its provider's form.
     pub fn refuse(&self, provider: &str, status: u16, code: &'static str, message: String) -> Frames {
-        let dialect = self.upstreams.get(provider).map_or(Dialect::OpenAi, |upstream| upstream.dialect());
-        respond::refusal(dialect, &Fault { status, code, message })
+        let kind = self.upstreams.get(provider).map_or(Kind::OpenAi, |upstream| upstream.declared.kind);
+        respond::refusal(kind, &Fault { status, code, message })
     }
 
     fn names(&self) -> String {

@@ -11,13 +11,14 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
 use longshore_api::llm::{Breaker, Broken, Frame, Head, KEEP_ALIVE_SECONDS, data_prefix};
+use longshore_core::provider::Kind;
 use longshore_store::{Begun, BegunCall, CallError, CallKey, StoredAnswer, Wake};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
 use crate::drive::{self, Job};
-use crate::fault::{self, Dialect, Fault};
+use crate::fault::{self, Fault};
 use crate::gateway::Gateway;
 use crate::incoming::Prepared;
 use crate::live::{End, Follower, Live, News};
@@ -30,13 +31,13 @@ pub type Frames = Pin<Box<dyn Stream<Item = Result<Bytes, Infallible>> + Send>>;
 const LOOK: Duration = Duration::from_secs(2);
 
 /// An answer of the gateway's own, in the provider's form.
-pub fn refusal(dialect: Dialect, fault: &Fault) -> Frames {
-    let bytes: Vec<Bytes> = refused(dialect, fault).into();
+pub fn refusal(kind: Kind, fault: &Fault) -> Frames {
+    let bytes: Vec<Bytes> = refused(kind, fault).into();
     Box::pin(stream::iter(bytes.into_iter().map(Ok)))
 }
 
-fn refused(dialect: Dialect, fault: &Fault) -> VecDeque<Bytes> {
-    let body = fault::body(dialect, fault);
+fn refused(kind: Kind, fault: &Fault) -> VecDeque<Bytes> {
+    let body = fault::body(kind, fault);
     VecDeque::from([
         Frame::Head(own_head(fault.status)).encoded(),
         Frame::Data(body.into()).encoded(),
@@ -262,7 +263,7 @@ impl Responder {
         }
         let message = format!("longshore refuses this call: {refused_for}");
         self.count("failed");
-        self.ready = refused(self.prepared.upstream.dialect(), &Fault { status, code, message });
+        self.ready = refused(self.prepared.upstream.declared.kind, &Fault { status, code, message });
         self.phase = Phase::Done;
     }
 

@@ -7,8 +7,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use longshore_core::provider::{Kind, Provider};
 
-use crate::fault::Dialect;
-
 pub struct Upstream {
     pub declared: Provider,
     key: Option<HeaderValue>,
@@ -81,13 +79,6 @@ impl Upstream {
         let http =
             builder.build().map_err(|source| UpstreamError::Client { provider: provider(), source })?;
         Ok(Upstream { declared, key, http })
-    }
-
-    pub fn dialect(&self) -> Dialect {
-        match self.declared.kind {
-            Kind::OpenAi => Dialect::OpenAi,
-            Kind::Anthropic => Dialect::Anthropic,
-        }
     }
 
     /// Sends a request; resolves when the answer's head is there.

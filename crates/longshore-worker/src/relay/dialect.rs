@@ -3,8 +3,10 @@
 use bytes::Bytes;
 use hyper::Response;
 use hyper::header::{HeaderName, HeaderValue};
+use longshore_api::llm_error;
 use longshore_api::problem::Problem;
-use serde_json::{Value, json};
+use longshore_core::provider::Kind;
+use serde_json::Value;
 
 use super::body::{self, Answer};
 
@@ -64,15 +66,11 @@ impl Dialect {
     }
 
     fn error(self, problem: &Problem) -> Value {
-        let message = message(problem);
-        match self {
-            Dialect::OpenAi => json!({"error": {
-                "message": message, "type": open_ai_type(problem.status), "param": null, "code": problem.code,
-            }}),
-            Dialect::Anthropic => json!({"type": "error", "error": {
-                "type": anthropic_type(problem.status), "message": message, "code": problem.code,
-            }}),
-        }
+        let kind = match self {
+            Dialect::OpenAi => Kind::OpenAi,
+            Dialect::Anthropic => Kind::Anthropic,
+        };
+        llm_error::body(kind, problem.status, &problem.code, &message(problem))
     }
 }
 
@@ -83,31 +81,10 @@ fn message(problem: &Problem) -> String {
     }
 }
 
-fn open_ai_type(status: u16) -> &'static str {
-    match status {
-        401 => "authentication_error",
-        403 => "permission_error",
-        429 => "rate_limit_error",
-        400..=499 => "invalid_request_error",
-        _ => "server_error",
-    }
-}
-
-fn anthropic_type(status: u16) -> &'static str {
-    match status {
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        413 => "request_too_large",
-        429 => "rate_limit_error",
-        529 => "overloaded_error",
-        400..=499 => "invalid_request_error",
-        _ => "api_error",
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn check(dialect: Dialect, problem: &Problem, expected: Value) {
