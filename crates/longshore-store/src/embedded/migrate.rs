@@ -11,8 +11,11 @@ use super::open::OpenError;
 pub(super) const APPLICATION_ID: u32 = 0x4c4e_4753;
 
 /// The schema, step by step; the number of steps is its version.
-pub(super) const MIGRATIONS: &[&str] =
-    &[include_str!("../../sql/0001.sql"), include_str!("../../sql/0002.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("../../sql/0001.sql"),
+    include_str!("../../sql/0002.sql"),
+    include_str!("../../sql/0003.sql"),
+];
 
 /// Migrates a file that is open. Nothing is done to one that is new enough.
 pub(super) fn forward(
