@@ -38,6 +38,10 @@ use reader::Readers;
 use rusqlite::Connection;
 use writer::{Write, Writer};
 
+pub(crate) use column::{drain_mode_text, hold_text, on_interrupt_text};
+pub(crate) use event::queued;
+pub(crate) use writer::Place;
+
 /// An open embedded store.
 #[derive(Clone)]
 pub struct Embedded {

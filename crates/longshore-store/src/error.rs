@@ -12,6 +12,9 @@ pub enum StoreError {
     Full,
     #[error("the store is closed")]
     Closed,
+    /// Of a shared store. What was asked for may have been done or not, unless it says otherwise.
+    #[error("the database cannot be reached ({why}): nothing is lost, try again")]
+    Unavailable { why: String },
     #[error("the store's file is damaged ({detail}): stop longshore and restore a copy")]
     Corrupt { detail: String },
     #[error("the store failed while it {what}")]

@@ -9,6 +9,7 @@
 mod embedded;
 pub mod error;
 pub mod model;
+mod shared;
 pub mod signals;
 mod store;
 
@@ -17,5 +18,6 @@ pub use error::{
     CallError, CancelOutcome, ClaimError, InputOutcome, LinkError, RegisterError, StoreError, SubmitError,
 };
 pub use model::*;
+pub use shared::open::{ConnectError, ConnectOptions, Migrate, migration_script};
 pub use signals::{Signals, Wake};
-pub use store::{Embedded, Store};
+pub use store::{Embedded, Shared, Store};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use longshore_core::fleet::{DrainMode, Fleet};
 use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
 use longshore_core::json::Json;
@@ -15,12 +16,14 @@ use crate::error::{
     CallError, CancelOutcome, ClaimError, InputOutcome, LinkError, RegisterError, StoreError, SubmitError,
 };
 use crate::model::*;
-use crate::{OpenError, OpenOptions, Signals};
+pub use crate::shared::Shared;
+use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, Signals};
 
 /// A store that is open. Cheap to clone; the last clone that is dropped closes it.
 #[derive(Clone)]
 pub enum Store {
     Embedded(Embedded),
+    Shared(Shared),
 }
 
 /// Writes methods that forward to the backend.
@@ -31,6 +34,7 @@ macro_rules! forward {
             pub async fn $name(&self, $($argument: $type),*) -> $answer {
                 match self {
                     Store::Embedded(store) => store.$name($($argument),*).await,
+                    Store::Shared(store) => store.$name($($argument),*).await,
                 }
             })*
         }
@@ -44,6 +48,12 @@ impl Store {
         Embedded::open(options).map(Store::Embedded)
     }
 
+    /// Connects to a shared store, bringing its schema to the newest version where that is wanted. `now` tells which days
+    /// need room.
+    pub async fn connect(options: &ConnectOptions, now: Timestamp) -> Result<Store, ConnectError> {
+        Shared::connect(options, now).await.map(Store::Shared)
+    }
+
     /// Notes how an ask ended for its agent. Queued when this is called, whether the answer is awaited or not.
     pub fn call_ended(
         &self,
@@ -53,13 +63,15 @@ impl Store {
         whole: bool,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         match self {
-            Store::Embedded(store) => store.call_ended(key, held, call, whole),
+            Store::Embedded(store) => Either::Left(store.call_ended(key, held, call, whole)),
+            Store::Shared(store) => Either::Right(store.call_ended(key, held, call, whole)),
         }
     }
 
     pub fn signals(&self) -> &Signals {
         match self {
             Store::Embedded(store) => store.signals(),
+            Store::Shared(store) => store.signals(),
         }
     }
 }
@@ -105,6 +117,8 @@ forward! {
 forward! {
     /// A gateway starts; intents of its earlier starts have lost their owner.
     fn gateway_starts(replica: String, nonce: Uuid) -> Result<(), StoreError>;
+    /// A gateway is still there; false: a newer start has taken its name.
+    fn gateway_seen(replica: String, nonce: Uuid) -> Result<bool, StoreError>;
     /// An agent asks: its occurrence is allotted and the way to its answer found, in one transaction.
     fn begin_call(call: NewCall, now: Timestamp) -> Result<Begun, CallError>;
     /// A call that is passed through without being journaled; returns the attempt's deadline.
@@ -176,6 +190,8 @@ forward! {
     fn tick(elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;
     fn meta_get(key: String) -> Result<Option<String>, StoreError>;
     fn meta_put(key: String, value: String) -> Result<(), StoreError>;
+    /// Keeps this value unless there is one; returns the one that counts.
+    fn meta_first(key: String, value: String) -> Result<String, StoreError>;
     /// Finishes what was asked for and closes; later commands answer [`StoreError::Closed`].
     fn close() -> Result<(), StoreError>;
 }

@@ -95,7 +95,7 @@ column! {
     });
 }
 
-pub(super) fn hold_text(hold: Hold) -> &'static str {
+pub(crate) fn hold_text(hold: Hold) -> &'static str {
     match hold {
         Hold::Ready => "ready",
         Hold::Scheduled => "scheduled",
@@ -104,7 +104,7 @@ pub(super) fn hold_text(hold: Hold) -> &'static str {
     }
 }
 
-pub(super) fn on_interrupt_text(on_interrupt: OnInterrupt) -> &'static str {
+pub(crate) fn on_interrupt_text(on_interrupt: OnInterrupt) -> &'static str {
     match on_interrupt {
         OnInterrupt::Resume => "resume",
         OnInterrupt::Fail => "fail",
@@ -112,7 +112,7 @@ pub(super) fn on_interrupt_text(on_interrupt: OnInterrupt) -> &'static str {
     }
 }
 
-pub(super) fn drain_mode_text(mode: DrainMode) -> &'static str {
+pub(crate) fn drain_mode_text(mode: DrainMode) -> &'static str {
     match mode {
         DrainMode::Wait => "wait",
         DrainMode::Handover => "handover",

@@ -80,7 +80,7 @@ pub(super) fn insert(
 }
 
 /// The data of an event `queued`: what it waits for, and until when if that is known.
-pub(super) fn queued(hold: Hold, due: Option<Timestamp>) -> Json {
+pub(crate) fn queued(hold: Hold, due: Option<Timestamp>) -> Json {
     match due {
         Some(due) => Json::of(&json!({ "reason": hold, "due_at": due })),
         None => Json::of(&json!({ "reason": hold })),

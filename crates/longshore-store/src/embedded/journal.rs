@@ -30,6 +30,15 @@ impl Embedded {
         })
         .await
     }
+
+    /// Its gateway lives as long as this process, which is the only one.
+    pub(crate) async fn gateway_seen(&self, replica: String, nonce: Uuid) -> Result<bool, StoreError> {
+        self.read(move |connection| {
+            let select = "SELECT 1 FROM gateway WHERE replica = ?1 AND nonce = ?2";
+            Ok(connection.prepare_cached(select)?.exists(params![replica, nonce.as_bytes()])?)
+        })
+        .await
+    }
 }
 
 /// The parameters that name an entry: `ord`, `generation`, `digest`, `occurrence` as 1 to 4.

@@ -21,4 +21,12 @@ impl Embedded {
         })
         .await
     }
+
+    pub(crate) async fn meta_first(&self, key: String, value: String) -> Result<String, StoreError> {
+        self.write(move |write| {
+            let put = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = value RETURNING value";
+            Ok(write.connection.prepare_cached(put)?.query_row([key, value], |row| row.get(0))?)
+        })
+        .await
+    }
 }

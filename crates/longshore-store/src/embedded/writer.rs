@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::fault;
 use crate::error::StoreError;
 use crate::signals::Signals;
-pub(super) use counts::Place;
+pub(crate) use counts::Place;
 use group::Groups;
 pub(super) use write::Write;
 

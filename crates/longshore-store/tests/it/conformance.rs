@@ -20,7 +20,33 @@ macro_rules! every_backend {
                 })*
             })*
         }
+
+        mod shared {
+            $(mod $module {
+                $(#[tokio::test]
+                async fn $behaviour() {
+                    let Some(world) = crate::support::World::shared().await else { return };
+                    crate::conformance::$module::$behaviour(&world).await;
+                    world.clean_up().await;
+                })*
+            })*
+        }
     };
+}
+
+/// What is about one file on one disk.
+mod embedded_only {
+    use crate::support::World;
+
+    #[tokio::test]
+    async fn commands_share_commits() {
+        super::crowd::commands_share_commits(&World::embedded().await).await;
+    }
+
+    #[tokio::test]
+    async fn what_changes_nothing_commits_nothing() {
+        super::crowd::what_changes_nothing_commits_nothing(&World::embedded().await).await;
+    }
 }
 
 every_backend! {
@@ -51,5 +77,5 @@ every_backend! {
         a_growing_history_is_stored_once, another_way_is_told_with_its_first_difference,
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
         steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person;
-    crowd: no_task_is_claimed_twice, commands_share_commits, what_changes_nothing_commits_nothing;
+    crowd: no_task_is_claimed_twice;
 }

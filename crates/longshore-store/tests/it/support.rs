@@ -14,12 +14,22 @@ use longshore_store::*;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+/// When each world begins: milliseconds since 1970.
+const START: i64 = 1_795_000_000_000;
+
 pub const LEASE: Duration = Duration::from_secs(30);
 
 pub struct World {
     pub store: Store,
     now: AtomicI64,
     pub dir: Option<TempDir>,
+    schema: Option<Schema>,
+}
+
+/// A schema of one test, dropped with it.
+struct Schema {
+    database: String,
+    name: String,
 }
 
 /// A worker as it speaks on the link.
@@ -37,8 +47,20 @@ impl World {
         World::new(store, Some(dir)).await
     }
 
+    /// An empty shared store with the same fleets, in a schema of its own; `None` where there is no server for tests.
+    pub async fn shared() -> Option<World> {
+        let database = shared_database()?;
+        let name = format!("t{}", Uuid::new_v4().simple());
+        let schema = Schema { database: database.clone(), name: name.clone() };
+        let options = ConnectOptions { schema: name, connections: 4, ..ConnectOptions::new(database) };
+        let store = Store::connect(&options, Timestamp(START)).await.unwrap();
+        let mut world = World::new(store, None).await;
+        world.schema = Some(schema);
+        Some(world)
+    }
+
     pub async fn new(store: Store, dir: Option<TempDir>) -> World {
-        let world = World { store, now: AtomicI64::new(1_795_000_000_000), dir };
+        let world = World { store, now: AtomicI64::new(START), dir, schema: None };
         let fleets = ["a", "b"].map(|name| Fleet::new(fleet(name), vec!["true".into()], "/".into()));
         world.store.put_fleets(fleets.to_vec(), world.now()).await.unwrap();
         world
@@ -151,6 +173,16 @@ impl World {
         self.store.task(id).await.unwrap().expect("it was submitted")
     }
 
+    /// Leaves nothing behind on a server that other tests use.
+    pub async fn clean_up(self) {
+        let Some(schema) = self.schema else { return };
+        self.store.close().await.unwrap();
+        let (client, connection) =
+            tokio_postgres::connect(&schema.database, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute(&format!("DROP SCHEMA {} CASCADE", schema.name)).await.unwrap();
+    }
+
     pub async fn kinds(&self, id: TaskId) -> Vec<String> {
         self.store.events(id, 0, 1000).await.unwrap().into_iter().map(|event| event.kind).collect()
     }
@@ -197,6 +229,14 @@ pub fn failed(code: &str) -> Ending {
 
 pub fn says(n: u64, kind: AgentEventKind, text: &str) -> NewAgentEvent {
     NewAgentEvent { n, at: Timestamp(1_795_000_000_000), kind, data: json(text) }
+}
+
+fn shared_database() -> Option<String> {
+    let database = std::env::var("LONGSHORE_TEST_POSTGRES").ok();
+    if database.is_none() {
+        skip("no PostgreSQL: run it by `./dev test`, which starts one");
+    }
+    database
 }
 
 /// Leaves a test out where it cannot run; where all must run (CI) that is a failure.

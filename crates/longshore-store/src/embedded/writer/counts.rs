@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 /// Where a task stands, as it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::embedded) enum Place {
+pub(crate) enum Place {
     Runnable,
     Delayed,
     Held,
@@ -20,7 +20,7 @@ pub(in crate::embedded) enum Place {
 }
 
 impl Place {
-    pub(in crate::embedded) fn of(state: State, hold: Option<Hold>) -> Place {
+    pub(crate) fn of(state: State, hold: Option<Hold>) -> Place {
         match (state, hold) {
             (State::Queued, Some(Hold::Scheduled | Hold::Backoff)) => Place::Delayed,
             (State::Queued, Some(Hold::Conversation)) => Place::Held,

@@ -1,0 +1,93 @@
+//! The shared store: task state in Postgres, for any number of control planes.
+//!
+//! Each operation is in the file of its name. What many ask at the same time (submissions, claims, reports, heartbeats) is
+//! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
+//! [`changes::Changes`] and sent at once with the commit.
+//!
+//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts; each sorted by name.
+
+mod address;
+mod batch;
+mod changes;
+mod claim;
+mod column;
+mod connection;
+mod conversation;
+mod core;
+mod counts;
+mod ending;
+mod event;
+mod fault;
+mod fleet;
+mod floor;
+mod heartbeat;
+mod journal;
+mod lease;
+mod list;
+mod live;
+mod meta;
+mod migrate;
+pub(crate) mod open;
+mod partition;
+mod pool;
+mod register;
+mod sql;
+mod step;
+mod submit;
+mod tick;
+mod usage;
+mod worker;
+
+use std::sync::Arc;
+
+use crate::error::StoreError;
+use crate::model::Ended;
+use crate::signals::Signals;
+use batch::{Batches, Limits};
+use core::Core;
+
+/// An open shared store.
+#[derive(Clone)]
+pub struct Shared {
+    open: Arc<Open>,
+}
+
+struct Open {
+    core: Arc<Core>,
+    submissions: Batches<submit::Submission, submit::Answer>,
+    claims: Batches<claim::Asked, claim::Answer>,
+    reports: Batches<ending::Report, Ended>,
+    beats: Batches<heartbeat::Beat, heartbeat::Answer>,
+}
+
+impl Shared {
+    fn new(core: Core) -> Shared {
+        let core = Arc::new(core);
+        let submissions = Limits { most: 2000, weigh: submit::weigh, parallel: 2 };
+        // One at a time: two would look for the same tasks.
+        let claims = Limits { most: 2000, weigh: claim::weigh, parallel: 1 };
+        let reports = Limits { most: 2000, weigh: ending::weigh, parallel: 2 };
+        let beats = Limits { most: 500, weigh: |_: &heartbeat::Beat| 1, parallel: 1 };
+        let open = Open {
+            submissions: Batches::start(Arc::clone(&core), submissions, submit::together),
+            claims: Batches::start(Arc::clone(&core), claims, claim::together),
+            reports: Batches::start(Arc::clone(&core), reports, ending::together),
+            beats: Batches::start(Arc::clone(&core), beats, heartbeat::together),
+            core,
+        };
+        Shared { open: Arc::new(open) }
+    }
+
+    fn core(&self) -> &Core {
+        &self.open.core
+    }
+
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.core().signals
+    }
+
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        self.core().close();
+        Ok(())
+    }
+}

@@ -1,0 +1,395 @@
+//! Hands runnable tasks to workers, each with a lease and a fence of its own; many claims in one transaction.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use longshore_core::id::{Fence, FleetName, WorkerId};
+use longshore_core::json::Json;
+use longshore_core::task::State;
+use longshore_core::time::Timestamp;
+use serde_json::json;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::Shared;
+use super::changes::{self, Changes};
+use super::column::{document, get, int};
+use super::connection::Connection;
+use super::core::Core;
+use super::counts::Place;
+use super::fault::DbError;
+use super::floor::Position;
+use super::live::{self, Live, live_columns};
+use super::register::{self, Known};
+use super::sql::args;
+use super::{conversation, register::Who};
+use crate::error::{ClaimError, LinkError};
+use crate::model::{ClaimRequest, LeasedTask, WorkerState};
+
+/// A worker that was silent for longer claims nothing, so nobody waits for it.
+const HEARD_OF: Duration = Duration::from_secs(15);
+
+/// The most that one claim gets.
+const MOST: u32 = 1000;
+
+/// A claim's answer is held in memory on both sides: it ends with the task whose input reaches this many bytes.
+const MOST_BYTES: usize = 8 << 20;
+
+pub(super) struct Asked {
+    request: ClaimRequest,
+    now: Timestamp,
+}
+
+pub(super) fn weigh(asked: &Asked) -> usize {
+    asked.request.max.clamp(1, MOST) as usize
+}
+
+pub(super) type Answer = Result<Vec<LeasedTask>, Refused>;
+
+#[derive(Clone, Debug)]
+pub(super) enum Refused {
+    Link(Who),
+    OutOfOrder { newest: u64 },
+}
+
+impl Shared {
+    pub(crate) async fn claim(
+        &self,
+        request: ClaimRequest,
+        now: Timestamp,
+    ) -> Result<Vec<LeasedTask>, ClaimError> {
+        let worker = request.worker.clone();
+        let claimed = self.open.claims.ask(Asked { request, now }).await?;
+        claimed.map_err(|refused| match refused {
+            Refused::Link(who) => LinkError::from(who.named(worker)).into(),
+            Refused::OutOfOrder { newest } => ClaimError::OutOfOrder { newest },
+        })
+    }
+}
+
+/// What workers hold: how many tasks, and whether one of them has to be alone.
+const HOLDS: &str =
+    "SELECT worker, count(*), bool_or(alone) FROM @live WHERE worker = ANY($1) GROUP BY worker";
+
+/// The leases of a claim whose answer was lost.
+const AGAIN: &str = concat!(
+    "SELECT ",
+    live_columns!(),
+    ", task.input, task.labels FROM @live AS live JOIN @task AS task USING (id)
+     WHERE live.worker = $1 AND live.claim_seq = $2 ORDER BY live.fence"
+);
+
+/// Suspects come on top: a worker that is busy passes them by.
+const PICK: &str = concat!(
+    "SELECT ",
+    live_columns!(),
+    ", task.input, task.labels
+     FROM (SELECT * FROM @live WHERE fleet = $1 AND hold = 'ready' AND (rank, id) >= ($2, $3)
+           ORDER BY rank, id
+           LIMIT $4 + (SELECT count(*) FROM @live WHERE alone AND fleet = $1 AND hold = 'ready')
+           FOR UPDATE SKIP LOCKED) AS live
+        JOIN @task AS task ON task.id = live.id
+     ORDER BY live.rank, live.id"
+);
+
+const FENCES: &str =
+    "SELECT nextval('@fence'), (SELECT service_ms FROM @clock) FROM generate_series(1, $1::bigint)";
+
+const GRANT: &str =
+    "UPDATE @live AS live SET state = 'running', hold = NULL, since = NULL, due_at = NULL, attempts = attempts + 1,
+        started_at = coalesce(started_at, n.at), last_event = last_event + 1, fence = n.fence, worker = n.worker,
+        claim_seq = n.claim_seq, attempt_at = n.at, expires_ms = n.expires_ms, last_n = 0
+     FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
+        AS n (id, fence, worker, claim_seq, at, expires_ms)
+     WHERE live.id = n.id";
+
+const NUMBERS: &str = "UPDATE @worker AS worker SET claim_seq = n.seq
+     FROM unnest($1::text[], $2::bigint[]) AS n (id, seq) WHERE worker.id = n.id";
+
+/// The worker of a fleet that holds the fewest tasks, among those that may claim; among equals the first by name.
+const LEAST_BUSY: &str =
+    "SELECT worker.id FROM @worker AS worker LEFT JOIN @live AS live ON live.worker = worker.id
+     WHERE worker.fleet = $1 AND worker.state = 'ready' AND worker.drain_mode IS NULL AND worker.last_seen > $2
+     GROUP BY worker.id ORDER BY count(live.id), worker.id LIMIT 1";
+
+pub(super) fn together<'a>(
+    core: &'a Core,
+    batch: &'a [Asked],
+) -> BoxFuture<'a, Result<Vec<Answer>, DbError>> {
+    Box::pin(async move {
+        let connection = core.connection().await?;
+        let done = claim(core, &connection, batch).await;
+        if done.is_err() {
+            connection.roll_back().await;
+        }
+        done
+    })
+}
+
+/// What a worker holds before it claims.
+#[derive(Clone, Copy, Default)]
+struct Holds {
+    tasks: i64,
+    suspect: bool,
+}
+
+/// A task that could be given away.
+struct Picked {
+    row: Live,
+    input: Json,
+    labels: BTreeMap<String, String>,
+}
+
+async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<Vec<Answer>, DbError> {
+    connection.ready(&[register::LOCK, HOLDS, AGAIN, PICK, FENCES, GRANT, NUMBERS]).await?;
+    connection.ready(changes::STATEMENTS).await?;
+    let ids: Vec<&str> = batch.iter().map(|asked| asked.request.worker.as_str()).collect();
+    let (begun, workers, holds) =
+        futures_util::join!(connection.begin(), register::lock(connection, &ids), async {
+            connection.query(HOLDS, args![ids]).await
+        },);
+    begun?;
+    let (mut workers, mut holds) = (workers?, read_holds(&holds?)?);
+    let mut answers: Vec<Option<Answer>> = Vec::with_capacity(batch.len());
+    let mut fresh: BTreeMap<FleetName, Vec<usize>> = BTreeMap::new();
+    for (at, asked) in batch.iter().enumerate() {
+        answers.push(match judge(connection, &asked.request, &workers).await? {
+            Judged::Answer(answer) => Some(answer),
+            Judged::Fresh(fleet) => {
+                fresh.entry(fleet).or_default().push(at);
+                None
+            }
+        });
+    }
+    let mut given: Vec<(usize, Picked)> = Vec::new();
+    for (fleet, claims) in &fresh {
+        let picked = pick(core, connection, fleet, batch, claims).await?;
+        assign(connection, fleet, batch, claims, picked, &mut holds, &mut given).await?;
+    }
+    if given.is_empty() {
+        // Nothing was written: there is nothing to be kept either.
+        connection.roll_back().await;
+    } else {
+        grant(core, connection, batch, &mut given, &mut workers).await?;
+    }
+    let mut tasks: HashMap<usize, Vec<LeasedTask>> = HashMap::new();
+    for (at, picked) in given {
+        tasks.entry(at).or_default().push(leased(picked));
+    }
+    let answers = answers
+        .into_iter()
+        .enumerate()
+        .map(|(at, answer)| answer.unwrap_or(Ok(tasks.remove(&at).unwrap_or_default())));
+    let mut answers: Vec<Answer> = answers.collect();
+    for task in answers.iter_mut().flatten().flatten() {
+        if let Some(history) = &mut task.conversation {
+            *history = conversation::history(core, history.id.clone()).await?;
+        }
+    }
+    Ok(answers)
+}
+
+fn read_holds(rows: &[Row]) -> Result<HashMap<String, Holds>, DbError> {
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, Holds { tasks: row.try_get(1)?, suspect: row.try_get(2)? })))
+        .collect()
+}
+
+enum Judged {
+    Answer(Answer),
+    /// It may get tasks of this fleet.
+    Fresh(FleetName),
+}
+
+async fn judge(
+    connection: &Connection,
+    it: &ClaimRequest,
+    workers: &HashMap<WorkerId, Known>,
+) -> Result<Judged, DbError> {
+    let worker = match register::judge(connection, workers.get(&it.worker), &it.worker, it.nonce).await? {
+        Ok(worker) => worker,
+        Err(who) => return Ok(Judged::Answer(Err(Refused::Link(who)))),
+    };
+    Ok(if it.seq < worker.claim_seq {
+        Judged::Answer(Err(Refused::OutOfOrder { newest: worker.claim_seq }))
+    } else if it.seq == worker.claim_seq {
+        Judged::Answer(Ok(again(connection, it).await?))
+    } else if worker.state == WorkerState::Draining || worker.drain.is_some() {
+        Judged::Answer(Ok(Vec::new()))
+    } else {
+        Judged::Fresh(worker.fleet.clone())
+    })
+}
+
+/// The answer was lost on the way: the same leases, those that are still held.
+async fn again(connection: &Connection, it: &ClaimRequest) -> Result<Vec<LeasedTask>, DbError> {
+    let rows = connection.query(AGAIN, args![it.worker.as_str(), int(it.seq)]).await?;
+    rows.iter().map(|row| Ok(leased(read_picked(row)?))).collect()
+}
+
+fn read_picked(row: &Row) -> Result<Picked, DbError> {
+    Ok(Picked {
+        row: Live::read(row)?,
+        input: get(row, live::COLUMNS)?,
+        labels: document(row, live::COLUMNS + 1)?,
+    })
+}
+
+/// The first tasks of a fleet, locked, as many as these claims could take.
+async fn pick(
+    core: &Core,
+    connection: &Connection,
+    fleet: &FleetName,
+    batch: &[Asked],
+    claims: &[usize],
+) -> Result<VecDeque<Picked>, DbError> {
+    let wanted: i64 = claims.iter().map(|at| i64::from(batch[*at].request.max.min(MOST))).sum();
+    let (Position(rank, id), version) = core.floors.begin(fleet);
+    let rows = connection.query(PICK, args![fleet.as_str(), rank, id, wanted]).await?;
+    let picked = rows.iter().map(read_picked).collect::<Result<VecDeque<_>, _>>()?;
+    if let Some(first) = picked.front().filter(|_| picked.len() as i64 >= wanted) {
+        // Others skip what is locked here, and what is not given away after all has to be found again.
+        core.floors.raise(fleet, Position(first.row.rank, first.row.uuid()), version);
+    }
+    Ok(picked)
+}
+
+/// Gives tasks to claims, in order; a suspect goes to a worker that does nothing else, and then alone.
+async fn assign(
+    connection: &Connection,
+    fleet: &FleetName,
+    batch: &[Asked],
+    claims: &[usize],
+    mut picked: VecDeque<Picked>,
+    holds: &mut HashMap<String, Holds>,
+    given: &mut Vec<(usize, Picked)>,
+) -> Result<(), DbError> {
+    for at in claims {
+        let (it, now) = (&batch[*at].request, batch[*at].now);
+        let held = holds.entry(it.worker.as_str().to_owned()).or_default();
+        if held.suspect {
+            continue;
+        }
+        let idle = it.in_flight == 0 && held.tasks == 0;
+        let suspect_first = picked.front().is_some_and(|first| first.row.alone);
+        if suspect_first && idle && it.max > 0 {
+            *held = Holds { tasks: 1, suspect: true };
+            given.extend(picked.pop_front().map(|task| (*at, task)));
+            continue;
+        }
+        if suspect_first && is_least_busy(connection, &it.worker, fleet, now).await? {
+            // It runs dry and takes the suspect then: else a fleet that is always busy would never run it.
+            continue;
+        }
+        for task in take(&mut picked, it.max.min(MOST) as usize) {
+            held.tasks += 1;
+            given.push((*at, task));
+        }
+    }
+    Ok(())
+}
+
+/// The first tasks that need not be alone, up to a number and a weight.
+fn take(picked: &mut VecDeque<Picked>, most: usize) -> Vec<Picked> {
+    let (mut taken, mut bytes, mut at) = (Vec::new(), 0, 0);
+    while taken.len() < most && bytes < MOST_BYTES && at < picked.len() {
+        if picked[at].row.alone {
+            at += 1;
+        } else if let Some(task) = picked.remove(at) {
+            bytes += task.input.text().len();
+            taken.push(task);
+        }
+    }
+    taken
+}
+
+async fn is_least_busy(
+    connection: &Connection,
+    worker: &WorkerId,
+    fleet: &FleetName,
+    now: Timestamp,
+) -> Result<bool, DbError> {
+    let first = connection.query_opt(LEAST_BUSY, args![fleet.as_str(), now.before(HEARD_OF).0]).await?;
+    let first: Option<String> = first.map(|row| row.try_get(0)).transpose()?;
+    Ok(first.as_deref() == Some(worker.as_str()))
+}
+
+async fn grant(
+    core: &Core,
+    connection: &Connection,
+    batch: &[Asked],
+    given: &mut [(usize, Picked)],
+    workers: &mut HashMap<WorkerId, Known>,
+) -> Result<(), DbError> {
+    let fences = connection.query(FENCES, args![given.len() as i64]).await?;
+    let mut changes = Changes::new(Timestamp::default());
+    let (mut expires, mut at, mut numbers) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for ((asked, task), fence) in given.iter_mut().zip(&fences) {
+        let (it, now) = (&batch[*asked].request, batch[*asked].now);
+        changes.now = now;
+        expires.push(fence.try_get::<_, i64>(1)?.saturating_add(int(it.lease.as_millis() as u64)));
+        at.push(now.0);
+        numbers.insert(it.worker.as_str(), int(it.seq));
+        run(&mut task.row, &mut changes, it, get(fence, 0)?);
+        if let Some(worker) = workers.get_mut(&it.worker) {
+            worker.claim_seq = it.seq;
+        }
+    }
+    let rows = || given.iter().map(|(_, task)| &task.row);
+    let leases = || rows().filter_map(|row| row.lease.as_ref());
+    let ids: Vec<Uuid> = rows().map(Live::uuid).collect();
+    let fences: Vec<i64> = leases().map(|lease| int(lease.fence.0)).collect();
+    let holders: Vec<&str> = leases().map(|lease| lease.worker.as_str()).collect();
+    let seqs: Vec<i64> = leases().map(|lease| lease.claim_seq).collect();
+    let (names, newest): (Vec<&str>, Vec<i64>) = numbers.into_iter().unzip();
+    futures_util::try_join!(
+        async { connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires]).await },
+        async { connection.execute(NUMBERS, args![names, newest]).await },
+        core.commit(connection, changes),
+    )?;
+    Ok(())
+}
+
+/// The attempt begins.
+fn run(row: &mut Live, changes: &mut Changes, it: &ClaimRequest, fence: Fence) {
+    changes.count(&row.fleet, Some(Place::Runnable), Place::Running);
+    (row.state, row.hold, row.since) = (State::Running, None, None);
+    row.attempts += 1;
+    row.last_event += 1;
+    row.lease = Some(live::Lease {
+        fence,
+        worker: it.worker.clone(),
+        claim_seq: int(it.seq),
+        attempt_at: changes.now,
+        last_n: 0,
+    });
+    let data = json!({ "attempt": row.attempts, "worker": it.worker });
+    let place = (row.id, row.last_event);
+    changes.attempt_event(place, "started", &Json::of(&data), (row.attempts, fence), None);
+}
+
+/// All that a worker has to know of a task that it holds; the history is filled in by the caller.
+fn leased(picked: Picked) -> LeasedTask {
+    let row = picked.row;
+    LeasedTask {
+        id: row.id,
+        fence: row.lease.as_ref().map_or(Fence(0), |lease| lease.fence),
+        attempt: row.attempt(),
+        fleet: row.fleet,
+        input: picked.input,
+        labels: picked.labels,
+        conversation: row.conversation.map(|(id, _)| conversation::empty(id)),
+        timeout_ms: row.timeout_ms,
+        alone: row.alone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn statements_name_as_many_columns_as_are_read() {
+        let columns = super::live_columns!().split(',').count();
+        assert_eq!(columns, super::live::COLUMNS);
+    }
+}

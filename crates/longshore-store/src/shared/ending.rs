@@ -1,0 +1,428 @@
+//! The end of attempts, and what becomes of their tasks: whoever finds the lease with its fence may end it, once.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use futures_util::future::BoxFuture;
+use longshore_core::id::{ConversationId, Fence, FleetName, Held, TaskId, WorkerId};
+use longshore_core::json::Json;
+use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State, Verdict};
+use longshore_core::time::Timestamp;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::Shared;
+use super::changes::{self, Changes};
+use super::column::int;
+use super::connection::Connection;
+use super::conversation::{self, Spoken};
+use super::core::Core;
+use super::event;
+use super::fault::DbError;
+use super::journal::{self, Followed};
+use super::live::{Lease, Live, live_columns};
+use super::sql::args;
+use crate::embedded::queued;
+use crate::error::{InputOutcome, LinkError, StoreError};
+use crate::model::{EndAttempt, Ended, NewAgentEvent};
+
+/// A worker's report as it waits for its turn.
+pub(super) struct Report {
+    worker: WorkerId,
+    endings: Vec<EndAttempt>,
+    now: Timestamp,
+}
+
+pub(super) fn weigh(report: &Report) -> usize {
+    report.endings.len().max(1)
+}
+
+/// One attempt that ends.
+pub(super) struct EndOf {
+    held: Held,
+    /// Whose attempt it must be.
+    worker: Option<WorkerId>,
+    events: Vec<NewAgentEvent>,
+    ending: Ending,
+    result: Option<Json>,
+    roll: f64,
+    /// It ends with others of its worker: an agent that died with several tasks leaves several suspects.
+    among_others: bool,
+}
+
+impl EndOf {
+    pub(super) fn interruption(held: Held, cause: Interruption, roll: f64) -> EndOf {
+        EndOf {
+            held,
+            worker: None,
+            events: Vec::new(),
+            ending: Ending::Interrupted(cause),
+            result: None,
+            roll,
+            among_others: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Worker,
+    Control,
+}
+
+impl Shared {
+    pub(crate) async fn end_attempts(
+        &self,
+        worker: WorkerId,
+        _nonce: Uuid,
+        endings: Vec<EndAttempt>,
+        now: Timestamp,
+    ) -> Result<Ended, LinkError> {
+        Ok(self.open.reports.ask(Report { worker, endings, now }).await?)
+    }
+}
+
+pub(super) fn together<'a>(
+    core: &'a Core,
+    batch: &'a [Report],
+) -> BoxFuture<'a, Result<Vec<Ended>, DbError>> {
+    Box::pin(async move {
+        let connection = core.connection().await?;
+        let done = report(core, &connection, batch).await;
+        if done.is_err() {
+            connection.roll_back().await;
+        }
+        done
+    })
+}
+
+async fn report(core: &Core, connection: &Connection, batch: &[Report]) -> Result<Vec<Ended>, DbError> {
+    let now = batch.first().map_or(Timestamp::default(), |report| report.now);
+    let mut changes = Changes::new(now);
+    let ends: Vec<EndOf> = batch
+        .iter()
+        .flat_map(|report| report.endings.iter().map(move |ending| (report, ending)))
+        .map(|(report, ending)| EndOf {
+            held: ending.held,
+            worker: Some(report.worker.clone()),
+            events: ending.events.clone(),
+            ending: ending.ending.clone(),
+            result: ending.result.clone(),
+            roll: ending.roll,
+            among_others: false,
+        })
+        .collect();
+    connection.ready(STATEMENTS).await?;
+    connection.ready(changes::STATEMENTS).await?;
+    let (begun, ended) =
+        futures_util::join!(connection.begin(), end(connection, &mut changes, &ends, By::Worker));
+    begun?;
+    let accepted: HashSet<Held> = ended?.into_iter().collect();
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut missing = Vec::new();
+    for report in batch {
+        let mut ended = Ended::default();
+        for ending in &report.endings {
+            if accepted.contains(&ending.held) {
+                ended.accepted.push(ending.held);
+            } else {
+                missing.push((answers.len(), ending.held, report.worker.clone()));
+            }
+        }
+        answers.push(ended);
+    }
+    for (at, held, worker) in missing {
+        // Its answer was lost on the way: the same fence wrote it before.
+        let answer: &mut Ended = &mut answers[at];
+        if ended_before(connection, held, &worker).await? {
+            answer.accepted.push(held);
+        } else {
+            answer.refused.push(held);
+        }
+    }
+    core.commit(connection, changes).await?;
+    Ok(answers)
+}
+
+const ENDED_BEFORE: &str =
+    "SELECT 1 FROM @event AS ended JOIN @event AS began ON began.task = ended.task AND began.fence = ended.fence
+     WHERE ended.task = $1 AND ended.fence = $2 AND ended.by_worker AND began.kind = 'started'
+        AND began.data::json ->> 'worker' = $3";
+
+async fn ended_before(connection: &Connection, held: Held, worker: &WorkerId) -> Result<bool, DbError> {
+    let fence = int(held.fence.0);
+    Ok(connection.query_opt(ENDED_BEFORE, args![held.task.0, fence, worker.as_str()]).await?.is_some())
+}
+
+/// Conversations before tasks, and each in order: no two transactions wait crosswise.
+pub(super) const LOCK_CONVERSATIONS: &str = "SELECT 1 FROM @conversation WHERE id IN
+        (SELECT conversation FROM @live WHERE id = ANY($1) AND conversation IS NOT NULL)
+     ORDER BY id FOR NO KEY UPDATE";
+
+pub(super) const LOCK_LIVE: &str =
+    concat!("SELECT ", live_columns!(), " FROM @live AS live WHERE id = ANY($1) ORDER BY id FOR UPDATE");
+
+const HELD_BY: &str = "SELECT worker, count(*) FROM @live WHERE worker = ANY($1) GROUP BY worker";
+
+/// Fleets in which a task that has to be alone could run now.
+const SUSPECTS: &str = "SELECT DISTINCT fleet FROM @live WHERE alone AND fleet = ANY($1) AND hold = 'ready'";
+
+const STATEMENTS: &[&str] = &[LOCK_CONVERSATIONS, LOCK_LIVE, HELD_BY, SUSPECTS, journal::HAVE, ENDED_BEFORE];
+
+/// Tasks by their ids, locked, with the conversations that they belong to.
+pub(super) async fn lock(connection: &Connection, ids: &[Uuid]) -> Result<HashMap<TaskId, Live>, DbError> {
+    let ids = ids.to_vec();
+    let (_, rows) =
+        futures_util::try_join!(async { connection.query(LOCK_CONVERSATIONS, args![ids]).await }, async {
+            connection.query(LOCK_LIVE, args![ids]).await
+        },)?;
+    rows.iter().map(|row| Live::read(row).map(|row| (row.id, row))).collect()
+}
+
+/// Ends attempts within a transaction that is begun; returns those whose fence was valid.
+pub(super) async fn end(
+    connection: &Connection,
+    changes: &mut Changes,
+    ends: &[EndOf],
+    by: By,
+) -> Result<Vec<Held>, DbError> {
+    let ids: Vec<Uuid> = ends.iter().map(|end| end.held.task.0).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (rows, journaled) = futures_util::try_join!(lock(connection, &ids), journal::have(connection, &ids))?;
+    let mut rows = rows;
+    let held_by = held_by(connection, &rows).await?;
+    let mut ended = Vec::with_capacity(ends.len());
+    let mut done: Vec<Done<'_>> = Vec::with_capacity(ends.len());
+    for end in ends {
+        let Some(row) = rows.get(&end.held.task) else { continue };
+        let Some(lease) = row.lease.clone().filter(|lease| lease.fence == end.held.fence) else { continue };
+        if end.worker.as_ref().is_some_and(|worker| *worker != lease.worker) {
+            continue;
+        }
+        let Some(mut row) = rows.remove(&end.held.task) else { continue };
+        let only = held_by.get(lease.worker.as_str()) == Some(&1) && !end.among_others;
+        let was_alone = row.alone;
+        let said = event::append(changes, &mut row, &end.events);
+        let followed = match journaled.contains(&end.held.task) {
+            true => journal::attempt_ends(connection, &row, &lease, &end.ending).await?,
+            false => Followed::default(),
+        };
+        let progressed = said.last_n > 0 || followed.progressed;
+        let verdict = decide(&row, end, (progressed, only), changes.now);
+        end_attempt(changes, &mut row, &lease, end, by);
+        if let Some(data) = followed.diverged {
+            row.event(changes, "diverged", &data);
+        }
+        note(&mut row, &verdict, end);
+        settle(changes, &mut row, verdict.next);
+        if by == By::Control {
+            changes.wake_worker(&lease.worker);
+        }
+        ended.push(end.held);
+        done.push(Done { row, end, fence: lease.fence, was_alone, messages: said.messages });
+    }
+    finish(connection, changes, done).await?;
+    Ok(ended)
+}
+
+async fn held_by(
+    connection: &Connection,
+    rows: &HashMap<TaskId, Live>,
+) -> Result<HashMap<String, i64>, DbError> {
+    let workers: BTreeSet<&str> =
+        rows.values().filter_map(|row| row.lease.as_ref()).map(|lease| lease.worker.as_str()).collect();
+    let workers: Vec<&str> = workers.into_iter().collect();
+    if workers.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = connection.query(HELD_BY, args![workers]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+fn decide(row: &Live, end: &EndOf, (progressed, only): (bool, bool), now: Timestamp) -> Verdict {
+    let standing = Standing {
+        failed_attempts: row.failed_attempts,
+        max_attempts: row.max_attempts,
+        strikes: row.strikes,
+        cancel_requested: row.cancel_requested,
+        on_interrupt: row.on_interrupt,
+        progressed,
+        alone: row.alone || only,
+    };
+    task::after(&end.ending, &standing, &row.backoff, now, end.roll)
+}
+
+fn end_attempt(changes: &mut Changes, row: &mut Live, lease: &Lease, end: &EndOf, by: By) {
+    let (outcome, detail) = match &end.ending {
+        Ending::Succeeded => ("succeeded", json!({})),
+        Ending::Failed(failure) => ("failed", json!({ "code": failure.code, "message": failure.message })),
+        Ending::Interrupted(cause) => ("interrupted", json!({ "cause": cause })),
+    };
+    let mut data = json!({ "attempt": row.attempt(), "outcome": outcome });
+    if let (Some(data), serde_json::Value::Object(detail)) = (data.as_object_mut(), detail) {
+        data.extend(detail);
+    }
+    row.last_event += 1;
+    let (place, attempt) = ((row.id, row.last_event), (row.attempt(), lease.fence));
+    changes.attempt_event(place, "attempt_ended", &Json::of(&data), attempt, Some(by == By::Worker));
+}
+
+fn note(row: &mut Live, verdict: &Verdict, end: &EndOf) {
+    row.failed_attempts = verdict.failed_attempts;
+    row.strikes = verdict.strikes;
+    row.interrupted += u32::from(matches!(end.ending, Ending::Interrupted(_)));
+    if let Ending::Failed(failure) = &end.ending {
+        row.failure = Some(failure.clone());
+    }
+}
+
+fn settle(changes: &mut Changes, row: &mut Live, next: Next) {
+    match next {
+        Next::Succeed => {
+            row.failure = None;
+            row.finish(changes, State::Succeeded);
+            let attempt = row.attempt();
+            row.event(changes, "succeeded", &Json::of(&json!({ "attempt": attempt })));
+        }
+        Next::Fail(failure) => fail(changes, row, failure),
+        Next::Cancel => cancel(changes, row),
+        Next::Ask => ask(changes, row),
+        Next::Requeue { alone } => requeue(changes, row, (Hold::Ready, None), alone),
+        Next::RetryAt { at, .. } if at <= changes.now => requeue(changes, row, (Hold::Ready, None), false),
+        Next::RetryAt { at, .. } => requeue(changes, row, (Hold::Backoff, Some(at)), false),
+    }
+}
+
+fn fail(changes: &mut Changes, row: &mut Live, failure: Failure) {
+    row.finish(changes, State::Failed);
+    let data = Json::of(&json!({ "code": failure.code, "message": failure.message }));
+    row.failure = Some(failure);
+    row.event(changes, "failed", &data);
+}
+
+/// Ends a task that was to be cancelled.
+pub(super) fn cancel(changes: &mut Changes, row: &mut Live) {
+    row.finish(changes, State::Cancelled);
+    let data = Json::of(&json!({ "reason": row.cancel_reason }));
+    row.event(changes, "cancelled", &data);
+}
+
+fn ask(changes: &mut Changes, row: &mut Live) {
+    row.wait(changes);
+    let data = json!({ "reason": "interrupted", "attempt": row.attempt(), "answers": ["resume", "fail"] });
+    row.event(changes, "waiting", &Json::of(&data));
+}
+
+fn requeue(changes: &mut Changes, row: &mut Live, (hold, due): (Hold, Option<Timestamp>), alone: bool) {
+    row.alone = alone;
+    row.queue(changes, hold, due);
+    row.event(changes, "queued", &queued(hold, due));
+}
+
+/// A task whose attempt has ended.
+struct Done<'a> {
+    row: Live,
+    end: &'a EndOf,
+    fence: Fence,
+    was_alone: bool,
+    /// What its last words add to its conversation.
+    messages: Vec<String>,
+}
+
+/// What tasks that moved mean for others: words of their conversations, who is next there, who waits beside a suspect.
+async fn finish(connection: &Connection, changes: &mut Changes, done: Vec<Done<'_>>) -> Result<(), DbError> {
+    let mut fleets: BTreeSet<FleetName> = BTreeSet::new();
+    let mut spoken: Vec<Spoken> = Vec::new();
+    let mut left: Vec<(ConversationId, TaskId)> = Vec::new();
+    for Done { row, end, fence, was_alone, messages } in done {
+        if was_alone {
+            // Whoever waits for tasks may have looked while this lease still kept others away.
+            changes.wake_fleet(&row.fleet);
+        }
+        if let Some((conversation, _)) = row.conversation.clone() {
+            let publish = row.state == State::Succeeded;
+            let input = publish && row.publish_input;
+            if row.state.is_terminal() {
+                left.push((conversation.clone(), row.id));
+            }
+            spoken.push(Spoken { task: row.id, fence, conversation, publish, input, messages });
+        }
+        fleets.insert(row.fleet.clone());
+        changes.save(row, end.result.clone());
+    }
+    wake_for_suspects(connection, changes, &fleets).await?;
+    conversation::publish(connection, changes, &spoken).await?;
+    conversation::advance(connection, changes, &left).await
+}
+
+async fn wake_for_suspects(
+    connection: &Connection,
+    changes: &mut Changes,
+    fleets: &BTreeSet<FleetName>,
+) -> Result<(), DbError> {
+    let names: Vec<&str> = fleets.iter().map(FleetName::as_str).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    for row in connection.query(SUSPECTS, args![names]).await? {
+        let name: String = row.try_get(0)?;
+        if let Some(fleet) = fleets.iter().find(|fleet| fleet.as_str() == name) {
+            changes.wake_fleet(fleet);
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// A person says whether an interrupted task may run again.
+    pub(crate) async fn answer_interruption(
+        &self,
+        task: TaskId,
+        resume: bool,
+        now: Timestamp,
+    ) -> Result<InputOutcome, StoreError> {
+        let core = self.core();
+        let done = core.run(async |it| {
+            it.begin().await?;
+            let mut changes = Changes::new(now);
+            let Some(mut row) = lock(&it, &[task.0]).await?.remove(&task) else {
+                it.roll_back().await;
+                let state = super::list::done_state(&it, task).await?;
+                return Ok(state.map_or(InputOutcome::NotFound, InputOutcome::NotWaiting));
+            };
+            if row.state != State::Waiting {
+                it.roll_back().await;
+                return Ok(InputOutcome::NotWaiting(row.state));
+            }
+            let answer = if resume { "resume" } else { "fail" };
+            row.event(&mut changes, "input", &Json::of(&json!({ "answer": answer })));
+            if resume {
+                requeue(&mut changes, &mut row, (Hold::Ready, None), false);
+            } else {
+                fail(&mut changes, &mut row, refused_by_a_person());
+            }
+            leave(&it, &mut changes, row).await?;
+            core.commit(&it, changes).await?;
+            Ok(InputOutcome::Taken)
+        });
+        Ok(done.await?)
+    }
+}
+
+fn refused_by_a_person() -> Failure {
+    let message = "the attempt was interrupted, and a person said that it must not run again";
+    Failure { code: "interrupted".into(), message: message.into(), retryable: false }
+}
+
+/// Saves a row that did not run; if it has ended, its conversation goes on.
+pub(super) async fn leave(connection: &Connection, changes: &mut Changes, row: Live) -> Result<(), DbError> {
+    let left: Vec<_> = row
+        .conversation
+        .iter()
+        .filter(|_| row.state.is_terminal())
+        .map(|(conversation, _)| (conversation.clone(), row.id))
+        .collect();
+    changes.save(row, None);
+    conversation::advance(connection, changes, &left).await
+}

@@ -1,0 +1,119 @@
+//! The passing of time: service time goes on, leases expire, due tasks become runnable.
+
+use std::time::Duration;
+
+use longshore_core::id::Held;
+use longshore_core::task::{Hold, Interruption};
+use longshore_core::time::{ServiceTime, Timestamp};
+
+use super::Shared;
+use super::changes::Changes;
+use super::column::{get, get_option};
+use super::connection::Connection;
+use super::ending::{self, By, EndOf};
+use super::fault::DbError;
+use super::lease::expiry;
+use super::live::{Live, live_columns};
+use super::sql::args;
+use crate::embedded::queued;
+use crate::error::StoreError;
+use crate::model::Tick;
+
+/// The most leases and the most due tasks of one transaction.
+const MOST: i64 = 1000;
+
+const NOW: &str = "SELECT service_ms, EXISTS (SELECT 1 FROM @live WHERE worker IS NOT NULL) FROM @clock";
+
+/// Adds to it, rather than sets it: should two leaders tick for a moment, neither takes time back.
+const ADVANCE: &str = "UPDATE @clock SET service_ms = service_ms + $1 RETURNING service_ms";
+
+const EXPIRED: &str = concat!(
+    "SELECT live.id, live.fence FROM @live AS live LEFT JOIN @worker AS worker ON worker.id = live.worker
+     WHERE live.worker IS NOT NULL AND ",
+    expiry!(),
+    " <= $1 ORDER BY live.fence LIMIT $2"
+);
+
+const DUE: &str = concat!(
+    "SELECT ",
+    live_columns!(),
+    " FROM @live AS live WHERE due_at <= $1 ORDER BY due_at, id LIMIT $2 FOR UPDATE SKIP LOCKED"
+);
+
+const NEXT_DUE: &str = "SELECT min(due_at) FROM @live WHERE due_at IS NOT NULL";
+
+impl Shared {
+    pub(crate) async fn tick(
+        &self,
+        elapsed: Option<Duration>,
+        link_seen: bool,
+        now: Timestamp,
+        roll: f64,
+    ) -> Result<Tick, StoreError> {
+        let service = self.core().run(async |it| advance(&it, elapsed, link_seen).await).await?;
+        let expired = self.expire(service, now, roll).await?;
+        let promoted = self.promote(now).await?;
+        let next = self.core().run(async |it| it.query_one(NEXT_DUE, args![]).await).await?;
+        Ok(Tick { service, expired, promoted, next_due: get_option(&next, 0)? })
+    }
+
+    async fn expire(&self, service: ServiceTime, now: Timestamp, roll: f64) -> Result<Vec<Held>, StoreError> {
+        let core = self.core();
+        let expired = core.run(async |it| {
+            let rows = it.query(EXPIRED, args![service.0, MOST]).await?;
+            if rows.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut ends = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let held = Held { task: get(row, 0)?, fence: get(row, 1)? };
+                ends.push(EndOf::interruption(held, Interruption::LeaseExpired, roll));
+            }
+            it.begin().await?;
+            let mut changes = Changes::new(now);
+            let expired = ending::end(&it, &mut changes, &ends, By::Control).await?;
+            core.commit(&it, changes).await?;
+            Ok(expired)
+        });
+        Ok(expired.await?)
+    }
+
+    async fn promote(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let core = self.core();
+        let promoted = core.run(async |it| {
+            // Mostly there is nothing, and then no transaction either.
+            let next = it.query_one(NEXT_DUE, args![]).await?;
+            if !get_option::<Timestamp>(&next, 0)?.is_some_and(|due| due <= now) {
+                return Ok(0);
+            }
+            it.begin().await?;
+            let mut changes = Changes::new(now);
+            let rows = it.query(DUE, args![now.0, MOST]).await?;
+            for row in &rows {
+                let mut row = Live::read(row)?;
+                row.queue(&mut changes, Hold::Ready, None);
+                row.event(&mut changes, "queued", &queued(Hold::Ready, None));
+                changes.save(row, None);
+            }
+            core.commit(&it, changes).await?;
+            Ok(rows.len())
+        });
+        Ok(promoted.await?)
+    }
+}
+
+async fn advance(
+    connection: &Connection,
+    elapsed: Option<Duration>,
+    link_seen: bool,
+) -> Result<ServiceTime, DbError> {
+    let row = connection.query_one(NOW, args![]).await?;
+    let (now, leases) = (ServiceTime(row.try_get(0)?), row.try_get::<_, bool>(1)?);
+    let next = now.tick(elapsed, link_seen);
+    // Without leases nothing depends on it, and an idle service leaves the disk alone.
+    if !leases || next == now {
+        return Ok(now);
+    }
+    let row = connection.query_one(ADVANCE, args![next.0 - now.0]).await?;
+    Ok(ServiceTime(row.try_get(0)?))
+}
