@@ -31,6 +31,7 @@ pub(crate) mod open;
 mod partition;
 mod pool;
 mod register;
+mod replica;
 mod sql;
 mod step;
 mod submit;

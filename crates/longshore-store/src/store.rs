@@ -149,8 +149,8 @@ forward! {
 
 // Workers.
 forward! {
-    /// Saves a worker before it is started; false if this id is already known.
-    fn plan_worker(planned: PlannedWorker, now: Timestamp) -> Result<bool, StoreError>;
+    /// Saves a worker before it is started; false if this id is already known, or another replica leads.
+    fn plan_worker(planned: PlannedWorker, epoch: Epoch, now: Timestamp) -> Result<bool, StoreError>;
     /// Saves how its platform finds it again; false if the worker is not known.
     fn save_identity(worker: WorkerId, identity: Json, now: Timestamp) -> Result<bool, StoreError>;
     /// The worker is gone: all that it held is interrupted. Returns that; nothing when it was gone already.
@@ -172,8 +172,8 @@ forward! {
     fn fleet(name: FleetName) -> Result<Option<FleetRecord>, StoreError>;
     /// Sets the number of workers by hand, or gives it back to the scaler; false if the fleet is not known.
     fn set_replicas(fleet: FleetName, replicas: Option<u32>, now: Timestamp) -> Result<bool, StoreError>;
-    /// Keeps the newest 200 of each fleet.
-    fn record_decision(fleet: FleetName, decision: DecisionRecord) -> Result<(), StoreError>;
+    /// Keeps the newest 200 of each fleet; nothing when another replica leads.
+    fn record_decision(fleet: FleetName, decision: DecisionRecord, epoch: Epoch) -> Result<(), StoreError>;
     /// Newest first.
     fn decisions(fleet: FleetName, limit: usize) -> Result<Vec<DecisionRecord>, StoreError>;
     fn load(fleet: FleetName) -> Result<Load, StoreError>;
@@ -187,7 +187,15 @@ forward! {
     /// Advances service time, expires leases, promotes due tasks. Writes nothing when nothing changes.
     ///
     /// `elapsed` and `link_seen` as in [`longshore_core::time::ServiceTime::tick`].
-    fn tick(elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;
+    fn tick(epoch: Epoch, elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;
+    /// A control plane shows itself; returns all that were seen in the last five seconds, itself among them.
+    fn replica_seen(replica: Replica) -> Result<Vec<Replica>, StoreError>;
+    /// A control plane ends.
+    fn replica_gone(id: Uuid) -> Result<(), StoreError>;
+    /// Leads, or goes on leading, for the next three seconds; `None`: another replica does.
+    fn lead(me: Uuid) -> Result<Option<Epoch>, StoreError>;
+    /// Makes room for another leader at once.
+    fn resign(me: Uuid) -> Result<(), StoreError>;
     fn meta_get(key: String) -> Result<Option<String>, StoreError>;
     fn meta_put(key: String, value: String) -> Result<(), StoreError>;
     /// Keeps this value unless there is one; returns the one that counts.

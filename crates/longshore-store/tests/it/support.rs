@@ -23,6 +23,8 @@ pub struct World {
     pub store: Store,
     now: AtomicI64,
     pub dir: Option<TempDir>,
+    /// As the leader of its control planes.
+    pub epoch: Epoch,
     schema: Option<Schema>,
 }
 
@@ -60,7 +62,8 @@ impl World {
     }
 
     pub async fn new(store: Store, dir: Option<TempDir>) -> World {
-        let world = World { store, now: AtomicI64::new(START), dir, schema: None };
+        let epoch = store.lead(Uuid::new_v4()).await.unwrap().expect("nobody else is there");
+        let world = World { store, now: AtomicI64::new(START), dir, epoch, schema: None };
         let fleets = ["a", "b"].map(|name| Fleet::new(fleet(name), vec!["true".into()], "/".into()));
         world.store.put_fleets(fleets.to_vec(), world.now()).await.unwrap();
         world
@@ -163,7 +166,7 @@ impl World {
         while !wait.is_zero() {
             let step = wait.min(Duration::from_secs(2));
             self.pass(step);
-            expired.extend(self.store.tick(Some(step), true, self.now(), 0.5).await.unwrap().expired);
+            expired.extend(self.store.tick(self.epoch, Some(step), true, self.now(), 0.5).await.unwrap().expired);
             wait -= step;
         }
         expired
