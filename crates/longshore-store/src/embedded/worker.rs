@@ -13,7 +13,12 @@ use crate::error::StoreError;
 use crate::model::{DrainOrder, Epoch, PlannedWorker, WorkerEnd, WorkerFilter, WorkerRecord};
 
 impl Embedded {
-    pub(crate) async fn plan_worker(&self, it: PlannedWorker, _epoch: Epoch, now: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn plan_worker(
+        &self,
+        it: PlannedWorker,
+        _epoch: Epoch,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.write(move |write| {
             let inserted = write
                 .connection

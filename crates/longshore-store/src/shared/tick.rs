@@ -119,6 +119,8 @@ async fn advance(
         return Ok(now);
     }
     // Another replica leads: time is its matter.
-    let Some(row) = connection.query_opt(ADVANCE, args![next.0 - now.0, epoch(of)]).await? else { return Ok(now) };
+    let Some(row) = connection.query_opt(ADVANCE, args![next.0 - now.0, epoch(of)]).await? else {
+        return Ok(now);
+    };
     Ok(ServiceTime(row.try_get(0)?))
 }

@@ -54,7 +54,8 @@ impl Shared {
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         let planned = self.core().run(async |connection| {
-            let args = args![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.generation), now.0, epoch(of)];
+            let args =
+                args![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.generation), now.0, epoch(of)];
             connection.execute(PLAN, args).await
         });
         Ok(planned.await? > 0)

@@ -166,7 +166,9 @@ impl World {
         while !wait.is_zero() {
             let step = wait.min(Duration::from_secs(2));
             self.pass(step);
-            expired.extend(self.store.tick(self.epoch, Some(step), true, self.now(), 0.5).await.unwrap().expired);
+            expired.extend(
+                self.store.tick(self.epoch, Some(step), true, self.now(), 0.5).await.unwrap().expired,
+            );
             wait -= step;
         }
         expired

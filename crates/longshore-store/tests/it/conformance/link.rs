@@ -150,7 +150,10 @@ pub async fn a_planned_worker_is_found_again(world: &World) {
         platform: "process".into(),
     };
     assert!(world.store.plan_worker(planned.clone(), world.epoch, world.now()).await.unwrap());
-    assert!(!world.store.plan_worker(planned.clone(), world.epoch, world.now()).await.unwrap(), "a plan is made once");
+    assert!(
+        !world.store.plan_worker(planned.clone(), world.epoch, world.now()).await.unwrap(),
+        "a plan is made once"
+    );
     assert!(world.store.save_identity(planned.id.clone(), json(r#"{"pid":7}"#), world.now()).await.unwrap());
     let crew = Crew { id: planned.id.clone(), nonce: Uuid::new_v4() };
     assert!(matches!(world.claim(&crew, 1, 1).await, Err(ClaimError::UnknownWorker(_))));
