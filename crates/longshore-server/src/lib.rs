@@ -11,6 +11,7 @@ mod error;
 mod extract;
 mod link;
 mod metrics;
+mod open_store;
 mod probes;
 mod routes;
 mod start;

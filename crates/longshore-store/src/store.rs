@@ -188,6 +188,8 @@ forward! {
     ///
     /// `elapsed` and `link_seen` as in [`longshore_core::time::ServiceTime::tick`].
     fn tick(epoch: Epoch, elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;
+    /// Sees to it that the days to come have a place; nothing in a store that needs none.
+    fn make_room(now: Timestamp) -> Result<(), StoreError>;
     /// A control plane shows itself; returns all that were seen in the last five seconds, itself among them.
     fn replica_seen(replica: Replica) -> Result<Vec<Replica>, StoreError>;
     /// A control plane ends.

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::Embedded;
 use crate::error::StoreError;
 use crate::model::{Epoch, Replica};
+use longshore_core::time::Timestamp;
 
 impl Embedded {
     pub(crate) async fn replica_seen(&self, it: Replica) -> Result<Vec<Replica>, StoreError> {
@@ -12,6 +13,10 @@ impl Embedded {
     }
 
     pub(crate) async fn replica_gone(&self, _id: Uuid) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    pub(crate) async fn make_room(&self, _now: Timestamp) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -19,7 +19,9 @@ use super::{Shared, migrate, partition};
 pub struct ConnectOptions {
     /// `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`
     pub database: String,
-    /// Read anew for each connection; replaces the password of the address.
+    /// Replaces the password of the address.
+    pub password: Option<String>,
+    /// Read anew for each connection, since it may be rotated; replaces both.
     pub password_file: Option<PathBuf>,
     /// Made if it is not there.
     pub schema: String,
@@ -42,6 +44,7 @@ impl ConnectOptions {
     pub fn new(database: impl Into<String>) -> ConnectOptions {
         ConnectOptions {
             database: database.into(),
+            password: None,
             password_file: None,
             schema: "longshore".into(),
             connections: 16,
@@ -86,8 +89,12 @@ impl From<DbError> for ConnectError {
 impl Shared {
     pub(crate) async fn connect(options: &ConnectOptions, now: Timestamp) -> Result<Shared, ConnectError> {
         let address = address::read(&options.database).map_err(ConnectError::Address)?;
+        let mut config = address.config;
+        if let Some(password) = &options.password {
+            config.password(password);
+        }
         let way = Way {
-            config: address.config,
+            config,
             password_file: options.password_file.clone(),
             ca_file: address.ca_file,
             pooled: options.pooled,

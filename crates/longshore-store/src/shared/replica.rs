@@ -2,12 +2,14 @@
 //!
 //! All times are the database's own, so that no replica's clock matters.
 
+use longshore_core::time::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::Shared;
 use super::column::{count, get, int};
 use super::fault::DbError;
+use super::partition;
 use super::sql::args;
 use crate::error::StoreError;
 use crate::model::{Epoch, Replica};
@@ -43,6 +45,11 @@ impl Shared {
     pub(crate) async fn replica_gone(&self, id: Uuid) -> Result<(), StoreError> {
         self.core().run(async |it| it.execute(FORGET, args![id]).await).await?;
         Ok(())
+    }
+
+    pub(crate) async fn make_room(&self, now: Timestamp) -> Result<(), StoreError> {
+        let core = self.core();
+        Ok(core.run(async |it| partition::ensure(&it, &core.names, now).await).await?)
     }
 
     pub(crate) async fn lead(&self, me: Uuid) -> Result<Option<Epoch>, StoreError> {
