@@ -14,7 +14,7 @@ pub(crate) mod history;
 mod keeper;
 mod link;
 pub(crate) mod options;
-//P
+pub(crate) mod permits;
 mod script;
 
 #[cfg(test)]
@@ -46,7 +46,6 @@ pub(crate) const COMMANDS: &[&str] = &[
     "evalsha",
     "get",
     "hdel",
-    "hget",
     "hgetall",
     "hincrby",
     "hmget",

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use ::redis::cmd;
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::json::Json;
+use longshore_core::limit::Need;
+use longshore_core::provider::Limit;
 use longshore_core::time::Timestamp;
 
 use super::bus::Bus;
@@ -13,6 +15,7 @@ use super::cache::{Cache, Limits};
 use super::error::RedisError;
 use super::history::Histories;
 use super::options::{Login, Options, Password, Topology};
+use super::permits::{Answer, Permits};
 use super::testing::{Server, free_port, options, redis};
 use super::*;
 use crate::model::Message;
@@ -169,6 +172,17 @@ async fn use_everything(redis: &Redis) {
         assert_eq!(histories.history(&talk, 201).await.map(|messages| messages.len()), Some(200));
         histories.forget(&talk).await.unwrap();
     }
+    let permits = Permits::start(redis.clone(), &format!("seat-{}", rand::random::<u64>()), 1, true);
+    let limit = Limit { requests_per_minute: Some(9), tokens_per_minute: Some(99) };
+    let Answer::Admitted(permit) = permits.ask("openai/*", limit, Need { tokens: 50 }).await else {
+        panic!("a quiet start admits at once")
+    };
+    permits.settle(permit, 20).await;
+    permits.block("openai/*", 9).await;
+    assert!(matches!(
+        permits.ask("openai/*", limit, Need { tokens: 1 }).await,
+        Answer::Wait { seconds: 8..=9 }
+    ));
     let (one, other) = (Signals::default(), Signals::default());
     let (first, second) = (Bus::listen(redis.clone(), one), Bus::listen(redis.clone(), other.clone()));
     second.up().wait_for(|up| *up).await.unwrap();
