@@ -75,10 +75,11 @@ impl Histories {
     /// Puts the database's own answer in the copy's place, unless the copy has come further meanwhile.
     ///
     /// Shape: `messages` are the newest, all that both limits let through, of a conversation that had `count` of them.
+    /// Others, which do not end there or have gaps, are not kept.
     pub(crate) async fn refill(&self, conversation: &ConversationId, count: u64, messages: &[Message]) {
-        let from = count + 1 - messages.len() as u64;
-        debug_assert!(messages.iter().zip(from..).all(|(message, seq)| message.seq == seq));
-        if count > 0 {
+        let from = (count + 1).saturating_sub(messages.len() as u64);
+        let fits = from > 0 && messages.iter().zip(from..).all(|(message, seq)| message.seq == seq);
+        if count > 0 && fits {
             self.write(conversation, "refill", from, messages).await;
         }
     }

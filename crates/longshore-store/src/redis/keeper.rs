@@ -1,6 +1,7 @@
 //! Keeps one connection: makes it, watches it, gives it up, makes the next.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use longshore_core::retry::Backoff;
@@ -23,6 +24,8 @@ pub(super) struct Keeper {
     state: Arc<watch::Sender<State>>,
     /// A command got no answer in time: is anybody there?
     doubt: Arc<Notify>,
+    /// The newest generation on which a command was refused.
+    refused: AtomicU64,
     task: JoinHandle<()>,
 }
 
@@ -49,7 +52,7 @@ impl Keeper {
         let state = Arc::new(watch::channel(first).0);
         let doubt = Arc::new(Notify::new());
         let task = tokio::spawn(keep(options, Arc::clone(&state), Arc::clone(&doubt)));
-        Keeper { state, doubt, task }
+        Keeper { state, doubt, refused: AtomicU64::new(0), task }
     }
 
     pub(super) fn state(&self) -> watch::Receiver<State> {
@@ -62,10 +65,13 @@ impl Keeper {
             RedisError::Broken { .. } | RedisError::Unfit { .. } => give_up(&self.state, generation, error),
             // One slow command closes nothing; a server that answers nobody does.
             RedisError::TimedOut => self.doubt.notify_one(),
-            RedisError::Down { .. }
-            | RedisError::Refused { .. }
-            | RedisError::UnknownScript
-            | RedisError::Unexpected { .. } => {}
+            // Most likely a command that the user lacks, or full memory. Said once: it may happen to every command.
+            RedisError::Refused { .. } => {
+                if self.refused.swap(generation, Ordering::Relaxed) != generation {
+                    warn!(%error, "redis refuses commands: check its user's permissions and its memory");
+                }
+            }
+            RedisError::Down { .. } | RedisError::UnknownScript | RedisError::Unexpected { .. } => {}
         }
     }
 }

@@ -83,6 +83,16 @@ async fn a_copy_holds_no_more_bytes_than_a_reader_takes() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_is_not_kept() {
+    let server = Server::start().await;
+    let histories = Histories::new(redis(&server).await, TTL);
+    let all = [message(1, 20), message(2, 20)];
+    histories.refill(&id("a"), 1, &all).await;
+    histories.refill(&id("a"), 3, &all).await;
+    assert_eq!(server.ask::<i64>(&["DBSIZE"]).await, 0);
+}
+
+#[tokio::test]
 async fn a_gap_drops_the_copy_and_a_refill_mends_it() {
     let server = Server::start().await;
     let histories = Histories::new(redis(&server).await, TTL);
@@ -90,6 +100,7 @@ async fn a_gap_drops_the_copy_and_a_refill_mends_it() {
     let all: Vec<Message> = (1..=9).map(|seq| message(seq, 20)).collect();
     histories.append(&talk, 1, &all[..2]).await;
     histories.append(&talk, 4, &all[3..4]).await;
+    assert_eq!(server.ask::<i64>(&["EXISTS", &histories.key(&talk)]).await, 0, "it is dropped");
     check(&histories, &talk, &all[..4], false).await;
     check(&histories, &talk, &all[..2], false).await;
     refill(&histories, &talk, &all[..6]).await;

@@ -75,6 +75,50 @@ async fn gateways_that_remember_open_an_emptied_redis_with_what_they_used() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_not_believed() {
+    let server = Server::start().await;
+    let (redis, clock) = (redis(&server).await, set_clock());
+    let one = gateway(&redis, "one", 1, true, &clock);
+    assert_eq!(show(&one, "a", limit(9, 100), 60).await, "admitted");
+    server.ask::<()>(&["SAVE"]).await;
+    assert_eq!(show(&one, "a", limit(9, 100), 40).await, "admitted");
+    server.start_again().await;
+    assert_eq!(server.ask::<i64>(&["EXISTS", &redis.key("permits")]).await, 1, "it has the older state");
+    // Any command notices that the connection is gone.
+    let _ = one.beat().await;
+    redis.wait_until(true).await;
+    pass(&clock, 1);
+    assert_eq!(show(&one, "a", limit(9, 100), 1).await, "wait 60");
+}
+
+#[test]
+fn what_a_lost_state_admitted_is_void_once_the_next_was_told() {
+    let mut memory = Memory::new(0, true);
+    let (nonce, ..) = memory.join(0);
+    memory.has_joined("old".into(), &nonce);
+    assert!(memory.note("a", 5, "old", 0).is_some());
+    let (nonce, _, told) = memory.join(0);
+    assert_eq!(told, [("a".to_owned(), 1, 5)]);
+    assert!(memory.note("a", 7, "old", 0).is_none(), "it was not told");
+    memory.has_joined("new".into(), &nonce);
+    assert!(memory.note("a", 7, "old", 0).is_none());
+    assert!(memory.note("a", 7, "new", 0).is_some());
+}
+
+#[test]
+fn who_used_its_own_part_meanwhile_has_not_joined() {
+    let mut memory = Memory::new(0, true);
+    let (nonce, ..) = memory.join(0);
+    let alone = memory.ask_alone("a", limit(9, 100), Need { tokens: 7 }, 1, 100_000);
+    assert!(matches!(alone, Answer::Admitted(_)));
+    memory.has_joined("new".into(), &nonce);
+    assert_eq!(memory.joined(), None);
+    let (again, _, told) = memory.join(100_000);
+    assert_ne!(again, nonce, "it tells something new");
+    assert_eq!(told, [("a".to_owned(), 1, 7)]);
+}
+
+#[tokio::test]
 async fn settling_withdrawing_and_pausing_hold_for_all() {
     let server = Server::start().await;
     let (redis, clock) = (redis(&server).await, set_clock());
