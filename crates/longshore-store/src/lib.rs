@@ -9,6 +9,8 @@
 mod embedded;
 pub mod error;
 pub mod model;
+#[allow(dead_code)]
+mod redis;
 mod shared;
 pub mod signals;
 mod store;

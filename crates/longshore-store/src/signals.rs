@@ -18,6 +18,33 @@ pub(crate) enum Topic {
     Worker(WorkerId),
 }
 
+#[allow(dead_code)]
+impl Topic {
+    /// One line that other replicas understand: a letter for the kind, then the name.
+    pub(crate) fn encode(&self) -> String {
+        match self {
+            Topic::Runnable(fleet) => format!("r{fleet}"),
+            Topic::Task(task) => format!("t{}", task.0.simple()),
+            Topic::Journal(task) => format!("j{}", task.0.simple()),
+            Topic::Worker(worker) => format!("w{worker}"),
+        }
+    }
+
+    /// None for what a newer replica may say and this one does not know.
+    pub(crate) fn decode(text: &str) -> Option<Topic> {
+        let mut rest = text.chars();
+        let kind = rest.next()?;
+        let name = rest.as_str();
+        match kind {
+            'r' => FleetName::new(name).ok().map(Topic::Runnable),
+            't' => name.parse().ok().map(Topic::Task),
+            'j' => name.parse().ok().map(Topic::Journal),
+            'w' => WorkerId::new(name).ok().map(Topic::Worker),
+            _ => None,
+        }
+    }
+}
+
 /// Where to wait for changes. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Signals {
@@ -61,6 +88,13 @@ impl Signals {
                 sender.send_replace(());
             }
         }
+    }
+
+    /// Something may have been missed: everyone looks again.
+    #[allow(dead_code)]
+    pub(crate) fn fire_all(&self) {
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters.values().for_each(|sender| sender.send_replace(()));
     }
 
     #[cfg(test)]
@@ -111,6 +145,31 @@ mod tests {
         wake.wait().await;
         let again = tokio::time::timeout(std::time::Duration::from_millis(20), wake.wait()).await;
         assert!(again.is_err(), "one signal wakes once");
+    }
+
+    #[test]
+    fn topics_survive_their_way_to_another_replica() {
+        let task = TaskId(uuid::Uuid::from_u128(7));
+        let worker = WorkerId::new("host:1/a.b_c-d").unwrap();
+        for topic in
+            [Topic::Runnable(fleet()), Topic::Task(task), Topic::Journal(task), Topic::Worker(worker)]
+        {
+            let text = topic.encode();
+            assert!(!text.contains(char::is_whitespace), "{text:?} is one word");
+            assert_eq!(Topic::decode(&text), Some(topic));
+        }
+        for text in ["", "x1", "tnot-a-task", "r", "rUPPER"] {
+            assert_eq!(Topic::decode(text), None, "{text:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn everyone_can_be_woken() {
+        let signals = Signals::default();
+        let (mut one, mut two) = (signals.runnable(&fleet()), signals.task(&TaskId(uuid::Uuid::nil())));
+        signals.fire_all();
+        one.wait().await;
+        two.wait().await;
     }
 
     #[test]
