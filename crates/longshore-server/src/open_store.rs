@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use longshore_core::settings::{Address, Pooler, SharedStore, StoreSettings};
-use longshore_store::{ConnectError, ConnectOptions, Migrate, OpenOptions, Store};
+use longshore_core::fleet::SecretSource;
+use longshore_core::settings::{Address, Pooler, RedisSettings, RedisTopology, SharedStore, StoreSettings};
+use longshore_store::{ConnectError, ConnectOptions, Migrate, OpenOptions, RedisKind, RedisOptions, Store};
 use tracing::warn;
 
 use crate::app::now;
@@ -41,13 +42,40 @@ fn options(shared: &SharedStore) -> Result<ConnectOptions, StartError> {
         migrate: if shared.migrate { Migrate::Auto } else { Migrate::Check },
         ..ConnectOptions::new(database)
     };
+    options.redis = shared.redis.as_ref().map(redis).transpose()?;
     match &shared.database_password {
         // A file may change while we run; a variable cannot.
-        Some(longshore_core::fleet::SecretSource::File(path)) => options.password_file = Some(path.into()),
+        Some(SecretSource::File(path)) => options.password_file = Some(path.into()),
         Some(source) => options.password = Some(read("the database's password", source)?),
         None => {}
     }
     Ok(options)
+}
+
+fn redis(settings: &RedisSettings) -> Result<RedisOptions, StartError> {
+    let read_all = |what, addresses: &[Address]| {
+        addresses.iter().map(|address| read_address(what, address)).collect::<Result<Vec<_>, _>>()
+    };
+    let (mut password, mut password_file) = (None, None);
+    match &settings.password {
+        Some(SecretSource::File(path)) => password_file = Some(path.into()),
+        Some(source) => password = Some(read("Redis' password", source)?),
+        None => {}
+    }
+    Ok(RedisOptions {
+        addresses: read_all("Redis' address", &settings.addresses)?,
+        topology: match &settings.topology {
+            RedisTopology::Single => RedisKind::Single,
+            RedisTopology::Cluster => RedisKind::Cluster,
+            RedisTopology::Sentinel { master } => RedisKind::Sentinel { master: master.clone() },
+        },
+        user: settings.user.clone(),
+        password,
+        password_file,
+        prefix: settings.prefix.clone(),
+        ca_file: settings.ca.as_ref().map(PathBuf::from),
+        cache: read_all("the cache's address", &settings.cache)?,
+    })
 }
 
 fn read_address(what: &'static str, address: &Address) -> Result<String, StartError> {
@@ -57,7 +85,7 @@ fn read_address(what: &'static str, address: &Address) -> Result<String, StartEr
     }
 }
 
-fn read(what: &'static str, source: &longshore_core::fleet::SecretSource) -> Result<String, StartError> {
+fn read(what: &'static str, source: &SecretSource) -> Result<String, StartError> {
     controller::read_secret(source).map(|text| text.trim().to_owned()).map_err(|error| {
         StartError::StoreSecret { what, from: controller::name_secret(source), source: error }
     })

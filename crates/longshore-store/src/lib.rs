@@ -20,6 +20,7 @@ pub use error::{
     CallError, CancelOutcome, ClaimError, InputOutcome, LinkError, RegisterError, StoreError, SubmitError,
 };
 pub use model::*;
+pub use shared::companion::{RedisHealth, RedisKind, RedisOptions};
 pub use shared::open::{ConnectError, ConnectOptions, Migrate, migration_script};
 pub use signals::{Signals, Wake};
 pub use store::{Embedded, Shared, Store};

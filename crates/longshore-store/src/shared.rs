@@ -11,6 +11,7 @@ mod batch;
 mod changes;
 mod claim;
 mod column;
+pub(crate) mod companion;
 mod connection;
 mod conversation;
 mod core;
@@ -84,7 +85,17 @@ impl Shared {
     }
 
     pub(crate) fn signals(&self) -> &Signals {
-        &self.core().signals
+        self.core().signals()
+    }
+
+    /// `None`: there is none in the settings.
+    pub fn redis(&self) -> Option<companion::RedisHealth> {
+        self.core().companion.as_ref().map(|companion| companion.health())
+    }
+
+    /// Whether wake-ups of other replicas arrive; without Redis they never do.
+    pub fn wakes(&self) -> bool {
+        self.core().companion.as_ref().is_some_and(|companion| *companion.bus_up().borrow())
     }
 
     pub(crate) async fn close(&self) -> Result<(), StoreError> {

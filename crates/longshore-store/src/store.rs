@@ -17,7 +17,7 @@ use crate::error::{
 };
 use crate::model::*;
 pub use crate::shared::Shared;
-use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, Signals};
+use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, RedisHealth, Signals};
 
 /// A store that is open. Cheap to clone; the last clone that is dropped closes it.
 #[derive(Clone)]
@@ -65,6 +65,22 @@ impl Store {
         match self {
             Store::Embedded(store) => Either::Left(store.call_ended(key, held, call, whole)),
             Store::Shared(store) => Either::Right(store.call_ended(key, held, call, whole)),
+        }
+    }
+
+    /// How Redis is; `None`: the store has none.
+    pub fn redis(&self) -> Option<RedisHealth> {
+        match self {
+            Store::Embedded(_) => None,
+            Store::Shared(store) => store.redis(),
+        }
+    }
+
+    /// Whether a waiter is woken by whatever other control planes do.
+    pub fn wakes(&self) -> bool {
+        match self {
+            Store::Embedded(_) => true,
+            Store::Shared(store) => store.wakes(),
         }
     }
 

@@ -7,12 +7,14 @@ use longshore_core::time::Timestamp;
 use tracing::info;
 
 use super::address;
+use super::companion::RedisOptions;
 use super::connection::Connection;
 use super::core::Core;
 use super::fault::DbError;
 use super::pool::{self, Way};
 use super::sql::{Names, args};
 use super::{Shared, migrate, partition};
+use crate::redis::options::OptionsError;
 
 /// How to connect to a shared store.
 #[derive(Clone)]
@@ -30,6 +32,8 @@ pub struct ConnectOptions {
     /// Behind a pooler that gives each transaction another connection, such as PgBouncer in transaction mode.
     pub pooled: bool,
     pub migrate: Migrate,
+    /// Without one, replicas look for themselves, and histories come from the database.
+    pub redis: Option<RedisOptions>,
 }
 
 /// What to do with a schema that is not the newest.
@@ -50,6 +54,7 @@ impl ConnectOptions {
             connections: 16,
             pooled: false,
             migrate: Migrate::Auto,
+            redis: None,
         }
     }
 }
@@ -66,6 +71,8 @@ impl std::fmt::Debug for ConnectOptions {
 pub enum ConnectError {
     #[error("the database's address is not valid: {0}")]
     Address(String),
+    #[error("{0}")]
+    Redis(String),
     #[error("the database cannot be used: {0}")]
     Unreachable(String),
     #[error("the database runs with `{setting} = {value}`, and would lose tasks that it has acknowledged")]
@@ -78,6 +85,12 @@ pub enum ConnectError {
     Newer { schema: String, found: usize, known: usize },
     #[error("schema `{schema}` is at version {found} and this longshore needs {known}")]
     Behind { schema: String, found: usize, known: usize },
+}
+
+impl From<OptionsError> for ConnectError {
+    fn from(error: OptionsError) -> Self {
+        ConnectError::Redis(error.to_string())
+    }
 }
 
 impl From<DbError> for ConnectError {
@@ -101,7 +114,7 @@ impl Shared {
         };
         let names = Arc::new(Names::new(&options.schema));
         let pool = pool::pool(way, Arc::clone(&names), options.connections)?;
-        let core = Core::new(pool, names);
+        let core = Core::new(pool, names, options.redis.as_ref())?;
         let connection = core.connection().await?;
         check(&connection).await?;
         prepare(&connection, &core.names, options).await?;

@@ -107,7 +107,7 @@ impl Shared {
         let ordered = core
             .run(async |it| it.execute(DRAIN, args![worker.as_str(), mode, timeout, now.0]).await)
             .await?;
-        core.signals.fire([crate::signals::Topic::Worker(worker)].into());
+        core.fire([crate::signals::Topic::Worker(worker)].into());
         Ok(ordered > 0)
     }
 

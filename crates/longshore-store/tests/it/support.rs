@@ -54,7 +54,17 @@ impl World {
         let database = shared_database()?;
         let name = format!("t{}", Uuid::new_v4().simple());
         let schema = Schema { database: database.clone(), name: name.clone() };
-        let options = ConnectOptions { schema: name, connections: 4, ..ConnectOptions::new(database) };
+        let redis = std::env::var("LONGSHORE_TEST_REDIS").ok().map(|url| RedisOptions {
+            addresses: vec![url],
+            topology: RedisKind::Single,
+            user: None,
+            password: None,
+            password_file: None,
+            prefix: format!("{name}:"),
+            ca_file: None,
+            cache: Vec::new(),
+        });
+        let options = ConnectOptions { schema: name, connections: 4, redis, ..ConnectOptions::new(database) };
         let store = Store::connect(&options, Timestamp(START)).await.unwrap();
         let mut world = World::new(store, None).await;
         world.schema = Some(schema);
