@@ -20,6 +20,7 @@ pub use error::{
     CallError, CancelOutcome, ClaimError, InputOutcome, LinkError, RegisterError, StoreError, SubmitError,
 };
 pub use model::*;
+pub use redis::permits::{Answer as SharedAnswer, Permit as SharedPermit, Permits as SharedPermits};
 pub use shared::companion::{RedisHealth, RedisKind, RedisOptions};
 pub use shared::open::{ConnectError, ConnectOptions, Migrate, migration_script};
 pub use signals::{Signals, Wake};

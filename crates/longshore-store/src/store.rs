@@ -17,7 +17,7 @@ use crate::error::{
 };
 use crate::model::*;
 pub use crate::shared::Shared;
-use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, RedisHealth, Signals};
+use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, RedisHealth, SharedPermits, Signals};
 
 /// A store that is open. Cheap to clone; the last clone that is dropped closes it.
 #[derive(Clone)]
@@ -73,6 +73,14 @@ impl Store {
         match self {
             Store::Embedded(_) => None,
             Store::Shared(store) => store.redis(),
+        }
+    }
+
+    /// Takes a seat among the gateways that share the providers' limits; `None`: this one is alone with them.
+    pub async fn permits(&self, seat: &str) -> Result<Option<SharedPermits>, StoreError> {
+        match self {
+            Store::Embedded(_) => Ok(None),
+            Store::Shared(store) => store.permits(seat).await,
         }
     }
 

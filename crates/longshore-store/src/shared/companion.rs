@@ -15,6 +15,7 @@ use crate::redis::bus::Bus;
 use crate::redis::cache::{Cache, Limits};
 use crate::redis::history::Histories;
 use crate::redis::options::{Login, Options, OptionsError, Password, Topology};
+use crate::redis::permits::Permits;
 use crate::signals::{Signals, Topic};
 
 /// How long the copy of a conversation stays that nobody uses.
@@ -100,6 +101,11 @@ impl Companion {
 
     pub(super) async fn append(&self, conversation: &ConversationId, from: u64, messages: &[Message]) {
         self.histories.append(conversation, from, messages).await;
+    }
+
+    pub(super) fn permits(&self, seat: &str, quiet: bool) -> Permits {
+        // How many there are is told as soon as it is known.
+        Permits::start(self.redis.clone(), seat, 1, quiet)
     }
 
     /// The agents' shared cache.
