@@ -22,6 +22,6 @@ pub use error::{
 pub use model::*;
 pub use redis::permits::{Answer as SharedAnswer, Permit as SharedPermit, Permits as SharedPermits};
 pub use shared::companion::{RedisHealth, RedisKind, RedisOptions};
-pub use shared::open::{ConnectError, ConnectOptions, Migrate, migration_script};
+pub use shared::open::{ConnectError, ConnectOptions, Migrate, migrate_now, migration_script};
 pub use signals::{Signals, Wake};
 pub use store::{Embedded, Shared, Store};
