@@ -30,7 +30,8 @@ impl FromStr for BatchId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let wrong = || IdError { what: "batch id", given: shorten(text), rule: "a UUID such as 0197a2c4-…" };
+        let wrong =
+            || IdError { what: "batch id", given: shorten(text), rule: "a UUID such as 0197a2c4-…" };
         Uuid::try_parse(text).map(BatchId).map_err(|_| wrong())
     }
 }

@@ -57,8 +57,7 @@ impl Dropped {
     const JOURNAL_EXPIRED: u8 = 4;
 
     /// All values that there are.
-    pub const ALL: [Dropped; 6] =
-        [Dropped(0), Dropped(1), Dropped(2), Dropped(3), Dropped(5), Dropped(7)];
+    pub const ALL: [Dropped; 6] = [Dropped(0), Dropped(1), Dropped(2), Dropped(3), Dropped(5), Dropped(7)];
 
     /// A task that just ended: only a success has a result, and only some have a journal.
     pub fn at_end(state: State, journal: bool) -> Dropped {

@@ -3,11 +3,13 @@
 //! One thread owns the connection that writes and groups commits; a few read. Each operation is a function on
 //! one of them, in the file of its name.
 
+mod batch;
 mod claim;
 mod column;
 mod connection;
 mod conversation;
 mod ending;
+mod erase;
 mod event;
 mod fault;
 mod fleet;
@@ -21,6 +23,8 @@ mod migrate;
 pub(crate) mod open;
 mod reader;
 mod register;
+mod retention;
+mod search;
 mod step;
 mod submit;
 mod task_row;

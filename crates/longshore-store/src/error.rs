@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::task::State;
 
@@ -28,6 +29,8 @@ pub enum SubmitError {
     UnknownFleet(FleetName),
     #[error("this idempotency key was used before with another request")]
     KeyReused,
+    #[error("batch {0} takes no more tasks")]
+    BatchClosed(BatchId),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -108,4 +111,6 @@ pub enum CancelOutcome {
     /// It runs: its worker is told, and it ends with its attempt.
     Requested,
     AlreadyTerminal(State),
+    /// It is in another state than those in which it was to be cancelled; nothing was done.
+    Elsewhere(State),
 }

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{FleetName, TaskId, WorkerId};
 use tokio::sync::watch;
 
@@ -16,6 +17,7 @@ pub(crate) enum Topic {
     Task(TaskId),
     Journal(TaskId),
     Worker(WorkerId),
+    Batch(BatchId),
 }
 
 /// Where to wait for changes. Cheap to clone.
@@ -43,6 +45,11 @@ impl Signals {
     /// This worker has to be told something: a cancellation, a lost lease, an order to drain.
     pub fn worker(&self, worker: &WorkerId) -> Wake {
         self.on(Topic::Worker(worker.clone()))
+    }
+
+    /// Tasks of this batch moved, or it ended.
+    pub fn batch(&self, batch: BatchId) -> Wake {
+        self.on(Topic::Batch(batch))
     }
 
     fn on(&self, topic: Topic) -> Wake {

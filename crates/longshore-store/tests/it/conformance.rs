@@ -1,5 +1,6 @@
 //! What every backend does. A new one is added by one more line of the macro.
 
+mod batches;
 mod claims;
 mod conversations;
 mod crowd;
@@ -7,6 +8,8 @@ mod endings;
 mod fleets;
 mod journal;
 mod link;
+mod retention;
+mod search;
 mod tasks;
 
 macro_rules! every_backend {
@@ -28,6 +31,16 @@ every_backend! {
         a_repeated_key_makes_nothing_new, a_key_with_another_request_is_refused, lists_go_from_new_to_old_in_pages,
         filters_choose, counts_follow_every_move, events_are_numbered_and_resumable,
         a_scheduled_task_waits_for_its_time, a_task_with_huge_numbers_is_stored;
+    batches: a_batch_counts_its_tasks_and_ends_with_the_last,
+        the_end_of_a_batch_is_told_once_whatever_is_repeated,
+        a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps,
+        an_open_batch_whose_tasks_have_ended_ends_when_it_is_cancelled, a_repeated_key_adds_nothing_to_a_batch,
+        batches_are_listed_from_new_to_old, who_waits_for_a_batch_is_woken;
+    search: times_choose, batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more,
+        a_cancellation_for_some_states_leaves_the_others;
+    retention: journals_go_first_then_results_then_tasks, a_task_without_result_or_journal_is_touched_once,
+        the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
+        messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
     claims: higher_priority_first_then_order_of_submission, a_repeated_claim_gets_the_same_leases,
         an_older_claim_is_refused, an_empty_claim_uses_up_no_number, fences_only_grow,
         strangers_and_stale_starts_get_nothing, a_draining_worker_gets_nothing, a_suspect_runs_alone,

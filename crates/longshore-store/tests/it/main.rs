@@ -2,7 +2,9 @@
 
 mod conformance;
 mod durability;
+mod erasure;
 mod full_disk;
+mod growth;
 mod journal_model;
 mod opening;
 mod properties;
