@@ -4,6 +4,7 @@
 //! arguments, so that a controller, `--explain`, the tests and the simulator run the very same code.
 
 pub mod batch;
+pub mod bulk;
 pub mod call;
 pub mod canonical;
 pub mod drain;

@@ -7,6 +7,7 @@ mod fleet;
 mod housekeeping;
 mod liveness;
 mod providers;
+mod retention;
 mod secret;
 
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ pub use crew::Crew;
 pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;
 pub use providers::run as providers;
+pub use retention::run as retention;
 pub use secret::{name as name_secret, read as read_secret};
 
 /// How often service time advances.

@@ -94,6 +94,10 @@ impl From<SubmitError> for Refused {
                 "this Idempotency-Key was used before with another request",
             )
             .hint("use a new key for a new request; repeat the very same body to repeat a request"),
+            SubmitError::BatchClosed(batch) => {
+                Refused::new(409, "batch_closed", format!("batch {batch} takes no more tasks"))
+                    .hint("send `more=true` with every request of a batch but the last")
+            }
             SubmitError::Store(failed) => failed.into(),
         }
     }
