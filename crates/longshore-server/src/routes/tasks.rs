@@ -77,9 +77,10 @@ pub async fn batch(
     Ok((status, Json(BatchAccepted { batch, ids: submitted.ids })))
 }
 
-/// What a request says beside its body; nothing for one that says nothing.
+/// What a request says beside its body; nothing for one that says nothing. The id does not count: whoever repeats a request
+/// with a new one is told the old one.
 fn words(query: &BatchQuery) -> Vec<u8> {
-    let words = serde_json::to_vec(query).unwrap_or_default();
+    let words = serde_json::to_vec(&BatchQuery { batch: None, ..query.clone() }).unwrap_or_default();
     if words == b"{}" { Vec::new() } else { words }
 }
 
