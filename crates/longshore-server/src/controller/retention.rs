@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::sleep_or_stop;
 use crate::app::{App, now};
 
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// Conversations that one round forgets at most: each is one transaction.
 const CONVERSATIONS: usize = 1_000;
