@@ -291,6 +291,48 @@ mod tests {
     }
 
     #[test]
+    fn tasks_of_an_older_file_are_known_by_what_they_have() {
+        let mut file = Connection::open_in_memory().unwrap();
+        let ours = migrate::MIGRATIONS.iter().position(|step| step.contains("CREATE TABLE batch ")).unwrap();
+        migrate::run(&mut file, &migrate::MIGRATIONS[..ours], 0).unwrap();
+        let insert = "INSERT INTO task (ord, id, fleet, state, hold, priority, timeout_ms, max_attempts, on_interrupt,
+            backoff_base_ms, backoff_cap_ms, labels, publish_input, created_at, finished_at, conversation, conv_seq)
+            VALUES (?1, randomblob(16), 'a', ?2, ?3, 0, 1, 1, 'resume', 1, 1, '{}', 0, 5, ?4, 'c', ?1)";
+        for (ord, state, hold, at) in [
+            (1, "succeeded", None, Some(9)),
+            (2, "succeeded", None, Some(9)),
+            (3, "failed", None, Some(9)),
+            (4, "queued", Some("ready"), None),
+        ] {
+            file.execute(insert, params![ord, state, hold, at]).unwrap();
+        }
+        file.execute_batch(
+            "INSERT INTO journal (ord) VALUES (1);
+             INSERT INTO conversation (id, next_seq, messages) VALUES ('c', 5, 1);
+             INSERT INTO message (conversation, seq, ord, at, data) VALUES ('c', 1, 2, 9, '1')",
+        )
+        .unwrap();
+        migrate::run(&mut file, migrate::MIGRATIONS, ours).unwrap();
+        let mut select = file.prepare("SELECT dropped FROM task ORDER BY ord").unwrap();
+        let dropped: Vec<Dropped> =
+            select.query_map([], |row| get(row, 0)).unwrap().collect::<Result<_, _>>().unwrap();
+        let ended = |state, journal| Dropped::at_end(state, journal);
+        let expected = [
+            ended(State::Succeeded, true),
+            ended(State::Succeeded, false),
+            ended(State::Failed, false),
+            Dropped::default(),
+        ];
+        assert_eq!(dropped, expected);
+        let ask = |query| file.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(ask("SELECT used_at FROM conversation"), 5);
+        assert_eq!(
+            ask("SELECT count(*) FROM message JOIN task ON task.id = message.task WHERE task.ord = 2"),
+            1
+        );
+    }
+
+    #[test]
     fn every_table_that_names_a_task_is_deleted_with_it_or_known_to_stay() {
         for table in tables_with(&schema(), "ord") {
             let known = JOURNAL.iter().chain(&TASK).chain(&OTHERS).any(|known| *known == table);

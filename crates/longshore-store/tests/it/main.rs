@@ -6,6 +6,7 @@ mod erasure;
 mod full_disk;
 mod growth;
 mod journal_model;
+mod kept;
 mod opening;
 mod properties;
 mod support;
