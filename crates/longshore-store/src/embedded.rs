@@ -13,6 +13,7 @@ mod erase;
 mod event;
 mod fault;
 mod fleet;
+mod forget;
 mod heartbeat;
 mod journal;
 mod lease;

@@ -107,8 +107,8 @@ forward! {
 forward! {
     /// Deletes some of what the plan says may go of this fleet's ended tasks; to be repeated while there is more.
     fn retain(fleet: FleetName, plan: Plan) -> Result<Forgotten, StoreError>;
-    /// Forgets a few ended batches of which no task is stored any more; returns how many.
-    fn forget_batches() -> Result<usize, StoreError>;
+    /// Forgets ended batches of which no task is stored any more, among a few; `after` and the answer are places in the list.
+    fn forget_batches(after: Option<BatchId>) -> Result<Option<BatchId>, StoreError>;
     /// Forgets one conversation that was not used since; false: there is none.
     fn forget_conversation(used_before: Timestamp) -> Result<bool, StoreError>;
     /// Forgets some idempotency keys whose task is not stored any more; `after` and the answer are places in the list.

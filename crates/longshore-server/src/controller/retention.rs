@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use longshore_core::batch::BatchId;
 use longshore_core::errors::chain;
 use longshore_core::retention;
 use longshore_store::{FleetRecord, Forgotten, StoreError};
@@ -16,8 +17,10 @@ const EVERY: Duration = Duration::from_secs(5);
 const CONVERSATIONS: usize = 1_000;
 
 pub async fn run(app: App) -> &'static str {
+    // Where the next round goes on to look for batches that are empty; lost with this process, it begins anew.
+    let mut batches = None;
     loop {
-        if let Err(error) = forget(&app).await {
+        if let Err(error) = forget(&app, &mut batches).await {
             warn!(error = %chain(&error), "retention fails; it is tried again");
         }
         if sleep_or_stop(&app, EVERY).await {
@@ -26,19 +29,16 @@ pub async fn run(app: App) -> &'static str {
     }
 }
 
-async fn forget(app: &App) -> Result<(), StoreError> {
-    let mut tasks = 0;
+async fn forget(app: &App, batches: &mut Option<BatchId>) -> Result<(), StoreError> {
     for fleet in app.store.fleets().await? {
-        tasks += forget_of(app, &fleet).await?.tasks;
+        forget_of(app, &fleet).await?;
     }
-    if tasks > 0 {
-        app.store.forget_batches().await?;
-    }
+    *batches = app.store.forget_batches(*batches).await?;
     forget_conversations(app).await
 }
 
 /// A few at a time, until nothing is left that its policy lets go.
-async fn forget_of(app: &App, fleet: &FleetRecord) -> Result<Forgotten, StoreError> {
+async fn forget_of(app: &App, fleet: &FleetRecord) -> Result<(), StoreError> {
     let mut sum = Forgotten::default();
     while !app.is_stopping() {
         let plan = retention::plan(&fleet.declaration.retention, ended(app, fleet).await?, now());
@@ -54,7 +54,7 @@ async fn forget_of(app: &App, fleet: &FleetRecord) -> Result<Forgotten, StoreErr
         let Forgotten { journals, results, tasks, .. } = sum;
         info!(fleet = %fleet.name, journals, results, tasks, "ended tasks are forgotten");
     }
-    Ok(sum)
+    Ok(())
 }
 
 /// How many ended tasks the fleet has; asked only where that matters.

@@ -8,7 +8,8 @@ use longshore_core::time::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::column::get;
-use super::retention::{delete_batch, delete_conversation, delete_task};
+use super::forget::{delete_batch, delete_conversation};
+use super::retention::delete_task;
 use super::writer::Write;
 use super::{Embedded, list};
 use crate::error::{CancelOutcome, StoreError};
@@ -28,7 +29,10 @@ impl Embedded {
         reason: String,
         now: Timestamp,
     ) -> Result<Erased, StoreError> {
-        self.write(move |write| Ok(erase(write, &tenant, &reason, now)?)).await
+        // A reader looks for them: those of the default tenant have no index of their own.
+        let of = tenant.clone();
+        let tasks = self.read(move |connection| Ok(some_tasks(connection, &of)?)).await?;
+        self.write(move |write| Ok(erase(write, &tenant, &tasks, &reason, now)?)).await
     }
 
     pub(crate) async fn compact(&self) -> Result<(), StoreError> {
@@ -58,10 +62,18 @@ fn empty_log(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
 }
 
-fn erase(write: &mut Write<'_>, tenant: &str, reason: &str, now: Timestamp) -> rusqlite::Result<Erased> {
+/// A task as it was found: its row, its id, and whether it had ended.
+type Seen = (i64, TaskId, bool);
+
+fn erase(
+    write: &mut Write<'_>,
+    tenant: &str,
+    tasks: &[Seen],
+    reason: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Erased> {
     let mut done = Erased::default();
-    let tasks = some_tasks(write, tenant)?;
-    for (ord, task, ended) in &tasks {
+    for (ord, task, ended) in tasks {
         if *ended {
             done.tasks += u64::from(erase_task(write, *ord)?);
             continue;
@@ -85,13 +97,13 @@ fn of_tenant(tenant: &str) -> &'static str {
 }
 
 /// Tasks that can be deleted or cancelled now; not those that run and were told to stop.
-fn some_tasks(write: &Write<'_>, tenant: &str) -> rusqlite::Result<Vec<(i64, TaskId, bool)>> {
+fn some_tasks(connection: &Connection, tenant: &str) -> rusqlite::Result<Vec<Seen>> {
     let select = format!(
         "SELECT ord, id, finished_at IS NOT NULL FROM task
          WHERE {} AND (finished_at IS NOT NULL OR NOT cancel_requested) ORDER BY id LIMIT {STEP}",
         of_tenant(tenant)
     );
-    let mut select = write.connection.prepare_cached(&select)?;
+    let mut select = connection.prepare_cached(&select)?;
     let rows = select.query_map([tenant], |row| Ok((row.get(0)?, get(row, 1)?, row.get(2)?)))?;
     rows.collect()
 }

@@ -4,7 +4,6 @@
 //! A reader looks for them, so that those that are still needed hold nobody up. What it finds stays free to go: an ended
 //! task never runs again, and gets no new parent, child or batch.
 
-use longshore_core::batch::BatchId;
 use longshore_core::id::FleetName;
 use longshore_core::retention::{Dropped, Needs, Part, Plan};
 use longshore_core::task::State;
@@ -12,7 +11,7 @@ use longshore_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Embedded;
-use super::column::{batch_id, get};
+use super::column::get;
 use super::writer::{Place, Write};
 use crate::error::StoreError;
 use crate::model::Forgotten;
@@ -40,43 +39,6 @@ impl Embedded {
         }
         // Whether this outlives a power cut does not matter: it would be done again.
         self.write_soon(move |write| Ok(forget(write, &found)?)).await
-    }
-
-    pub(crate) async fn forget_batches(&self) -> Result<usize, StoreError> {
-        let found: Vec<BatchId> = self
-            .read(|connection| {
-                let mut select = connection.prepare_cached(
-                    "SELECT id FROM batch WHERE finished_at IS NOT NULL
-                        AND NOT EXISTS (SELECT 1 FROM task WHERE task.batch = batch.id) LIMIT 100",
-                )?;
-                Ok(select.query_map([], |row| get(row, 0))?.collect::<Result<_, _>>()?)
-            })
-            .await?;
-        let count = found.len();
-        self.write_soon(move |write| {
-            found.iter().try_for_each(|batch| delete_batch(write, batch)).map_err(StoreError::from)
-        })
-        .await?;
-        Ok(count)
-    }
-
-    pub(crate) async fn forget_conversation(&self, used_before: Timestamp) -> Result<bool, StoreError> {
-        self.write_soon(move |write| {
-            let found: Option<String> = write
-                .connection
-                .prepare_cached(
-                    "SELECT id FROM conversation WHERE used_at < ?1 AND NOT EXISTS
-                        (SELECT 1 FROM conversation_queue WHERE conversation_queue.conversation = conversation.id)
-                     ORDER BY used_at LIMIT 1",
-                )?
-                .query_row([used_before.0], |row| row.get(0))
-                .optional()?;
-            match found {
-                Some(name) => delete_conversation(write, &name).map(|()| true).map_err(StoreError::from),
-                None => Ok(false),
-            }
-        })
-        .await
     }
 }
 
@@ -216,56 +178,6 @@ pub(super) fn delete_task(write: &mut Write<'_>, ord: i64) -> rusqlite::Result<O
     delete(write, &JOURNAL, ord)?;
     delete(write, &TASK, ord)?;
     Ok(Some(conversation))
-}
-
-pub(super) fn delete_batch(write: &Write<'_>, batch: &BatchId) -> rusqlite::Result<()> {
-    for delete in ["DELETE FROM batch WHERE id = ?1", "DELETE FROM batch_event WHERE batch = ?1"] {
-        write.connection.prepare_cached(delete)?.execute([batch_id(batch)])?;
-    }
-    Ok(())
-}
-
-/// Deletes a conversation with its messages; none of its tasks is unfinished.
-pub(super) fn delete_conversation(write: &Write<'_>, name: &str) -> rusqlite::Result<()> {
-    for delete in ["DELETE FROM message WHERE conversation = ?1", "DELETE FROM conversation WHERE id = ?1"] {
-        write.connection.prepare_cached(delete)?.execute([name])?;
-    }
-    Ok(())
-}
-
-/// Keys that one step looks at.
-const KEYS: i64 = 1000;
-
-impl Embedded {
-    pub(crate) async fn forget_orphaned_keys(
-        &self,
-        after: Option<(String, String)>,
-    ) -> Result<Option<(String, String)>, StoreError> {
-        self.write_soon(move |write| Ok(forget_keys(write, after.unwrap_or_default())?)).await
-    }
-}
-
-fn forget_keys(write: &Write<'_>, after: (String, String)) -> rusqlite::Result<Option<(String, String)>> {
-    let mut select = write.connection.prepare_cached(
-        "SELECT scope, key, substr(task_ids, 1, 16) FROM idempotency WHERE (scope, key) > (?1, ?2)
-         ORDER BY scope, key LIMIT ?3",
-    )?;
-    let rows = select.query_map(params![after.0, after.1, KEYS], |row| {
-        let first: Vec<u8> = row.get(2)?;
-        Ok((row.get(0)?, row.get(1)?, (!first.is_empty()).then_some(first)))
-    })?;
-    let keys: Vec<(String, String, Option<Vec<u8>>)> = rows.collect::<Result<_, _>>()?;
-    for (scope, key, first) in &keys {
-        write
-            .connection
-            .prepare_cached(
-                "DELETE FROM idempotency WHERE scope = ?1 AND key = ?2 AND ?3 IS NOT NULL
-                    AND NOT EXISTS (SELECT 1 FROM task WHERE id = ?3)",
-            )?
-            .execute(params![scope, key, first])?;
-    }
-    let full = keys.len() == KEYS as usize;
-    Ok(keys.into_iter().next_back().filter(|_| full).map(|(scope, key, _)| (scope, key)))
 }
 
 #[cfg(test)]

@@ -251,7 +251,12 @@ async fn show(args: &ShowOne) -> Outcome {
     let client = remote.client()?;
     match (args.journal, format.json) {
         (true, true) => output::json(&client.journal(*id).await?)?,
-        (true, false) => journal::print(&client.journal(*id).await?)?,
+        (true, false) => {
+            if client.task(*id).await?.journal_expired {
+                output::note("its LLM calls and steps were kept for a time after its end, and are deleted");
+            }
+            journal::print(&client.journal(*id).await?)?;
+        }
         (false, true) => output::json(&client.task(*id).await?)?,
         (false, false) => print(&client.task(*id).await?)?,
     }
