@@ -33,6 +33,7 @@ mod partition;
 mod pool;
 mod register;
 mod replica;
+mod search;
 mod sql;
 mod step;
 mod submit;

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{FleetName, TaskId, WorkerId};
 use tokio::sync::watch;
 
@@ -16,6 +17,7 @@ pub(crate) enum Topic {
     Task(TaskId),
     Journal(TaskId),
     Worker(WorkerId),
+    Batch(BatchId),
 }
 
 #[allow(dead_code)]
@@ -27,6 +29,7 @@ impl Topic {
             Topic::Task(task) => format!("t{}", task.0.simple()),
             Topic::Journal(task) => format!("j{}", task.0.simple()),
             Topic::Worker(worker) => format!("w{worker}"),
+            Topic::Batch(batch) => format!("b{}", batch.0.simple()),
         }
     }
 
@@ -40,6 +43,7 @@ impl Topic {
             't' => name.parse().ok().map(Topic::Task),
             'j' => name.parse().ok().map(Topic::Journal),
             'w' => WorkerId::new(name).ok().map(Topic::Worker),
+            'b' => name.parse().ok().map(Topic::Batch),
             _ => None,
         }
     }
@@ -70,6 +74,11 @@ impl Signals {
     /// This worker has to be told something: a cancellation, a lost lease, an order to drain.
     pub fn worker(&self, worker: &WorkerId) -> Wake {
         self.on(Topic::Worker(worker.clone()))
+    }
+
+    /// Tasks of this batch moved, or it ended.
+    pub fn batch(&self, batch: BatchId) -> Wake {
+        self.on(Topic::Batch(batch))
     }
 
     fn on(&self, topic: Topic) -> Wake {

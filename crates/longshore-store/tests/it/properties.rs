@@ -5,7 +5,7 @@
 //! each step.
 
 mod model;
-mod tables;
+pub mod tables;
 
 use longshore_core::task::Interruption;
 use proptest::prelude::*;

@@ -15,6 +15,7 @@ mod init;
 mod llm_sim;
 mod lost_answers;
 mod main_job;
+mod many;
 mod openapi;
 mod plane;
 mod recovery;

@@ -10,7 +10,7 @@ use tracing::{error, warn};
 
 use super::counts::Deltas;
 use super::write::{Memory, Write};
-use super::{Answer, Command, FatalHook, Run};
+use super::{Alone, Answer, Command, FatalHook, Run};
 use crate::embedded::fault::{self, Fault};
 use crate::error::StoreError;
 use crate::signals::{Signals, Topic};
@@ -85,6 +85,15 @@ impl Groups {
         self.finish(kept);
         self.checkpoint();
         command
+    }
+
+    /// Runs what cannot be part of a transaction.
+    pub(super) fn alone(&mut self, job: Alone) {
+        let connection = if self.broken { Err(StoreError::Closed) } else { Ok(&self.connection) };
+        // Its caller hears of the error; a sync that failed is everybody's matter.
+        if job(connection) == Some(Fault::Sync) {
+            self.give_up("rewrote its file", "a sync failed");
+        }
     }
 
     fn begin(&mut self, synced: bool) -> Result<(), StoreError> {

@@ -4,8 +4,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
-use longshore_core::time::ServiceTime;
+use longshore_core::task::State;
+use longshore_core::time::{ServiceTime, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::counts::{Deltas, Place};
@@ -115,6 +117,24 @@ impl<'a> Write<'a> {
             self.deltas.count(fleet, from, -1);
         }
         self.deltas.count(fleet, to, 1);
+    }
+
+    /// A task that ended is deleted: it is counted no more.
+    pub(in crate::embedded) fn uncount(&mut self, fleet: &FleetName, place: Place) {
+        self.deltas.count(fleet, place, -1);
+    }
+
+    pub(in crate::embedded) fn count_batch(&mut self, batch: BatchId, from: Option<State>, to: State) {
+        if from != Some(to) {
+            self.deltas.batches.count(batch, from, to);
+            self.topics.insert(Topic::Batch(batch));
+        }
+    }
+
+    /// Looks, when the group is written, whether the batch has ended.
+    pub(in crate::embedded) fn touch_batch(&mut self, batch: BatchId, now: Timestamp) {
+        self.deltas.batches.touch(batch, now);
+        self.topics.insert(Topic::Batch(batch));
     }
 
     pub(in crate::embedded) fn wake_fleet(&mut self, fleet: &FleetName) {
