@@ -19,5 +19,5 @@ pub use error::{
 };
 pub use model::*;
 pub use shared::open::{ConnectError, ConnectOptions, Migrate, migration_script};
-pub use signals::{Signals, Wake};
+pub use signals::{Signals, Turn, Wake, Woken};
 pub use store::{Embedded, Shared, Store};

@@ -2,6 +2,9 @@
 //!
 //! A wake-up says "look again", never what happened; it is lost when the process ends, so waiters also look
 //! now and then by themselves. Take the [`Wake`] before the query: what happens in between then wakes it.
+//! Those that wait for tasks stand in a line, and only as many are woken as tasks became runnable: see [`Turn`].
+
+mod line;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -10,24 +13,65 @@ use std::sync::{Arc, Mutex, PoisonError};
 use longshore_core::id::{FleetName, TaskId, WorkerId};
 use tokio::sync::watch;
 
+use line::Lines;
+pub use line::{Turn, Woken};
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
+    /// There may be tasks of this fleet, nobody knows how many or for whom: wakes all that wait for one. Where their
+    /// number is known, say [`Wakes::runnable`].
     Runnable(FleetName),
     Task(TaskId),
     Journal(TaskId),
     Worker(WorkerId),
 }
 
+/// What changed, gathered until it is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    topics: HashSet<Topic>,
+    /// How many tasks became runnable, by fleet.
+    runnable: HashMap<FleetName, usize>,
+}
+
+impl Wakes {
+    pub(crate) fn insert(&mut self, topic: Topic) {
+        self.topics.insert(topic);
+    }
+
+    /// Tasks became runnable that any worker of the fleet may take.
+    pub(crate) fn runnable(&mut self, fleet: &FleetName, tasks: usize) {
+        match self.runnable.get_mut(fleet) {
+            Some(count) => *count += tasks,
+            None => _ = self.runnable.insert(fleet.clone(), tasks),
+        }
+    }
+
+    pub(crate) fn extend(&mut self, more: Wakes) {
+        self.topics.extend(more.topics);
+        for (fleet, tasks) in &more.runnable {
+            self.runnable(fleet, *tasks);
+        }
+    }
+}
+
+impl<T: IntoIterator<Item = Topic>> From<T> for Wakes {
+    fn from(topics: T) -> Wakes {
+        Wakes { topics: topics.into_iter().collect(), runnable: HashMap::new() }
+    }
+}
+
 /// Where to wait for changes. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Signals {
     waiters: Arc<Mutex<HashMap<Topic, watch::Sender<()>>>>,
+    lines: Lines,
 }
 
 impl Signals {
     /// Tasks of this fleet became runnable.
-    pub fn runnable(&self, fleet: &FleetName) -> Wake {
-        self.on(Topic::Runnable(fleet.clone()))
+    pub fn runnable(&self, fleet: &FleetName) -> Turn {
+        self.lines.join(fleet)
     }
 
     /// This task has new events.
@@ -51,13 +95,21 @@ impl Signals {
         Wake { receiver: Some(receiver), topic, signals: self.clone() }
     }
 
-    pub(crate) fn fire(&self, topics: HashSet<Topic>) {
-        if topics.is_empty() {
+    pub(crate) fn fire(&self, wakes: Wakes) {
+        for (fleet, tasks) in &wakes.runnable {
+            // Else each of them is woken anyway.
+            if !wakes.topics.contains(&Topic::Runnable(fleet.clone())) {
+                self.lines.call(fleet, *tasks);
+            }
+        }
+        if wakes.topics.is_empty() {
             return;
         }
         let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        for topic in topics {
-            if let Some(sender) = waiters.get(&topic) {
+        for topic in wakes.topics {
+            if let Topic::Runnable(fleet) = &topic {
+                self.lines.call_all(fleet);
+            } else if let Some(sender) = waiters.get(&topic) {
                 sender.send_replace(());
             }
         }
@@ -98,28 +150,62 @@ impl Drop for Wake {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
-    fn fleet() -> FleetName {
-        FleetName::new("a").unwrap()
+    fn fleet(name: &str) -> FleetName {
+        FleetName::new(name).unwrap()
+    }
+
+    fn worker() -> WorkerId {
+        WorkerId::new("w").unwrap()
     }
 
     #[tokio::test]
     async fn a_signal_between_subscription_and_wait_is_seen() {
         let signals = Signals::default();
-        let mut wake = signals.runnable(&fleet());
-        signals.fire(HashSet::from([Topic::Runnable(fleet())]));
+        let mut wake = signals.worker(&worker());
+        signals.fire([Topic::Worker(worker())].into());
         wake.wait().await;
-        let again = tokio::time::timeout(std::time::Duration::from_millis(20), wake.wait()).await;
-        assert!(again.is_err(), "one signal wakes once");
+        assert!(wake.wait().now_or_never().is_none(), "one signal wakes once");
     }
 
     #[test]
     fn topics_that_nobody_waits_for_are_forgotten() {
         let signals = Signals::default();
-        let (one, two) = (signals.runnable(&fleet()), signals.runnable(&fleet()));
+        let (one, two) = (signals.worker(&worker()), signals.worker(&worker()));
         drop(one);
         assert_eq!(signals.waiting(), 1);
         drop(two);
         assert_eq!(signals.waiting(), 0);
+    }
+
+    /// How many of three waiters of fleet `a` are woken.
+    fn check_woken(change: impl FnOnce(&mut Wakes), expected: usize) {
+        let signals = Signals::default();
+        let mut turns: Vec<Turn> = (0..3).map(|_| signals.runnable(&fleet("a"))).collect();
+        let mut wakes = Wakes::default();
+        change(&mut wakes);
+        signals.fire(wakes);
+        let woken = turns.iter_mut().filter_map(|turn| turn.wait().now_or_never()).count();
+        assert_eq!(woken, expected);
+    }
+
+    #[tokio::test]
+    async fn tasks_wake_as_many_as_they_are_and_what_is_not_counted_wakes_all() {
+        check_woken(|wakes| wakes.runnable(&fleet("a"), 1), 1);
+        check_woken(|wakes| wakes.runnable(&fleet("b"), 9), 0);
+        check_woken(|wakes| wakes.insert(Topic::Runnable(fleet("a"))), 3);
+        let both = |wakes: &mut Wakes| {
+            wakes.insert(Topic::Runnable(fleet("a")));
+            wakes.runnable(&fleet("a"), 1);
+        };
+        check_woken(both, 3);
+        let in_parts = |wakes: &mut Wakes| {
+            wakes.runnable(&fleet("a"), 1);
+            let mut more = Wakes::default();
+            more.runnable(&fleet("a"), 1);
+            wakes.extend(more);
+        };
+        check_woken(in_parts, 2);
     }
 }
