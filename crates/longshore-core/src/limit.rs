@@ -3,6 +3,8 @@
 //! One window for one provider and one key of its limits. Waits for nothing itself and has no clock: the caller brings
 //! seconds along, sleeps as it is told, and asks again. Who comes first is the caller's to decide.
 
+pub mod split;
+
 use crate::provider::Limit;
 
 /// What was reserved and used in the last minute, in slots of one second.
@@ -117,6 +119,11 @@ impl Window {
     /// Admits nothing before `second`: the provider said so. A longer block stays.
     pub fn block_until(&mut self, second: u64) {
         self.blocked_until = self.blocked_until.max(second);
+    }
+
+    /// What is in use stays so; more than the new limit, too.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.limit = limit;
     }
 
     /// Requests and tokens that count at `now_s`.

@@ -9,6 +9,7 @@ mod print;
 mod provider;
 mod section;
 mod server;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -31,11 +32,65 @@ pub struct Settings {
     pub fleets: Vec<Fleet>,
 }
 
-/// The embedded store; other stores come with a later version.
+/// Where state is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
-    /// The folder that holds everything; absolute when `base_dir` is.
+    /// The folder that holds the embedded store, logs and worker tokens; absolute when `base_dir` is.
     pub dir: String,
+    /// Postgres and Redis; none: all state is in the embedded store.
+    pub shared: Option<SharedStore>,
+}
+
+/// State for any number of control planes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedStore {
+    pub database: Address,
+    pub database_password: Option<SecretSource>,
+    pub schema: String,
+    /// The most connections of one control plane.
+    pub connections: u32,
+    pub pooler: Pooler,
+    /// Bring the schema to the newest version at the start; else refuse to start with an older one.
+    pub migrate: bool,
+    pub redis: Option<RedisSettings>,
+}
+
+/// An address without a secret in it, or where it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Given(String),
+    Secret(SecretSource),
+}
+
+/// What stands between us and the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Pooler {
+    #[default]
+    None,
+    /// Gives each transaction another connection, as PgBouncer does in transaction mode.
+    Transaction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// At least one.
+    pub addresses: Vec<Address>,
+    pub topology: RedisTopology,
+    pub user: Option<String>,
+    pub password: Option<SecretSource>,
+    /// What each key begins with.
+    pub prefix: String,
+    /// A file with certificates, beside the machine's own.
+    pub ca: Option<String>,
+    /// Another Redis for the shared cache; none: the same.
+    pub cache: Vec<Address>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisTopology {
+    Single,
+    Cluster,
+    Sentinel { master: String },
 }
 
 /// The control plane's listeners and who may call them. Port 0: any free port.
@@ -116,7 +171,7 @@ pub fn parse(
 
 /// Reads all sections; where a value is wrong, its error is noted and its default goes on.
 fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
-    let store = server::read_store(&mut root, base_dir);
+    let store = store::read_store(&mut root, base_dir);
     let server = server::read_server(&mut root, base_dir);
     let providers = provider::read_providers(&mut root, base_dir);
     let fleets = fleet::read_fleets(&mut root, &providers, base_dir);

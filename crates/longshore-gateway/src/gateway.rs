@@ -26,6 +26,7 @@ pub struct Inner {
     pub(crate) store: Store,
     /// This start of this replica: the owner of the intents that it writes.
     pub(crate) owner: Uuid,
+    replica: String,
     pub(crate) permits: Permits,
     pub(crate) metrics: Metrics,
     upstreams: HashMap<String, Arc<Upstream>>,
@@ -75,11 +76,13 @@ impl Gateway {
             upstreams.insert(name, Arc::new(Upstream::new(provider, key.as_deref())?));
         }
         let owner = Uuid::new_v4();
-        options.store.gateway_starts(options.replica, owner).await?;
+        options.store.gateway_starts(options.replica.clone(), owner).await?;
+        let shared = options.store.permits(&owner.to_string()).await?;
         Ok(Gateway(Arc::new(Inner {
+            replica: options.replica,
             store: options.store,
             owner,
-            permits: Permits::new(),
+            permits: Permits::new(shared),
             metrics: options.metrics,
             upstreams,
             open: watch::Sender::new(0),
@@ -87,6 +90,16 @@ impl Gateway {
             hurried: watch::Sender::new(false),
             active: Mutex::default(),
         })))
+    }
+
+    /// Shows itself, so that its calls are not taken over; false: a newer start has taken its name.
+    pub async fn show(&self) -> Result<bool, StoreError> {
+        self.store.gateway_seen(self.replica.clone(), self.owner).await
+    }
+
+    /// How many gateways share the providers' limits, this one among them.
+    pub fn set_gateways(&self, gateways: u32) {
+        self.permits.set_gateways(gateways);
     }
 
     /// False once it finishes: a call that comes now has to wait for the next start.

@@ -8,7 +8,7 @@ use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::settings::FleetsFrom;
 use longshore_core::time::Timestamp;
 use longshore_gateway::Gateway;
-use longshore_store::Store;
+use longshore_store::{Epoch, Replica, Store};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -56,6 +56,12 @@ pub struct Inner {
     pub started: Instant,
     /// Where workers of this machine reach the link, such as `http://127.0.0.1:7118`.
     pub link_url: String,
+    /// The platform of workers that are processes of this machine.
+    pub own_platform: String,
+    /// Set while this replica leads.
+    pub leading: watch::Receiver<Option<Epoch>>,
+    /// The control planes that are there, as they were seen last.
+    pub replicas: Mutex<Vec<Replica>>,
     /// The folder of the embedded store, of logs and worker tokens.
     pub state_dir: std::path::PathBuf,
     /// True once this process stops.
@@ -85,6 +91,24 @@ impl App {
 
     pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
+    }
+
+    /// Which leader this replica is; `None`: another one leads.
+    pub fn epoch(&self) -> Option<Epoch> {
+        *self.leading.borrow()
+    }
+
+    /// Whether a replica that serves the worker link has shown itself lately: without one no worker could have renewed
+    /// anything.
+    pub fn link_seen(&self) -> bool {
+        let replicas = self.replicas.lock().expect("no holder panics");
+        replicas.iter().any(|it| it.link.is_some() && it.seen_ago_ms < 2000)
+    }
+
+    /// Where workers reach the control planes that are there now.
+    pub fn links(&self) -> Vec<String> {
+        let replicas = self.replicas.lock().expect("no holder panics");
+        replicas.iter().filter_map(|it| it.link.clone()).collect()
     }
 
     /// Resolves when this process stops.

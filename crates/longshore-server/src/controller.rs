@@ -5,6 +5,7 @@
 mod crew;
 mod fleet;
 mod housekeeping;
+mod leader;
 mod liveness;
 mod providers;
 mod secret;
@@ -19,6 +20,7 @@ use crate::app::{App, now, roll};
 pub use crew::Crew;
 pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;
+pub use leader::lead;
 pub use providers::run as providers;
 pub use secret::{name as name_secret, read as read_secret};
 
@@ -30,9 +32,13 @@ pub async fn clock(app: App) -> &'static str {
     let mut last: Option<Instant> = None;
     let mut wait = Duration::ZERO;
     while !sleep_or_stop(&app, wait).await {
+        let Some(epoch) = app.epoch() else {
+            // The first tick of a leader adds nothing to service time.
+            (last, wait) = (None, TICK);
+            continue;
+        };
         let elapsed = last.replace(Instant::now()).map(|last| last.elapsed());
-        // The worker link is served by this very process, so it has shown itself.
-        wait = match app.store.tick(elapsed, true, now(), roll()).await {
+        wait = match app.store.tick(epoch, elapsed, app.link_seen(), now(), roll()).await {
             Ok(tick) => {
                 app.metrics.expired(tick.expired.len());
                 for held in &tick.expired {

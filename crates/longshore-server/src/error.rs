@@ -76,6 +76,15 @@ impl From<StoreError> for Refused {
                     .hint("free space in the folder of the embedded store; longshore goes on by itself")
             }
             StoreError::Closed => Refused::draining(),
+            StoreError::Unavailable { why } => {
+                error!(why, "the database cannot be reached");
+                Refused::new(
+                    503,
+                    "store_unavailable",
+                    "the database cannot be reached; nothing was acknowledged",
+                )
+                .hint("ask again in a moment; with an Idempotency-Key nothing is done twice")
+            }
             other => {
                 error!(error = %chain(&other), "store fails");
                 Refused::new(500, "store_failed", "the store could not do this; its log says why")

@@ -11,12 +11,15 @@ mod error;
 mod extract;
 mod link;
 mod metrics;
+mod open_store;
 mod probes;
 mod routes;
 mod start;
 mod token;
 
 pub use app::Limits;
+pub use longshore_store::migration_script;
+pub use open_store::migrate;
 pub use start::{Addresses, Options, Server, StartError, start};
 
 /// The OpenAPI document, as `/openapi.json` serves it.

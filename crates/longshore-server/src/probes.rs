@@ -46,7 +46,14 @@ pub async fn checks(app: &App) -> BTreeMap<String, String> {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
     };
-    BTreeMap::from([("database".to_owned(), database), ("llm".to_owned(), unreachable(app, |_| true))])
+    let mut checks =
+        BTreeMap::from([("database".to_owned(), database), ("llm".to_owned(), unreachable(app, |_| true))]);
+    if let Some(health) = app.store.redis() {
+        let lost = "away: wake-ups come late, histories come from the database, permits are split";
+        let why = if health.up { String::new() } else { format!("{lost} ({})", health.why) };
+        checks.insert("redis".to_owned(), why);
+    }
+    checks
 }
 
 /// Which of these providers cannot be reached, and why; empty: all can.

@@ -1,10 +1,12 @@
 //! Puts a control plane together, and takes it apart again.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -13,7 +15,7 @@ use longshore_core::id::FleetName;
 use longshore_core::provider::Provider;
 use longshore_core::settings::{FleetsFrom, Settings};
 use longshore_gateway::Gateway;
-use longshore_store::{OpenError, OpenOptions, Store, StoreError};
+use longshore_store::{ConnectError, OpenError, Replica, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,7 +25,7 @@ use crate::app::{App, Inner, Limits, now};
 use crate::controller::{self, Crew};
 use crate::metrics::Metrics;
 use crate::token::Signer;
-use crate::{link, probes, routes};
+use crate::{link, open_store, probes, routes};
 
 /// What a control plane is started with.
 #[derive(Debug)]
@@ -39,6 +41,10 @@ pub struct Options {
 pub enum StartError {
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("the shared store could not be opened")]
+    Connect(#[from] ConnectError),
+    #[error("could not read {what} from {from}")]
+    StoreSecret { what: &'static str, from: String, source: io::Error },
     #[error("the store failed at the start")]
     Store(#[from] StoreError),
     #[error("could not listen on {addr} for {what}")]
@@ -72,12 +78,28 @@ impl StartError {
             StartError::Exposed { .. } => Some(
                 "set `[server] token = { env = \"LONGSHORE_API_TOKEN\" }`, or listen on 127.0.0.1".into(),
             ),
+            StartError::Connect(error) => hint_for(error),
             StartError::ProviderKey { provider, .. } => Some(format!(
                 "set it, or name another source: `[provider.{provider}] api_key = {{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}`"
             )),
             _ => None,
         }
     }
+}
+
+fn hint_for(error: &ConnectError) -> Option<String> {
+    let hint = match error {
+        ConnectError::Address(_) => {
+            "give it as `[store] database = \"postgres://USER@HOST/DATABASE\"`, or in DATABASE_URL"
+        }
+        ConnectError::Unsafe { .. } => "turn it on again; nothing else makes an acknowledged task safe",
+        ConnectError::Behind { .. } => {
+            "run `longshore migrate`, or set `[store] migrate = \"auto\"`; replicas of the version before go on working"
+        }
+        ConnectError::Newer { .. } => "use that version of longshore, or a newer one",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 /// Where a control plane listens.
@@ -112,8 +134,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let api_token = read_token(settings)?;
     refuse_exposure(settings, api_token.is_some())?;
     let dir = PathBuf::from(&settings.store.dir);
-    let store = Store::open(&OpenOptions::new(&dir))?;
-    let listeners = Listeners::bind(settings, &store).await?;
+    let store = open_store::open(&settings.store).await?;
+    let listeners = Listeners::bind(settings, &dir).await?;
     let addresses = listeners.addresses;
     if settings.server.fleets == FleetsFrom::File {
         store.put_fleets(settings.fleets.clone(), now()).await?;
@@ -122,12 +144,20 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let gateway = longshore_gateway::Options {
         store: store.clone(),
         providers: with_keys(&settings.providers)?,
-        // The embedded store has one control plane.
-        replica: "embedded".into(),
+        replica: replica_name(settings, addresses.link),
         metrics: metrics.gateway.clone(),
     };
     let gateway = Gateway::start(gateway).await?;
     let (stop, stopping) = watch::channel(false);
+    let (leading, leads) = watch::channel(None);
+    let me = Replica {
+        id: uuid::Uuid::new_v4(),
+        name: replica_name(settings, addresses.link),
+        roles: ROLES.map(str::to_owned).to_vec(),
+        link: Some(format!("http://{}", reachable(addresses.link))),
+        version: env!("CARGO_PKG_VERSION").into(),
+        seen_ago_ms: 0,
+    };
     let app = App::new(Inner {
         signer: Signer::new(secret(&store).await?),
         store,
@@ -142,6 +172,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         llm: Default::default(),
         started: Instant::now(),
         link_url: format!("http://{}", reachable(addresses.link)),
+        own_platform: own_platform(settings),
+        leading: leads,
+        replicas: Mutex::default(),
         state_dir: dir,
         stopping,
         look_again: tokio::sync::Notify::new(),
@@ -152,9 +185,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     write_tokens(&app).await?;
     write_addresses(&app, &addresses)?;
     let crew = Crew::new(app.clone(), options.program).map_err(StartError::Platform)?;
-    crew.adopt().await?;
     let mut tasks = JoinSet::new();
     listeners.serve(&app, &mut tasks);
+    tasks.spawn(controller::lead(app.clone(), me, leading));
     tasks.spawn(controller::clock(app.clone()));
     tasks.spawn(controller::housekeeping(app.clone()));
     tasks.spawn(controller::providers(app.clone()));
@@ -221,11 +254,12 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(settings: &Settings, store: &Store) -> Result<Listeners, StartError> {
+    async fn bind(settings: &Settings, dir: &Path) -> Result<Listeners, StartError> {
         let server = &settings.server;
-        let api = bind("api", server.api, store).await?;
-        let link = bind("link", server.link, store).await?;
-        let probes = bind("probes", server.probes, store).await?;
+        let last = last_addresses(dir);
+        let api = bind("api", server.api, &last).await?;
+        let link = bind("link", server.link, &last).await?;
+        let probes = bind("probes", server.probes, &last).await?;
         let at = |listener: &TcpListener, what, addr| {
             listener.local_addr().map_err(|source| StartError::Listen { what, addr, source })
         };
@@ -246,21 +280,49 @@ impl Listeners {
 
 /// Binds one listener. Port 0 is a free port, and the same one again after a restart if it is still free: workers
 /// that outlived us look for us there.
-async fn bind(what: &'static str, addr: SocketAddr, store: &Store) -> Result<TcpListener, StartError> {
-    let key = format!("port:{what}");
+async fn bind(
+    what: &'static str,
+    addr: SocketAddr,
+    last: &HashMap<String, SocketAddr>,
+) -> Result<TcpListener, StartError> {
     if addr.port() == 0
-        && let Some(port) = store.meta_get(key.clone()).await?.and_then(|text| text.parse().ok())
-        && let Ok(listener) = TcpListener::bind(SocketAddr::new(addr.ip(), port)).await
+        && let Some(last) = last.get(what)
+        && let Ok(listener) = TcpListener::bind(SocketAddr::new(addr.ip(), last.port())).await
     {
         return Ok(listener);
     }
-    let listener =
-        TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what, addr, source })?;
-    if addr.port() == 0 {
-        let bound = listener.local_addr().map_err(|source| StartError::Listen { what, addr, source })?;
-        store.meta_put(key, bound.port().to_string()).await?;
+    TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what, addr, source })
+}
+
+/// Where an earlier start listened, by the name of the listener.
+fn last_addresses(dir: &Path) -> HashMap<String, SocketAddr> {
+    let text = fs::read_to_string(dir.join(ADDRESSES)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// What a control plane serves.
+const ROLES: [&str; 4] = ["api", "link", "gateway", "controllers"];
+
+/// Names a replica, the same over its restarts: its machine, and where it listens there.
+fn replica_name(settings: &Settings, link: SocketAddr) -> String {
+    match settings.store.shared {
+        // The embedded store has one control plane.
+        None => "embedded".into(),
+        Some(_) => format!("{}:{}", machine(), link.port()),
     }
-    Ok(listener)
+}
+
+/// Processes are found again on their own machine only, so with a shared store it is part of the platform's name.
+fn own_platform(settings: &Settings) -> String {
+    match settings.store.shared {
+        None => "process".into(),
+        Some(_) => format!("process@{}", machine()),
+    }
+}
+
+fn machine() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())
 }
 
 async fn listen(name: &'static str, listener: TcpListener, router: Router, app: App) -> &'static str {
@@ -320,13 +382,10 @@ fn refuse_exposure(settings: &Settings, has_token: bool) -> Result<(), StartErro
 pub const TOKEN_SECRET: &str = "token_secret";
 
 async fn secret(store: &Store) -> Result<Vec<u8>, StoreError> {
-    if let Some(text) = store.meta_get(TOKEN_SECRET.into()).await? {
-        return Ok(text.into_bytes());
-    }
     let bytes: [u8; 32] = rand::random();
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    store.meta_put(TOKEN_SECRET.into(), text.clone()).await?;
-    Ok(text.into_bytes())
+    // All replicas sign with the one that was there first.
+    Ok(store.meta_first(TOKEN_SECRET.into(), text).await?.into_bytes())
 }
 
 /// The file that holds a fleet's worker token.
@@ -346,9 +405,12 @@ pub async fn write_tokens(app: &App) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The file that says where this control plane listens.
+const ADDRESSES: &str = "addresses.json";
+
 /// Says where this control plane listens, for tools on the same machine.
 fn write_addresses(app: &App, addresses: &Addresses) -> Result<(), StartError> {
-    let path = app.state_dir.join("addresses.json");
+    let path = app.state_dir.join(ADDRESSES);
     let text = serde_json::json!({
         "api": addresses.api.to_string(),
         "link": addresses.link.to_string(),

@@ -21,6 +21,7 @@ mod migrate;
 pub(crate) mod open;
 mod reader;
 mod register;
+mod replica;
 mod step;
 mod submit;
 mod task_row;

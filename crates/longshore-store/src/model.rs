@@ -3,6 +3,7 @@
 mod fleet;
 mod journal;
 mod link;
+mod replica;
 mod task;
 mod worker;
 
@@ -18,6 +19,7 @@ pub use link::{
     AgentEventKind, ClaimRequest, Condition, DrainOrder, EndAttempt, Ended, Heartbeat, HeartbeatNews,
     History, LeaseRecord, LeasedTask, Message, NewAgentEvent, Tick,
 };
+pub use replica::{Epoch, Replica};
 pub use task::{
     AttemptRecord, ConversationRecord, EventRecord, Idempotency, NewTask, Outcome, Submitted, TaskFilter,
     TaskRecord,

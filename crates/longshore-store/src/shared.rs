@@ -11,6 +11,7 @@ mod batch;
 mod changes;
 mod claim;
 mod column;
+pub(crate) mod companion;
 mod connection;
 mod conversation;
 mod core;
@@ -31,6 +32,7 @@ pub(crate) mod open;
 mod partition;
 mod pool;
 mod register;
+mod replica;
 mod sql;
 mod step;
 mod submit;
@@ -42,6 +44,7 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::model::Ended;
+use crate::redis::permits::Permits as SharedPermits;
 use crate::signals::Signals;
 use batch::{Batches, Limits};
 use core::Core;
@@ -83,7 +86,27 @@ impl Shared {
     }
 
     pub(crate) fn signals(&self) -> &Signals {
-        &self.core().signals
+        self.core().signals()
+    }
+
+    /// `None`: there is none in the settings.
+    pub fn redis(&self) -> Option<companion::RedisHealth> {
+        self.core().companion.as_ref().map(|companion| companion.health())
+    }
+
+    /// Takes a seat among the gateways that share the providers' limits; `None` without Redis.
+    pub(crate) async fn permits(&self, seat: &str) -> Result<Option<SharedPermits>, StoreError> {
+        let Some(companion) = &self.core().companion else { return Ok(None) };
+        // Nothing was ever called: there is nothing that a Redis without state could have forgotten.
+        let quiet = "SELECT NOT EXISTS (SELECT 1 FROM @journal)";
+        let row = self.core().run(async |it| it.query_one(quiet, sql::args![]).await).await?;
+        let quiet = row.try_get(0).map_err(fault::DbError::from)?;
+        Ok(Some(companion.permits(seat, quiet)))
+    }
+
+    /// Whether wake-ups of other replicas arrive; without Redis they never do.
+    pub fn wakes(&self) -> bool {
+        self.core().companion.as_ref().is_some_and(|companion| *companion.bus_up().borrow())
     }
 
     pub(crate) async fn close(&self) -> Result<(), StoreError> {

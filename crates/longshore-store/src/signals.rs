@@ -26,8 +26,34 @@ pub(crate) enum Topic {
     Worker(WorkerId),
 }
 
+impl Topic {
+    /// One line that other replicas understand: a letter for the kind, then the name.
+    fn encode(&self) -> String {
+        match self {
+            Topic::Runnable(fleet) => format!("r{fleet}"),
+            Topic::Task(task) => format!("t{}", task.0.simple()),
+            Topic::Journal(task) => format!("j{}", task.0.simple()),
+            Topic::Worker(worker) => format!("w{worker}"),
+        }
+    }
+
+    /// None for what a newer replica may say and this one does not know.
+    fn decode(text: &str) -> Option<Topic> {
+        let mut rest = text.chars();
+        let kind = rest.next()?;
+        let name = rest.as_str();
+        match kind {
+            'r' => FleetName::new(name).ok().map(Topic::Runnable),
+            't' => name.parse().ok().map(Topic::Task),
+            'j' => name.parse().ok().map(Topic::Journal),
+            'w' => WorkerId::new(name).ok().map(Topic::Worker),
+            _ => None,
+        }
+    }
+}
+
 /// What changed, gathered until it is durable.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wakes {
     topics: HashSet<Topic>,
     /// How many tasks became runnable, by fleet.
@@ -35,6 +61,15 @@ pub(crate) struct Wakes {
 }
 
 impl Wakes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many lines [`Wakes::encode`] makes.
+    pub(crate) fn len(&self) -> usize {
+        self.topics.len() + self.runnable.len()
+    }
+
     pub(crate) fn insert(&mut self, topic: Topic) {
         self.topics.insert(topic);
     }
@@ -53,6 +88,43 @@ impl Wakes {
             self.runnable(fleet, *tasks);
         }
     }
+
+    /// Takes no more than so many out.
+    pub(crate) fn take(&mut self, most: usize) -> Wakes {
+        if self.len() <= most {
+            return std::mem::take(self);
+        }
+        let Wakes { topics, runnable } = std::mem::take(self);
+        let (mut topics, mut runnable) = (topics.into_iter(), runnable.into_iter());
+        let mut taken = Wakes::from(topics.by_ref().take(most));
+        taken.runnable = runnable.by_ref().take(most - taken.topics.len()).collect();
+        *self = Wakes { topics: topics.collect(), runnable: runnable.collect() };
+        taken
+    }
+
+    /// Lines that other replicas understand; each begins with a letter for its kind.
+    pub(crate) fn encode(&self) -> impl Iterator<Item = String> {
+        let counted = self.runnable.iter().map(|(fleet, tasks)| format!("n{tasks} {fleet}"));
+        self.topics.iter().map(Topic::encode).chain(counted)
+    }
+
+    /// Leaves out what a newer replica may say and this one does not know.
+    pub(crate) fn decode<'a>(lines: impl IntoIterator<Item = &'a str>) -> Wakes {
+        let mut wakes = Wakes::default();
+        for line in lines {
+            if let Some((fleet, tasks)) = counted(line) {
+                wakes.runnable(&fleet, tasks);
+            } else if let Some(topic) = Topic::decode(line) {
+                wakes.insert(topic);
+            }
+        }
+        wakes
+    }
+}
+
+fn counted(line: &str) -> Option<(FleetName, usize)> {
+    let (tasks, fleet) = line.strip_prefix('n')?.split_once(' ')?;
+    Some((FleetName::new(fleet).ok()?, tasks.parse().ok()?))
 }
 
 impl<T: IntoIterator<Item = Topic>> From<T> for Wakes {
@@ -115,6 +187,13 @@ impl Signals {
         }
     }
 
+    /// Something may have been missed: everyone looks again.
+    pub(crate) fn fire_all(&self) {
+        self.lines.call_everyone();
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        waiters.values().for_each(|sender| sender.send_replace(()));
+    }
+
     #[cfg(test)]
     fn waiting(&self) -> usize {
         self.waiters.lock().unwrap().len()
@@ -167,6 +246,52 @@ mod tests {
         signals.fire([Topic::Worker(worker())].into());
         wake.wait().await;
         assert!(wake.wait().now_or_never().is_none(), "one signal wakes once");
+    }
+
+    #[test]
+    fn wakes_survive_their_way_to_another_replica() {
+        let task = TaskId(uuid::Uuid::from_u128(7));
+        let other = WorkerId::new("host:1/a.b_c-d").unwrap();
+        let topics =
+            [Topic::Runnable(fleet("a")), Topic::Task(task), Topic::Journal(task), Topic::Worker(other)];
+        let mut wakes = Wakes::from(topics);
+        wakes.runnable(&fleet("a"), 12);
+        wakes.runnable(&fleet("b"), 1);
+        let lines: Vec<String> = wakes.encode().collect();
+        assert_eq!(lines.len(), wakes.len());
+        assert!(lines.iter().all(|line| !line.contains('\n')), "{lines:?}");
+        assert_eq!(Wakes::decode(lines.iter().map(String::as_str)), wakes);
+        let unknown = ["", "x1", "tnot-a-task", "r", "rUPPER", "n1", "n1 UPPER", "nx a"];
+        assert_eq!(Wakes::decode(unknown), Wakes::default());
+    }
+
+    #[test]
+    fn wakes_are_taken_in_parts_and_none_is_lost() {
+        let mut wakes = Wakes::from((0..3).map(|n| Topic::Task(TaskId(uuid::Uuid::from_u128(n)))));
+        ["a", "b", "c"].iter().for_each(|name| wakes.runnable(&fleet(name), 2));
+        let (all, mut taken) = (wakes.clone(), Wakes::default());
+        let sizes: Vec<usize> = (0..3)
+            .map(|_| {
+                let part = wakes.take(4);
+                let size = part.len();
+                taken.extend(part);
+                size
+            })
+            .collect();
+        assert_eq!(sizes, [4, 2, 0]);
+        assert_eq!(taken, all);
+    }
+
+    #[tokio::test]
+    async fn everyone_can_be_woken() {
+        let signals = Signals::default();
+        let mut turns = [signals.runnable(&fleet("a")), signals.runnable(&fleet("a"))];
+        let mut task = signals.task(&TaskId(uuid::Uuid::nil()));
+        signals.fire_all();
+        for turn in &mut turns {
+            assert_eq!(turn.wait().await, Woken::Called);
+        }
+        task.wait().await;
     }
 
     #[test]

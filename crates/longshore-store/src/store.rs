@@ -17,7 +17,7 @@ use crate::error::{
 };
 use crate::model::*;
 pub use crate::shared::Shared;
-use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, Signals};
+use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, RedisHealth, SharedPermits, Signals};
 
 /// A store that is open. Cheap to clone; the last clone that is dropped closes it.
 #[derive(Clone)]
@@ -65,6 +65,30 @@ impl Store {
         match self {
             Store::Embedded(store) => Either::Left(store.call_ended(key, held, call, whole)),
             Store::Shared(store) => Either::Right(store.call_ended(key, held, call, whole)),
+        }
+    }
+
+    /// How Redis is; `None`: the store has none.
+    pub fn redis(&self) -> Option<RedisHealth> {
+        match self {
+            Store::Embedded(_) => None,
+            Store::Shared(store) => store.redis(),
+        }
+    }
+
+    /// Takes a seat among the gateways that share the providers' limits; `None`: this one is alone with them.
+    pub async fn permits(&self, seat: &str) -> Result<Option<SharedPermits>, StoreError> {
+        match self {
+            Store::Embedded(_) => Ok(None),
+            Store::Shared(store) => store.permits(seat).await,
+        }
+    }
+
+    /// Whether a waiter is woken by whatever other control planes do.
+    pub fn wakes(&self) -> bool {
+        match self {
+            Store::Embedded(_) => true,
+            Store::Shared(store) => store.wakes(),
         }
     }
 
@@ -149,8 +173,8 @@ forward! {
 
 // Workers.
 forward! {
-    /// Saves a worker before it is started; false if this id is already known.
-    fn plan_worker(planned: PlannedWorker, now: Timestamp) -> Result<bool, StoreError>;
+    /// Saves a worker before it is started; false if this id is already known, or another replica leads.
+    fn plan_worker(planned: PlannedWorker, epoch: Epoch, now: Timestamp) -> Result<bool, StoreError>;
     /// Saves how its platform finds it again; false if the worker is not known.
     fn save_identity(worker: WorkerId, identity: Json, now: Timestamp) -> Result<bool, StoreError>;
     /// The worker is gone: all that it held is interrupted. Returns that; nothing when it was gone already.
@@ -172,8 +196,8 @@ forward! {
     fn fleet(name: FleetName) -> Result<Option<FleetRecord>, StoreError>;
     /// Sets the number of workers by hand, or gives it back to the scaler; false if the fleet is not known.
     fn set_replicas(fleet: FleetName, replicas: Option<u32>, now: Timestamp) -> Result<bool, StoreError>;
-    /// Keeps the newest 200 of each fleet.
-    fn record_decision(fleet: FleetName, decision: DecisionRecord) -> Result<(), StoreError>;
+    /// Keeps the newest 200 of each fleet; nothing when another replica leads.
+    fn record_decision(fleet: FleetName, decision: DecisionRecord, epoch: Epoch) -> Result<(), StoreError>;
     /// Newest first.
     fn decisions(fleet: FleetName, limit: usize) -> Result<Vec<DecisionRecord>, StoreError>;
     fn load(fleet: FleetName) -> Result<Load, StoreError>;
@@ -187,7 +211,17 @@ forward! {
     /// Advances service time, expires leases, promotes due tasks. Writes nothing when nothing changes.
     ///
     /// `elapsed` and `link_seen` as in [`longshore_core::time::ServiceTime::tick`].
-    fn tick(elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;
+    fn tick(epoch: Epoch, elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;
+    /// Sees to it that the days to come have a place; nothing in a store that needs none.
+    fn make_room(now: Timestamp) -> Result<(), StoreError>;
+    /// A control plane shows itself; returns all that were seen in the last five seconds, itself among them.
+    fn replica_seen(replica: Replica) -> Result<Vec<Replica>, StoreError>;
+    /// A control plane ends.
+    fn replica_gone(id: Uuid) -> Result<(), StoreError>;
+    /// Leads, or goes on leading, for the next three seconds; `None`: another replica does.
+    fn lead(me: Uuid) -> Result<Option<Epoch>, StoreError>;
+    /// Makes room for another leader at once.
+    fn resign(me: Uuid) -> Result<(), StoreError>;
     fn meta_get(key: String) -> Result<Option<String>, StoreError>;
     fn meta_put(key: String, value: String) -> Result<(), StoreError>;
     /// Keeps this value unless there is one; returns the one that counts.

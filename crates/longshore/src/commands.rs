@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod fleets;
 pub mod init;
 pub mod llm_sim;
+pub mod migrate;
 pub mod probe;
 pub mod scale;
 pub mod serve;
@@ -30,6 +31,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Worker(args) => threads()?.block_on(worker::run(args)),
         Command::Init(args) => init::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Migrate(args) => client()?.block_on(migrate::run(args)),
         Command::Apply(args) => client()?.block_on(apply::run(args)),
         Command::Submit(args) => client()?.block_on(submit::run(args)),
         Command::Tasks(args) => client()?.block_on(tasks::run(args)),

@@ -9,8 +9,9 @@ use super::{Place, SettingsError, Warning};
 
 const PREFIX: &str = "LONGSHORE__";
 
-/// Variables of other programs that a later version reads.
-const LATER: [&str; 2] = ["DATABASE_URL", "REDIS_URL"];
+/// Variables that other programs use for the same thing, and the key of `[store]` that each fills when the file does not.
+const COMMON: [(&str, &str, &str); 2] =
+    [("DATABASE_URL", "database", "postgres"), ("REDIS_URL", "redis", "redis")];
 
 pub(super) fn apply(root: &mut Table, env: &[(String, String)], notes: &mut Notes) {
     let mut overrides: Vec<&(String, String)> = env.iter().filter(|(name, _)| is_override(name)).collect();
@@ -22,10 +23,37 @@ pub(super) fn apply(root: &mut Table, env: &[(String, String)], notes: &mut Note
             notes.errors.push(SettingsError { place, key: String::new(), problem });
         }
     }
-    for (name, _) in env.iter().filter(|(name, _)| LATER.contains(&name.as_str())) {
-        let problem = "not used yet: this version keeps its state in the embedded store".to_owned();
-        notes.warnings.push(Warning { place: Place::Variable(name.clone()), key: String::new(), problem });
+    for (name, key, scheme) in COMMON {
+        if let Some((_, value)) = env.iter().find(|(known, _)| known == name)
+            && let Err(problem) = lay_common(root, name, key, value.starts_with(scheme))
+        {
+            let place = Place::Variable(name.to_owned());
+            notes.warnings.push(Warning { place, key: String::new(), problem });
+        }
     }
+}
+
+/// Its value is not copied: it may hold a password.
+fn lay_common(root: &mut Table, name: &str, key: &str, fits: bool) -> Result<(), String> {
+    let store = root.entry("store".into()).or_insert_with(|| empty(name));
+    let Value::Table(store) = &mut store.value else { return Ok(()) };
+    if store.contains_key(key) {
+        return Ok(());
+    }
+    if !fits {
+        return Err(format!("not used: it is no address of a {key} that longshore knows"));
+    }
+    if key == "redis" && !store.contains_key("database") {
+        return Err("not used: there is no database, so all state is in the embedded store".into());
+    }
+    let mut source = empty(name);
+    if let Value::Table(table) = &mut source.value {
+        let place = Place::Variable(name.to_owned());
+        let value = Value::Text(name.to_owned());
+        table.insert("env".into(), Node { key_place: place.clone(), place, value, raw: None });
+    }
+    store.insert(key.into(), source);
+    Ok(())
 }
 
 fn is_override(name: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{FleetsFrom, Settings};
+use super::{Address, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore};
 use crate::fleet::{DrainMode, Fleet, Platform, Protocol, SecretSource};
 use crate::provider::{Limit, Price, Provider, show_price};
 use crate::task::OnInterrupt;
@@ -12,6 +12,9 @@ pub(super) fn settings(settings: &Settings) -> String {
     let mut out = Lines::default();
     out.table("store");
     out.line("dir", text(&settings.store.dir));
+    if let Some(shared) = &settings.store.shared {
+        store(&mut out, shared);
+    }
     let server = &settings.server;
     out.table("server");
     out.line("api", text(&server.api.to_string()));
@@ -30,6 +33,53 @@ pub(super) fn settings(settings: &Settings) -> String {
         fleet(&mut out, one);
     }
     out.0
+}
+
+fn store(out: &mut Lines, store: &SharedStore) {
+    out.line("database", address(&store.database));
+    if let Some(password) = &store.database_password {
+        out.line("database_password", source(password));
+    }
+    out.line("schema", text(&store.schema));
+    out.line("connections", store.connections.to_string());
+    out.line("pooler", text(if store.pooler == Pooler::Transaction { "transaction" } else { "none" }));
+    out.line("migrate", text(if store.migrate { "auto" } else { "check" }));
+    if let Some(it) = &store.redis {
+        redis(out, it);
+    }
+}
+
+fn redis(out: &mut Lines, redis: &RedisSettings) {
+    out.line("redis", list(&redis.addresses));
+    match &redis.topology {
+        RedisTopology::Single => {}
+        RedisTopology::Cluster => out.line("redis_topology", text("cluster")),
+        RedisTopology::Sentinel { master } => out.line("redis_master", text(master)),
+    }
+    if let Some(user) = &redis.user {
+        out.line("redis_user", text(user));
+    }
+    if let Some(password) = &redis.password {
+        out.line("redis_password", source(password));
+    }
+    out.line("redis_prefix", text(&redis.prefix));
+    if let Some(ca) = &redis.ca {
+        out.line("redis_ca", text(ca));
+    }
+    if !redis.cache.is_empty() {
+        out.line("redis_cache", list(&redis.cache));
+    }
+}
+
+fn list(addresses: &[Address]) -> String {
+    format!("[{}]", addresses.iter().map(address).collect::<Vec<_>>().join(", "))
+}
+
+fn address(it: &Address) -> String {
+    match it {
+        Address::Given(url) => text(url),
+        Address::Secret(secret) => source(secret),
+    }
 }
 
 fn provider(out: &mut Lines, provider: &Provider) {

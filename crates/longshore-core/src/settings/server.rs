@@ -1,38 +1,13 @@
-//! Reads `[store]` and `[server]`.
+//! Reads `[server]`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::section::Section;
-use super::{FleetsFrom, ServerSettings, StoreSettings, resolve};
+use super::{FleetsFrom, ServerSettings};
 use crate::units::show_size;
 
 const SMALLEST_INPUT: u64 = 1 << 10;
 const LARGEST_INPUT: u64 = 32 << 20;
-
-/// The folder of the embedded store, beside the file.
-const STORE_DIR: &str = ".longshore";
-
-pub(super) fn read_store(root: &mut Section<'_>, base_dir: &str) -> StoreSettings {
-    let default = resolve(base_dir, STORE_DIR);
-    let Some(mut section) = root.section("store") else { return StoreSettings { dir: default } };
-    let dir = section.text("dir", "a path").map(|dir| {
-        if dir.is_empty() || dir.contains('\0') {
-            section.error("dir", "expected the path of a folder".into());
-        }
-        resolve(base_dir, &dir)
-    });
-    for key in ["database", "redis"] {
-        // Its value may hold a password, and is not shown.
-        if section.take(key).is_some() {
-            let problem =
-                "not available yet in this version: leave it out to use the embedded store in `dir`";
-            section.error(key, problem.into());
-        }
-    }
-    section.later(&["migrate"]);
-    section.finish();
-    StoreSettings { dir: dir.unwrap_or(default) }
-}
 
 pub(super) fn read_server(root: &mut Section<'_>, base_dir: &str) -> ServerSettings {
     let mut settings = ServerSettings::default();

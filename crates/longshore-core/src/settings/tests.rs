@@ -216,11 +216,11 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn of_the_designs_sample_only_other_stores_and_platforms_are_refused() {
+fn of_the_designs_sample_only_other_platforms_are_refused() {
     insta::assert_snapshot!("design_sample_errors", complaints(DESIGN_SAMPLE, &[]));
     let of_now: String = DESIGN_SAMPLE
         .lines()
-        .filter(|line| !["database", "redis ", "platform"].iter().any(|key| line.starts_with(key)))
+        .filter(|line| !["platform"].iter().any(|key| line.starts_with(key)))
         .flat_map(|line| [line, "\n"])
         .collect();
     insta::assert_snapshot!("design_sample_warnings", warnings(&of_now, &[]));
@@ -292,9 +292,20 @@ fn a_bad_override_names_its_variable() {
 }
 
 #[test]
-fn addresses_of_later_stores_in_the_environment_are_said_to_be_unused() {
-    let seen = warnings(MINIMAL, &[("DATABASE_URL", "postgres://u:pw@db/x")]);
-    assert!(seen.contains("DATABASE_URL: not used yet") && !seen.contains("pw"), "{seen}");
+fn addresses_in_the_environment_are_understood() {
+    let both = [("DATABASE_URL", "postgres://u:pw@db/x"), ("REDIS_URL", "redis://:pw@cache")];
+    let settings = good(MINIMAL, &both);
+    let shared = settings.store.shared.clone().expect("a database is given");
+    assert_eq!(shared.database, Address::Secret(SecretSource::Env("DATABASE_URL".into())));
+    assert!(shared.redis.is_some());
+    assert!(!settings.to_string().contains("pw"), "{settings}");
+    let given = good(&format!("{MINIMAL}[store]\ndatabase = \"postgres://db/x\"\n"), &both);
+    let shared = given.store.shared.expect("a database is given");
+    assert_eq!(shared.database, Address::Given("postgres://db/x".into()), "the file comes first");
+    for (name, value) in [("DATABASE_URL", "mysql://u:pw@db/x"), ("REDIS_URL", "redis://:pw@cache")] {
+        let seen = warnings(MINIMAL, &[(name, value)]);
+        assert!(seen.contains(&format!("{name}: not used")) && !seen.contains("pw"), "{seen}");
+    }
 }
 
 #[test]
@@ -313,7 +324,7 @@ fn what_may_surprise_is_a_warning() {
 }
 
 /// Bad files by name. Each shows all its mistakes at once.
-const BAD: [(&str, &str); 17] = [
+const BAD: [(&str, &str); 19] = [
     ("syntax", "[fleet.research\ncommand = [\"x\"]\n[server]\napi = \n"),
     ("duplicate_key", "[fleet.a]\ncommand = [\"x\"]\ncommand = [\"y\"]\n"),
     (
@@ -349,6 +360,14 @@ const BAD: [(&str, &str); 17] = [
     (
         "later_words",
         "[store]\ndatabase = \"postgres://u:pw@db/x\"\n[fleet.a]\ncommand = [\"x\"]\nplatform = \"kubernetes\"\n",
+    ),
+    (
+        "store",
+        "[store]\ndatabase = \"mysql://u:pw@db/x\"\nredis = []\nschema = \"Bad\"\n[fleet.a]\ncommand = [\"x\"]\n",
+    ),
+    (
+        "store_of_half",
+        "[store]\nredis = \"redis://cache\"\nschema = \"x\"\nredis_master = \"m\"\nredis_topology = \"cluster\"\n[fleet.a]\ncommand = [\"x\"]\n",
     ),
     (
         "choices",

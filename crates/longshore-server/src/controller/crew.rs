@@ -103,7 +103,9 @@ impl Crew {
     /// Finds the workers again that an earlier control plane started; ends those that are gone.
     pub async fn adopt(&self) -> Result<(), StartError> {
         let records = self.0.app.store.workers(WorkerFilter::default()).await?;
-        for record in records.into_iter().filter(|record| record.platform == "process") {
+        let known: Vec<WorkerId> = self.0.running.lock().expect("no holder panics").keys().cloned().collect();
+        let records = records.into_iter().filter(|record| !known.contains(&record.id));
+        for record in records.filter(|record| record.platform == self.0.app.own_platform) {
             let identity = record.identity.as_ref().and_then(|json| json.read::<ProcessIdentity>().ok());
             let found = self.0.platform.find_again(record.id.as_str(), identity.as_ref()).await;
             match found.map_err(|error| StartError::Platform(error.into()))? {
@@ -144,9 +146,13 @@ impl Crew {
             id: id.clone(),
             fleet: fleet.name.clone(),
             generation: record.generation,
-            platform: "process".into(),
+            platform: self.0.app.own_platform.clone(),
         };
-        self.0.app.store.plan_worker(planned, now()).await?;
+        // Not saved: another replica leads by now, or has made the very same plan.
+        let Some(epoch) = self.0.app.epoch() else { return Ok(()) };
+        if !self.0.app.store.plan_worker(planned, epoch, now()).await? {
+            return Ok(());
+        }
         let spec = match self.spec(fleet, &id) {
             Ok(spec) => spec,
             Err(why) => return self.not_started(fleet, &id, why).await,

@@ -10,7 +10,9 @@ use longshore_core::fleet::{Fleet, Platform};
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
 use longshore_core::scale::{self, Answer, Decision, Load, Memory};
-use longshore_store::{DecisionRecord, FleetRecord, LeaseRecord, StoreError, WorkerFilter, WorkerRecord};
+use longshore_store::{
+    DecisionRecord, Epoch, FleetRecord, LeaseRecord, StoreError, WorkerFilter, WorkerRecord,
+};
 use tracing::{info, warn};
 
 use super::Crew;
@@ -23,8 +25,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The controller's loop.
 pub async fn fleets(app: App, crew: Crew) -> &'static str {
     let mut controllers: HashMap<FleetName, Controller> = HashMap::new();
+    let mut leads: Option<Epoch> = None;
     while !app.is_stopping() {
-        if let Err(error) = look(&app, &crew, &mut controllers).await {
+        if let Err(error) = turn(&app, &crew, &mut controllers, &mut leads).await {
             warn!(error = %chain(&error), "fleets could not be looked at; they stay as they are");
         }
         tokio::select! {
@@ -36,9 +39,32 @@ pub async fn fleets(app: App, crew: Crew) -> &'static str {
     "fleet controller"
 }
 
+/// One look, if this replica leads. A new leader first finds the workers again that the one before started here.
+async fn turn(
+    app: &App,
+    crew: &Crew,
+    controllers: &mut HashMap<FleetName, Controller>,
+    leads: &mut Option<Epoch>,
+) -> Result<(), StoreError> {
+    let Some(epoch) = app.epoch() else {
+        controllers.clear();
+        *leads = None;
+        return Ok(());
+    };
+    if *leads != Some(epoch) {
+        if let Err(error) = crew.adopt().await {
+            warn!(error = %chain(&error), "workers of the leader before could not be found again; it is tried again");
+            return Ok(());
+        }
+        *leads = Some(epoch);
+    }
+    look(app, crew, epoch, controllers).await
+}
+
 async fn look(
     app: &App,
     crew: &Crew,
+    epoch: Epoch,
     controllers: &mut HashMap<FleetName, Controller>,
 ) -> Result<(), StoreError> {
     if crew.is_closed() {
@@ -46,7 +72,7 @@ async fn look(
     }
     for record in app.store.fleets().await? {
         if record.declaration.platform == Platform::Process && !app.is_stopping() {
-            let controller = controllers.entry(record.name.clone()).or_default();
+            let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
             controller.keep(app, crew, &record).await?;
         }
     }
@@ -54,8 +80,8 @@ async fn look(
 }
 
 /// One fleet's controller. What it remembers only makes it slower to shrink after a restart.
-#[derive(Default)]
 struct Controller {
+    epoch: Epoch,
     memory: Memory,
     last_said: Option<String>,
 }
@@ -70,6 +96,10 @@ struct Observed {
 }
 
 impl Controller {
+    fn new(epoch: Epoch) -> Controller {
+        Controller { epoch, memory: Memory::default(), last_said: None }
+    }
+
     async fn keep(&mut self, app: &App, crew: &Crew, record: &FleetRecord) -> Result<(), StoreError> {
         let observed = observe(app, record).await?;
         for worker in &observed.draining {
@@ -140,7 +170,7 @@ impl Controller {
         self.last_said = Some(gist);
         let decision =
             DecisionRecord { at: now(), from, to, kind: kind.into(), reason, inputs: Json::of(answer) };
-        app.store.record_decision(name.clone(), decision).await
+        app.store.record_decision(name.clone(), decision, self.epoch).await
     }
 }
 
@@ -181,7 +211,7 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
 
 /// Started by this installation, so watched and replaced by it.
 fn is_ours(worker: &WorkerRecord) -> bool {
-    worker.platform == "process"
+    worker.platform.starts_with("process")
 }
 
 async fn apply(

@@ -41,9 +41,12 @@ pub async fn run(app: App) -> &'static str {
 }
 
 async fn tidy(app: &App) -> Result<(), StoreError> {
-    end_the_silent(app).await?;
-    app.store.forget_workers(now().before(KEEP_ENDED)).await?;
-    app.store.forget_keys(now().before(KEEP_KEYS)).await?;
+    if app.epoch().is_some() {
+        end_the_silent(app).await?;
+        app.store.forget_workers(now().before(KEEP_ENDED)).await?;
+        app.store.forget_keys(now().before(KEEP_KEYS)).await?;
+        app.store.make_room(now()).await?;
+    }
     let known = app.store.workers(WorkerFilter { fleet: None, gone: true }).await?;
     let known: HashSet<WorkerId> = known.into_iter().map(|worker| worker.id).collect();
     app.polls.lock().expect("no holder panics").retain(|worker, _| known.contains(worker));
@@ -62,7 +65,7 @@ async fn end_the_silent(app: &App) -> Result<(), StoreError> {
     }
     let workers = app.store.workers(WorkerFilter::default()).await?;
     let silent = |seen| now().since(seen) > SILENT_FOR_GOOD;
-    for worker in workers.into_iter().filter(|worker| worker.platform != "process") {
+    for worker in workers.into_iter().filter(|worker| worker.platform != app.own_platform) {
         if worker.last_seen.or(worker.registered_at).is_some_and(silent) {
             info!(worker = %worker.id, "worker was silent for too long and counts as ended");
             let (nonce, cause, why) =

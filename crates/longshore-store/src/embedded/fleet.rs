@@ -11,7 +11,7 @@ use super::column::{count, get, get_option, int};
 use super::writer::Write;
 use crate::error::StoreError;
 use crate::model::{
-    DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
+    DecisionRecord, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
 };
 
 /// Decisions kept of each fleet.
@@ -64,6 +64,7 @@ impl Embedded {
         &self,
         fleet: FleetName,
         decision: DecisionRecord,
+        _epoch: Epoch,
     ) -> Result<(), StoreError> {
         self.write(move |write| Ok(record(write, &fleet, &decision)?)).await
     }

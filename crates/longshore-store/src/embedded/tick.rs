@@ -11,7 +11,7 @@ use super::task_row::TaskRow;
 use super::writer::Write;
 use super::{Embedded, ending, event, lease};
 use crate::error::StoreError;
-use crate::model::Tick;
+use crate::model::{Epoch, Tick};
 
 /// The most leases and the most due tasks of one tick: the rest waits for the next, other commands do not.
 const MOST: usize = 1000;
@@ -19,6 +19,7 @@ const MOST: usize = 1000;
 impl Embedded {
     pub(crate) async fn tick(
         &self,
+        _epoch: Epoch,
         elapsed: Option<Duration>,
         link_seen: bool,
         now: Timestamp,

@@ -10,10 +10,15 @@ use super::column::{count, get, get_option, int};
 use super::writer::Write;
 use super::{Embedded, ending, lease, register};
 use crate::error::StoreError;
-use crate::model::{DrainOrder, PlannedWorker, WorkerEnd, WorkerFilter, WorkerRecord};
+use crate::model::{DrainOrder, Epoch, PlannedWorker, WorkerEnd, WorkerFilter, WorkerRecord};
 
 impl Embedded {
-    pub(crate) async fn plan_worker(&self, it: PlannedWorker, now: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn plan_worker(
+        &self,
+        it: PlannedWorker,
+        _epoch: Epoch,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.write(move |write| {
             let inserted = write
                 .connection

@@ -16,6 +16,7 @@ use super::fault::DbError;
 use super::live::Live;
 use super::sql::args;
 use crate::embedded::hold_text;
+use crate::model::Message;
 use crate::signals::{Topic, Wakes};
 
 pub(super) struct Changes {
@@ -26,7 +27,7 @@ pub(super) struct Changes {
     counts: Counts,
     updated: Vec<Live>,
     ended: Vec<Ended>,
-    messages: Vec<NewMessage>,
+    pub messages: Vec<NewMessage>,
     pub topics: Wakes,
     /// Positions that became runnable, so that nobody looks behind them only.
     pub positions: Vec<(FleetName, i64, Uuid)>,
@@ -49,11 +50,19 @@ struct EventRow {
     by_worker: Option<bool>,
 }
 
-struct NewMessage {
-    conversation: String,
+pub(super) struct NewMessage {
+    pub conversation: String,
     seq: i64,
     task: Uuid,
+    at: Timestamp,
     data: String,
+}
+
+impl NewMessage {
+    pub(super) fn published(self) -> Option<Message> {
+        let data = Json::trusted(self.data).ok()?;
+        Some(Message { seq: u64::try_from(self.seq).ok()?, task: TaskId(self.task), at: self.at, data })
+    }
 }
 
 pub(super) const INSERT_EVENTS: &str =
@@ -188,7 +197,8 @@ impl Changes {
 
     /// Notes a message that is published to its conversation.
     pub(super) fn message(&mut self, conversation: &str, seq: i64, task: Uuid, data: String) {
-        self.messages.push(NewMessage { conversation: conversation.to_owned(), seq, task, data });
+        let conversation = conversation.to_owned();
+        self.messages.push(NewMessage { conversation, seq, task, at: self.now, data });
     }
 
     /// The row as it stands is written; a finished one goes to those that are done, with its result.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::changes::Changes;
+use super::column;
 use super::column::{count, get, int};
 use super::connection::Connection;
 use super::core::Core;
@@ -164,12 +165,33 @@ const NEWEST: &str =
 const AFTER: &str =
     "SELECT seq, task, at, data FROM @message WHERE conversation = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
-/// The newest part of a conversation, as a claim carries it.
+const COUNT: &str = "SELECT messages FROM @conversation WHERE id = $1";
+
+/// The newest part of a conversation, as a claim carries it: the serving copy if it is whole, else from the database.
 pub(super) async fn history(core: &Core, id: ConversationId) -> Result<History, DbError> {
-    let most = HISTORY_MESSAGES as i64 + 1;
-    let rows = core.run(async |it| it.query(NEWEST, args![id.as_str(), most]).await).await?;
+    let Some(companion) = &core.companion else {
+        let rows = core.run(async |it| newest(&it, id.as_str()).await).await?;
+        return cut(id, &rows);
+    };
+    let count = core.run(async |it| it.query_opt(COUNT, args![id.as_str()]).await).await?;
+    let count: u64 = count.map(|row| column::count(&row, 0)).transpose()?.unwrap_or(0);
+    if let Some(messages) = companion.history(&id, count).await {
+        let truncated = (messages.len() as u64) < count;
+        return Ok(History { id, messages, truncated });
+    }
+    let history = cut(id.clone(), &core.run(async |it| newest(&it, id.as_str()).await).await?)?;
+    let count = history.messages.last().map_or(0, |newest| newest.seq);
+    companion.refill(&id, count, &history.messages).await;
+    Ok(history)
+}
+
+async fn newest(connection: &Connection, id: &str) -> Result<Vec<Row>, DbError> {
+    connection.query(NEWEST, args![id, HISTORY_MESSAGES as i64 + 1]).await
+}
+
+fn cut(id: ConversationId, rows: &[Row]) -> Result<History, DbError> {
     let (mut messages, mut bytes, mut truncated) = (Vec::new(), 0, false);
-    for row in &rows {
+    for row in rows {
         let message = read_message(row)?;
         bytes += message.data.text().len();
         if messages.len() == HISTORY_MESSAGES || bytes > HISTORY_BYTES {

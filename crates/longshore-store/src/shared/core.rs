@@ -1,21 +1,26 @@
 //! What every operation works with: connections, signals, and the rule for what is tried again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI16, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::Object;
+use longshore_core::id::ConversationId;
 use rand::Rng;
 use tracing::debug;
 
-use super::changes::Changes;
+use super::changes::{Changes, NewMessage};
+use super::companion::{Companion, RedisOptions};
 use super::connection::Connection;
 use super::counts::SLOTS;
 use super::fault::{DbError, words};
 use super::floor::Floors;
 use super::pool::{self, Manager, Pool};
 use super::sql::Names;
-use crate::signals::Signals;
+use crate::model::Message;
+use crate::redis::options::OptionsError;
+use crate::signals::{Signals, Wakes};
 
 /// How often transactions that got in each other's way are run again.
 const TRIES: u32 = 8;
@@ -26,17 +31,24 @@ pub(super) type Taken = Arc<Object<Manager>>;
 pub(super) struct Core {
     pool: Pool,
     pub names: Arc<Names>,
-    pub signals: Signals,
+    signals: Signals,
+    pub companion: Option<Arc<Companion>>,
     pub floors: Floors,
     slot: AtomicI16,
     closed: AtomicBool,
 }
 
 impl Core {
-    pub(super) fn new(pool: Pool, names: Arc<Names>) -> Core {
+    pub(super) fn new(
+        pool: Pool,
+        names: Arc<Names>,
+        redis: Option<&RedisOptions>,
+    ) -> Result<Core, OptionsError> {
         let slot = AtomicI16::new(rand::rng().random_range(0..SLOTS));
         let (signals, floors) = (Signals::default(), Floors::default());
-        Core { pool, names, signals, floors, slot, closed: AtomicBool::new(false) }
+        let companion =
+            redis.map(|redis| Companion::start(redis, signals.clone())).transpose()?.map(Arc::new);
+        Ok(Core { pool, names, signals, companion, floors, slot, closed: AtomicBool::new(false) })
     }
 
     pub(super) async fn connection(&self) -> Result<Object<Manager>, DbError> {
@@ -86,12 +98,46 @@ impl Core {
         for (fleet, rank, id) in changes.positions {
             self.floors.lower(&fleet, rank, id);
         }
-        self.signals.fire(changes.topics);
+        self.append_histories(changes.messages);
+        self.fire(changes.topics);
+    }
+
+    pub(super) fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// Wakes who waits, here and at the other replicas.
+    pub(super) fn fire(&self, wakes: Wakes) {
+        if let Some(companion) = &self.companion {
+            companion.publish(wakes.clone());
+        }
+        self.signals.fire(wakes);
+    }
+
+    /// Serving copies follow the database, a moment later; one that misses something is made anew when it is asked for.
+    fn append_histories(&self, messages: Vec<NewMessage>) {
+        let Some(companion) = &self.companion else { return };
+        let mut by_conversation: BTreeMap<String, Vec<NewMessage>> = BTreeMap::new();
+        for message in messages {
+            by_conversation.entry(message.conversation.clone()).or_default().push(message);
+        }
+        for (conversation, messages) in by_conversation {
+            let companion = Arc::clone(companion);
+            tokio::spawn(async move { append(&companion, conversation, messages).await });
+        }
     }
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.pool.close();
+    }
+}
+
+async fn append(companion: &Companion, conversation: String, messages: Vec<NewMessage>) {
+    let Ok(conversation) = ConversationId::new(conversation) else { return };
+    let messages: Vec<Message> = messages.into_iter().filter_map(NewMessage::published).collect();
+    if let Some(first) = messages.first() {
+        companion.append(&conversation, first.seq, &messages).await;
     }
 }
 

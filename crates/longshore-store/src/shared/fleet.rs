@@ -10,10 +10,11 @@ use super::Shared;
 use super::column::{count, count_option, document, get, get_option, int};
 use super::connection::Connection;
 use super::fault::DbError;
+use super::replica::epoch;
 use super::sql::args;
 use crate::error::StoreError;
 use crate::model::{
-    DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
+    DecisionRecord, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
 };
 
 /// Decisions kept of each fleet.
@@ -38,7 +39,8 @@ const REMOVE: &str = "UPDATE @fleet SET active = false, changed_at = $2 WHERE na
 const REPLICAS: &str = "UPDATE @fleet SET replicas = $2, changed_at = $3 WHERE name = $1";
 
 const DECIDED: &str = "INSERT INTO @decision (fleet, seq, at, from_n, to_n, kind, reason, inputs)
-     SELECT $1, coalesce(max(seq), 0) + 1, $2, $3, $4, $5, $6, $7 FROM @decision WHERE fleet = $1 RETURNING seq";
+     SELECT $1, coalesce(max(seq), 0) + 1, $2, $3, $4, $5, $6, $7 FROM @decision WHERE fleet = $1
+     HAVING EXISTS (SELECT 1 FROM @leader WHERE epoch = $8) RETURNING seq";
 const FORGET: &str = "DELETE FROM @decision WHERE fleet = $1 AND seq <= $2";
 const NEWEST: &str = "SELECT at, from_n, to_n, kind, reason, inputs FROM @decision WHERE fleet = $1 ORDER BY seq DESC LIMIT $2";
 
@@ -105,13 +107,14 @@ impl Shared {
         &self,
         fleet: FleetName,
         decision: DecisionRecord,
+        of: Epoch,
     ) -> Result<(), StoreError> {
         let it = &decision;
         let done = self.core().run(async |connection| {
             let (from, to) = (i64::from(it.from), i64::from(it.to));
             let inputs = it.inputs.text();
-            let args = args![fleet.as_str(), it.at.0, from, to, it.kind, it.reason, inputs];
-            let row = connection.query_one(DECIDED, args).await?;
+            let args = args![fleet.as_str(), it.at.0, from, to, it.kind, it.reason, inputs, epoch(of)];
+            let Some(row) = connection.query_opt(DECIDED, args).await? else { return Ok(()) };
             let newest: i64 = row.try_get(0)?;
             connection.execute(FORGET, args![fleet.as_str(), newest - DECISIONS]).await.map(drop)
         });

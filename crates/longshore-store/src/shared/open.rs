@@ -7,19 +7,23 @@ use longshore_core::time::Timestamp;
 use tracing::info;
 
 use super::address;
+use super::companion::RedisOptions;
 use super::connection::Connection;
 use super::core::Core;
 use super::fault::DbError;
 use super::pool::{self, Way};
 use super::sql::{Names, args};
 use super::{Shared, migrate, partition};
+use crate::redis::options::OptionsError;
 
 /// How to connect to a shared store.
 #[derive(Clone)]
 pub struct ConnectOptions {
     /// `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE`
     pub database: String,
-    /// Read anew for each connection; replaces the password of the address.
+    /// Replaces the password of the address.
+    pub password: Option<String>,
+    /// Read anew for each connection, since it may be rotated; replaces both.
     pub password_file: Option<PathBuf>,
     /// Made if it is not there.
     pub schema: String,
@@ -28,6 +32,8 @@ pub struct ConnectOptions {
     /// Behind a pooler that gives each transaction another connection, such as PgBouncer in transaction mode.
     pub pooled: bool,
     pub migrate: Migrate,
+    /// Without one, replicas look for themselves, and histories come from the database.
+    pub redis: Option<RedisOptions>,
 }
 
 /// What to do with a schema that is not the newest.
@@ -42,11 +48,13 @@ impl ConnectOptions {
     pub fn new(database: impl Into<String>) -> ConnectOptions {
         ConnectOptions {
             database: database.into(),
+            password: None,
             password_file: None,
             schema: "longshore".into(),
             connections: 16,
             pooled: false,
             migrate: Migrate::Auto,
+            redis: None,
         }
     }
 }
@@ -63,6 +71,8 @@ impl std::fmt::Debug for ConnectOptions {
 pub enum ConnectError {
     #[error("the database's address is not valid: {0}")]
     Address(String),
+    #[error("{0}")]
+    Redis(String),
     #[error("the database cannot be used: {0}")]
     Unreachable(String),
     #[error("the database runs with `{setting} = {value}`, and would lose tasks that it has acknowledged")]
@@ -77,6 +87,12 @@ pub enum ConnectError {
     Behind { schema: String, found: usize, known: usize },
 }
 
+impl From<OptionsError> for ConnectError {
+    fn from(error: OptionsError) -> Self {
+        ConnectError::Redis(error.to_string())
+    }
+}
+
 impl From<DbError> for ConnectError {
     fn from(error: DbError) -> Self {
         ConnectError::Unreachable(super::fault::words(&error))
@@ -85,16 +101,7 @@ impl From<DbError> for ConnectError {
 
 impl Shared {
     pub(crate) async fn connect(options: &ConnectOptions, now: Timestamp) -> Result<Shared, ConnectError> {
-        let address = address::read(&options.database).map_err(ConnectError::Address)?;
-        let way = Way {
-            config: address.config,
-            password_file: options.password_file.clone(),
-            ca_file: address.ca_file,
-            pooled: options.pooled,
-        };
-        let names = Arc::new(Names::new(&options.schema));
-        let pool = pool::pool(way, Arc::clone(&names), options.connections)?;
-        let core = Core::new(pool, names);
+        let core = connect(options)?;
         let connection = core.connection().await?;
         check(&connection).await?;
         prepare(&connection, &core.names, options).await?;
@@ -102,6 +109,23 @@ impl Shared {
         drop(connection);
         Ok(Shared::new(core))
     }
+}
+
+fn connect(options: &ConnectOptions) -> Result<Core, ConnectError> {
+    let address = address::read(&options.database).map_err(ConnectError::Address)?;
+    let mut config = address.config;
+    if let Some(password) = &options.password {
+        config.password(password);
+    }
+    let way = Way {
+        config,
+        password_file: options.password_file.clone(),
+        ca_file: address.ca_file,
+        pooled: options.pooled,
+    };
+    let names = Arc::new(Names::new(&options.schema));
+    let pool = pool::pool(way, Arc::clone(&names), options.connections)?;
+    Ok(Core::new(pool, names, options.redis.as_ref())?)
 }
 
 /// Refuses a database that does not keep what it acknowledges.
@@ -142,7 +166,21 @@ async fn prepare(
     Ok(())
 }
 
-/// The statements that bring a schema of this name from nothing to the newest version.
-pub fn migration_script(schema: &str) -> String {
-    migrate::script(&Names::new(schema), 0)
+/// The statements that bring a schema of this name from a version (0: nothing) to the newest; `None`: there is no such
+/// version.
+pub fn migration_script(schema: &str, from: usize) -> Option<String> {
+    (from <= migrate::MIGRATIONS.len()).then(|| migrate::script(&Names::new(schema), from))
+}
+
+/// Brings the schema to the newest version, whatever the options say about that; returns the version that was found and the
+/// one that is there now.
+pub async fn migrate_now(options: &ConnectOptions) -> Result<(usize, usize), ConnectError> {
+    let core = connect(options)?;
+    let connection = core.connection().await?;
+    check(&connection).await?;
+    let (found, known) = (migrate::version(&connection, &core.names).await?, migrate::MIGRATIONS.len());
+    if found > known {
+        return Err(ConnectError::Newer { schema: options.schema.clone(), found, known });
+    }
+    Ok(migrate::forward(&connection, &core.names).await?)
 }

@@ -14,10 +14,11 @@ use super::ending::{self, By, EndOf};
 use super::fault::DbError;
 use super::lease::expiry;
 use super::live::{Live, live_columns};
+use super::replica::epoch;
 use super::sql::args;
 use crate::embedded::queued;
 use crate::error::StoreError;
-use crate::model::Tick;
+use crate::model::{Epoch, Tick};
 
 /// The most leases and the most due tasks of one transaction.
 const MOST: i64 = 1000;
@@ -25,7 +26,8 @@ const MOST: i64 = 1000;
 const NOW: &str = "SELECT service_ms, EXISTS (SELECT 1 FROM @live WHERE worker IS NOT NULL) FROM @clock";
 
 /// Adds to it, rather than sets it: should two leaders tick for a moment, neither takes time back.
-const ADVANCE: &str = "UPDATE @clock SET service_ms = service_ms + $1 RETURNING service_ms";
+const ADVANCE: &str = "UPDATE @clock SET service_ms = service_ms + $1
+     WHERE EXISTS (SELECT 1 FROM @leader WHERE epoch = $2) RETURNING service_ms";
 
 const EXPIRED: &str = concat!(
     "SELECT live.id, live.fence FROM @live AS live LEFT JOIN @worker AS worker ON worker.id = live.worker
@@ -45,12 +47,13 @@ const NEXT_DUE: &str = "SELECT min(due_at) FROM @live WHERE due_at IS NOT NULL";
 impl Shared {
     pub(crate) async fn tick(
         &self,
+        of: Epoch,
         elapsed: Option<Duration>,
         link_seen: bool,
         now: Timestamp,
         roll: f64,
     ) -> Result<Tick, StoreError> {
-        let service = self.core().run(async |it| advance(&it, elapsed, link_seen).await).await?;
+        let service = self.core().run(async |it| advance(&it, of, elapsed, link_seen).await).await?;
         let expired = self.expire(service, now, roll).await?;
         let promoted = self.promote(now).await?;
         let next = self.core().run(async |it| it.query_one(NEXT_DUE, args![]).await).await?;
@@ -83,7 +86,7 @@ impl Shared {
         let promoted = core.run(async |it| {
             // Mostly there is nothing, and then no transaction either.
             let next = it.query_one(NEXT_DUE, args![]).await?;
-            if !get_option::<Timestamp>(&next, 0)?.is_some_and(|due| due <= now) {
+            if get_option::<Timestamp>(&next, 0)?.is_none_or(|due| due > now) {
                 return Ok(0);
             }
             it.begin().await?;
@@ -104,6 +107,7 @@ impl Shared {
 
 async fn advance(
     connection: &Connection,
+    of: Epoch,
     elapsed: Option<Duration>,
     link_seen: bool,
 ) -> Result<ServiceTime, DbError> {
@@ -114,6 +118,9 @@ async fn advance(
     if !leases || next == now {
         return Ok(now);
     }
-    let row = connection.query_one(ADVANCE, args![next.0 - now.0]).await?;
+    // Another replica leads: time is its matter.
+    let Some(row) = connection.query_opt(ADVANCE, args![next.0 - now.0, epoch(of)]).await? else {
+        return Ok(now);
+    };
     Ok(ServiceTime(row.try_get(0)?))
 }

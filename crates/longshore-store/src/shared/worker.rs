@@ -13,10 +13,11 @@ use super::connection::Connection;
 use super::ending::{self, By, EndOf};
 use super::fault::DbError;
 use super::lease;
+use super::replica::epoch;
 use super::sql::args;
 use crate::embedded::drain_mode_text;
 use crate::error::StoreError;
-use crate::model::{DrainOrder, PlannedWorker, WorkerEnd, WorkerFilter, WorkerRecord};
+use crate::model::{DrainOrder, Epoch, PlannedWorker, WorkerEnd, WorkerFilter, WorkerRecord};
 
 macro_rules! columns {
     () => {
@@ -34,7 +35,7 @@ const MANY: &str = concat!(
 const ONE: &str = concat!(columns!(), "WHERE id = $1");
 
 const PLAN: &str = "INSERT INTO @worker (id, fleet, state, platform, generation, planned_at)
-     VALUES ($1, $2, 'starting', $3, $4, $5) ON CONFLICT DO NOTHING";
+     SELECT $1, $2, 'starting', $3, $4, $5 FROM @leader WHERE epoch = $6 ON CONFLICT DO NOTHING";
 const IDENTITY: &str = "UPDATE @worker SET identity = $2 WHERE id = $1";
 const GONE: &str = "UPDATE @worker SET state = 'gone', ended_at = $2, \"end\" = $3
      WHERE id = $1 AND state <> 'gone' AND ($4::uuid IS NULL OR nonce = $4)";
@@ -46,9 +47,15 @@ const FORGET: &str = "WITH gone AS (DELETE FROM @worker WHERE ended_at < $1 RETU
      SELECT count(*) FROM gone";
 
 impl Shared {
-    pub(crate) async fn plan_worker(&self, it: PlannedWorker, now: Timestamp) -> Result<bool, StoreError> {
+    pub(crate) async fn plan_worker(
+        &self,
+        it: PlannedWorker,
+        of: Epoch,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         let planned = self.core().run(async |connection| {
-            let args = args![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.generation), now.0];
+            let args =
+                args![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.generation), now.0, epoch(of)];
             connection.execute(PLAN, args).await
         });
         Ok(planned.await? > 0)
@@ -100,7 +107,7 @@ impl Shared {
         let ordered = core
             .run(async |it| it.execute(DRAIN, args![worker.as_str(), mode, timeout, now.0]).await)
             .await?;
-        core.signals.fire([crate::signals::Topic::Worker(worker)].into());
+        core.fire([crate::signals::Topic::Worker(worker)].into());
         Ok(ordered > 0)
     }
 

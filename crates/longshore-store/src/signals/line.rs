@@ -46,30 +46,44 @@ struct Seat {
     call: Option<Call>,
 }
 
-/// How many more may look after one that looks in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Call(u32);
+struct Call {
+    /// How many more may look after one that looks in vain.
+    hops: u32,
+    /// Calls were lost, nobody knows how many: whoever finds a task calls the next.
+    spreads: bool,
+}
+
+const COUNTED: Call = Call { hops: HOPS, spreads: false };
+/// Of a call to everyone nothing has to be passed on.
+const TO_ALL: Call = Call { hops: 0, spreads: false };
+const LOST: Call = Call { hops: 0, spreads: true };
 
 impl Lines {
     pub(super) fn join(&self, fleet: &FleetName) -> Turn {
         let bell = Arc::new(Notify::new());
         let seat = Seat { bell: Arc::clone(&bell), call: None };
         let ticket = self.lock().entry(fleet.clone()).or_default().sit_down(seat);
-        Turn { lines: self.clone(), fleet: fleet.clone(), ticket, bell, heard: None, uncalled: false }
+        Turn { lines: self.clone(), fleet: fleet.clone(), ticket, bell, heard: None }
     }
 
     /// So many tasks of this fleet became runnable.
     pub(super) fn call(&self, fleet: &FleetName, tasks: usize) {
         if let Some(line) = self.lock().get_mut(fleet) {
-            line.call(tasks, Call(HOPS));
+            line.call(tasks, COUNTED);
         }
     }
 
     /// Who may take what is not known: everyone looks again.
     pub(super) fn call_all(&self, fleet: &FleetName) {
         if let Some(line) = self.lock().get_mut(fleet) {
-            line.call(usize::MAX, Call(0));
+            line.call(usize::MAX, TO_ALL);
         }
+    }
+
+    /// The same for every fleet.
+    pub(super) fn call_everyone(&self) {
+        self.lock().values_mut().for_each(|line| line.call(usize::MAX, TO_ALL));
     }
 
     #[cfg(test)]
@@ -129,8 +143,6 @@ pub struct Turn {
     bell: Arc<Notify>,
     /// The call that the look under way answers.
     heard: Option<Call>,
-    /// The look under way answers none.
-    uncalled: bool,
 }
 
 impl Turn {
@@ -150,30 +162,28 @@ impl Turn {
 
     /// The look brought tasks.
     pub fn found(&mut self) {
-        self.heard = None;
-        if std::mem::take(&mut self.uncalled) {
-            // A call was lost, maybe several.
-            self.lines.call(&self.fleet, 1);
+        let spreads = self.heard.take().filter(|call| call.spreads);
+        if let Some(call) = spreads
+            && let Some(line) = self.lines.lock().get_mut(&self.fleet)
+        {
+            line.call_parked(1, call);
         }
     }
 
     /// Whether somebody else should look if this look was in vain and tasks are left.
     pub fn may_pass_on(&self) -> bool {
-        self.heard.is_some_and(|call| call.0 > 0)
+        self.heard.is_some_and(|call| call.hops > 0)
     }
 
     /// The look was in vain.
     pub fn found_nothing(&mut self, tasks_left: bool) {
-        self.uncalled = false;
         let heard = self.heard.take();
         let mut lines = self.lines.lock();
         let line = lines.entry(self.fleet.clone()).or_default();
         line.looked = Some(Instant::now());
-        if let Some(Call(hops @ 1..)) = heard
-            && tasks_left
-        {
+        if let Some(call) = heard.filter(|call| tasks_left && call.hops > 0) {
             // Not those that are looking: they look into the store later than this one did.
-            line.call_parked(1, Call(hops - 1));
+            line.call_parked(1, Call { hops: call.hops - 1, ..call });
         }
     }
 
@@ -202,7 +212,7 @@ impl Turn {
         }
         line.looked = Some(Instant::now());
         line.parked.remove(&self.ticket);
-        self.uncalled = true;
+        self.heard = Some(LOST);
         true
     }
 }

@@ -100,14 +100,14 @@ async fn what_could_not_expire_on_a_full_disk_expires_when_there_is_room() {
     let second = std::time::Duration::from_secs(2);
     let mut refused = 0;
     for _ in 0..20 {
-        match world.store.tick(Some(second), true, world.now(), 0.5).await {
+        match world.store.tick(world.epoch, Some(second), true, world.now(), 0.5).await {
             Err(StoreError::Full) => refused += 1,
             other => assert!(other.unwrap().expired.is_empty(), "no room for that"),
         }
     }
     assert!(refused > 0);
     std::fs::remove_file(&ballast).unwrap();
-    let expired = world.store.tick(Some(second), true, world.now(), 0.5).await.unwrap().expired;
+    let expired = world.store.tick(world.epoch, Some(second), true, world.now(), 0.5).await.unwrap().expired;
     assert_eq!(expired.len(), ids.len());
 }
 

@@ -6,4 +6,5 @@ mod full_disk;
 mod journal_model;
 mod opening;
 mod properties;
+mod shared;
 mod support;

@@ -23,6 +23,8 @@ pub struct World {
     pub store: Store,
     now: AtomicI64,
     pub dir: Option<TempDir>,
+    /// As the leader of its control planes.
+    pub epoch: Epoch,
     schema: Option<Schema>,
 }
 
@@ -52,7 +54,17 @@ impl World {
         let database = shared_database()?;
         let name = format!("t{}", Uuid::new_v4().simple());
         let schema = Schema { database: database.clone(), name: name.clone() };
-        let options = ConnectOptions { schema: name, connections: 4, ..ConnectOptions::new(database) };
+        let redis = std::env::var("LONGSHORE_TEST_REDIS").ok().map(|url| RedisOptions {
+            addresses: vec![url],
+            topology: RedisKind::Single,
+            user: None,
+            password: None,
+            password_file: None,
+            prefix: format!("{name}:"),
+            ca_file: None,
+            cache: Vec::new(),
+        });
+        let options = ConnectOptions { schema: name, connections: 4, redis, ..ConnectOptions::new(database) };
         let store = Store::connect(&options, Timestamp(START)).await.unwrap();
         let mut world = World::new(store, None).await;
         world.schema = Some(schema);
@@ -60,7 +72,8 @@ impl World {
     }
 
     pub async fn new(store: Store, dir: Option<TempDir>) -> World {
-        let world = World { store, now: AtomicI64::new(START), dir, schema: None };
+        let epoch = store.lead(Uuid::new_v4()).await.unwrap().expect("nobody else is there");
+        let world = World { store, now: AtomicI64::new(START), dir, epoch, schema: None };
         let fleets = ["a", "b"].map(|name| Fleet::new(fleet(name), vec!["true".into()], "/".into()));
         world.store.put_fleets(fleets.to_vec(), world.now()).await.unwrap();
         world
@@ -163,7 +176,9 @@ impl World {
         while !wait.is_zero() {
             let step = wait.min(Duration::from_secs(2));
             self.pass(step);
-            expired.extend(self.store.tick(Some(step), true, self.now(), 0.5).await.unwrap().expired);
+            expired.extend(
+                self.store.tick(self.epoch, Some(step), true, self.now(), 0.5).await.unwrap().expired,
+            );
             wait -= step;
         }
         expired

@@ -24,6 +24,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["longshore-core", "longshore-api", "longshore-store", "longshore-platform", "longshore-gateway"],
     ),
     ("longshore-simulate", &["longshore-core"]),
+    // Real servers for tests. In nobody's list: only dev-dependencies may name it.
+    ("longshore-testkit", &[]),
     // The binary wires everything, and nothing may use the binary.
     (
         "longshore",
@@ -111,6 +113,8 @@ fn an_edge_against_the_grain_is_found() {
     check("longshore-server", "longshore-worker", false);
     check("longshore-api", "longshore", false);
     check("longshore-unknown", "longshore-core", false);
+    check("longshore-store", "longshore-testkit", false);
+    check("longshore", "longshore-testkit", false);
     check("longshore-gateway", "longshore-store", true);
     check("longshore", "longshore-server", true);
 }

@@ -53,7 +53,7 @@ impl Shared {
             Ok(outcome)
         });
         let outcome = stored.await?;
-        core.signals.fire([begin::journal_of(key.task)].into());
+        core.fire([begin::journal_of(key.task)].into());
         Ok(outcome)
     }
 
@@ -66,7 +66,7 @@ impl Shared {
             it.commit().await
         });
         failed.await?;
-        core.signals.fire([begin::journal_of(key.task)].into());
+        core.fire([begin::journal_of(key.task)].into());
         Ok(())
     }
 

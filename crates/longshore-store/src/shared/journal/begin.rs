@@ -104,7 +104,7 @@ impl Shared {
         });
         let valid = may.await?;
         if valid == Some(false) {
-            core.signals.fire([Topic::Journal(key.task)].into());
+            core.fire([Topic::Journal(key.task)].into());
         }
         Ok(valid == Some(true))
     }

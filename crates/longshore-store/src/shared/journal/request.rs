@@ -105,11 +105,11 @@ async fn add_links(
     request: &NewRequest,
     missing: &Missing,
 ) -> Result<(), DbError> {
-    let (mut hashes, mut prevs, mut blobs): (Vec<&[u8]>, Vec<Option<&[u8]>>, Vec<&[u8]>) = Default::default();
+    let (mut hashes, mut prevs, mut blobs) = (Vec::new(), Vec::new(), Vec::<&[u8]>::new());
     let mut prev: Option<&[u8]> = None;
     for (link, blob) in &request.links {
         if missing.links.contains(link) {
-            hashes.push(link);
+            hashes.push(&link[..]);
             prevs.push(prev);
             blobs.push(blob);
         }

@@ -139,6 +139,11 @@ async fn what_was_found_uncalled_calls_the_next() {
     assert_eq!(turns[0].wait().await, Woken::Uncalled);
     turns[0].found();
     assert_eq!(called(&mut turns[1..]), [true, false]);
+    // And so on, for as long as there are tasks.
+    turns[1].found();
+    assert!(is_called(&mut turns[2]));
+    turns[2].found_nothing(false);
+    assert!(!is_called(&mut turns[2]));
 }
 
 #[test]

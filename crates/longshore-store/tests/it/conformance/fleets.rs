@@ -42,7 +42,7 @@ pub async fn decisions_are_kept_newest_first_up_to_a_limit(world: &World) {
     for n in 0..205 {
         let (kind, reason, inputs) = ("grow".into(), format!("{n}"), json("{}"));
         let decision = DecisionRecord { at: world.now(), from: n, to: n + 1, kind, reason, inputs };
-        world.store.record_decision(fleet("a"), decision).await.unwrap();
+        world.store.record_decision(fleet("a"), decision, world.epoch).await.unwrap();
     }
     let all = world.store.decisions(fleet("a"), 1000).await.unwrap();
     assert_eq!((all.len(), all[0].from, all[199].from), (200, 204, 5));

@@ -58,9 +58,9 @@ pub async fn outages_do_not_expire_leases(world: &World) {
     let crew = world.worker("w").await;
     let id = world.submit(new_task()).await;
     world.claim_one(&crew, 1).await;
-    let before = world.store.tick(None, true, world.now(), 0.5).await.unwrap().service;
+    let before = world.store.tick(world.epoch, None, true, world.now(), 0.5).await.unwrap().service;
     for (elapsed, seen) in [(None, true), (Some(Duration::from_secs(3600)), true), (Some(LEASE), false)] {
-        let tick = world.store.tick(elapsed, seen, world.now(), 0.5).await.unwrap();
+        let tick = world.store.tick(world.epoch, elapsed, seen, world.now(), 0.5).await.unwrap();
         assert!(tick.service.0 <= before.0 + 2000 && tick.expired.is_empty());
     }
     assert_eq!(world.task(id).await.state, State::Running);
@@ -106,7 +106,8 @@ pub async fn waiters_are_woken(world: &World) {
     let mut worker = world.store.signals().worker(&crew.id);
     let id = world.submit(task).await;
     let soon = Duration::from_secs(5);
-    tokio::time::timeout(soon, async { (runnable.wait().await, events.wait().await) }).await.unwrap();
+    let woken = tokio::time::timeout(soon, async { (runnable.wait().await, events.wait().await) }).await;
+    assert_eq!(woken.unwrap(), (Woken::Called, ()));
     world.claim_one(&crew, 1).await;
     world.store.cancel(id, None, world.now()).await.unwrap();
     tokio::time::timeout(soon, worker.wait()).await.unwrap();
@@ -149,8 +150,11 @@ pub async fn a_planned_worker_is_found_again(world: &World) {
         generation: 4,
         platform: "process".into(),
     };
-    assert!(world.store.plan_worker(planned.clone(), world.now()).await.unwrap());
-    assert!(!world.store.plan_worker(planned.clone(), world.now()).await.unwrap(), "a plan is made once");
+    assert!(world.store.plan_worker(planned.clone(), world.epoch, world.now()).await.unwrap());
+    assert!(
+        !world.store.plan_worker(planned.clone(), world.epoch, world.now()).await.unwrap(),
+        "a plan is made once"
+    );
     assert!(world.store.save_identity(planned.id.clone(), json(r#"{"pid":7}"#), world.now()).await.unwrap());
     let crew = Crew { id: planned.id.clone(), nonce: Uuid::new_v4() };
     assert!(matches!(world.claim(&crew, 1, 1).await, Err(ClaimError::UnknownWorker(_))));

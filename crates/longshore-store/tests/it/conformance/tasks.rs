@@ -124,7 +124,8 @@ pub async fn a_scheduled_task_waits_for_its_time(world: &World) {
     let crew = world.worker("w").await;
     assert_eq!(world.task(id).await.hold, Some(Hold::Scheduled));
     assert_eq!(world.claim(&crew, 1, 1).await.unwrap(), []);
-    let idle = world.store.tick(Some(Duration::from_secs(1)), true, world.now(), 0.5).await.unwrap();
+    let idle =
+        world.store.tick(world.epoch, Some(Duration::from_secs(1)), true, world.now(), 0.5).await.unwrap();
     assert_eq!((idle.promoted, idle.next_due), (0, Some(due)));
     world.tick(Duration::from_secs(10)).await;
     assert_eq!(world.task(id).await.hold, Some(Hold::Ready));
