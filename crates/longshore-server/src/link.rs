@@ -147,7 +147,13 @@ async fn register(
         result_limit: fleet.task.result_limit,
         last_claim: registered.last_claim,
         providers: llm::seen(&app, &fleet.providers),
+        links: links(&app),
     }))
+}
+
+/// Where workers reach the replicas that live now; none while there is only the one that they were started with.
+pub fn links(_app: &App) -> Vec<String> {
+    Vec::new()
 }
 
 async fn deregister(
