@@ -164,5 +164,5 @@ async fn prepare(
 
 /// The statements that bring a schema of this name from nothing to the newest version.
 pub fn migration_script(schema: &str) -> String {
-    migrate::script(&Names::new(schema), 0)
+    migrate::whole_script(&Names::new(schema))
 }
