@@ -8,6 +8,7 @@ use longshore_core::task::{Ending, Failure, Hold, OnInterrupt, State};
 use longshore_store::*;
 use uuid::Uuid;
 
+use super::shared_tables::SharedTables;
 use super::{How, Step, tables};
 use crate::support::{Crew, World, new_task, says};
 
@@ -25,6 +26,7 @@ pub struct Model {
     /// Ended by their own worker: a repeated ending is told yes.
     own: Vec<Held>,
     done: HashMap<TaskId, TaskRecord>,
+    tables: Option<SharedTables>,
 }
 
 impl Model {
@@ -43,6 +45,7 @@ impl Model {
             valid: HashMap::new(),
             own: Vec::new(),
             done: HashMap::new(),
+            tables: None,
         }
     }
 
@@ -226,7 +229,23 @@ impl Model {
             }
         }
         self.check_conversations().await;
-        tables::check(self.world.dir.as_ref().unwrap().path());
+        match &self.world.dir {
+            Some(dir) => tables::check(dir.path()),
+            None => self.check_shared_tables().await,
+        }
+    }
+
+    async fn check_shared_tables(&mut self) {
+        if self.tables.is_none() {
+            self.tables = Some(SharedTables::of(&self.world).await);
+        }
+        if let Some(tables) = &self.tables {
+            tables.check().await;
+        }
+    }
+
+    pub async fn clean_up(self) {
+        self.world.clean_up().await;
     }
 
     /// Only the first unfinished task of a conversation may be anything but held.
