@@ -152,8 +152,10 @@ async fn register(
 }
 
 /// Where workers reach the replicas that live now; none while there is only the one that they were started with.
-pub fn links(_app: &App) -> Vec<String> {
-    Vec::new()
+pub fn links(app: &App) -> Vec<String> {
+    let replicas = app.replicas.lock().expect("no holder panics");
+    let links: Vec<String> = replicas.iter().filter_map(|it| it.link.clone()).collect();
+    if links.len() > 1 { links } else { Vec::new() }
 }
 
 async fn deregister(

@@ -10,7 +10,7 @@ use longshore_core::id::ConversationId;
 use rand::Rng;
 use tracing::debug;
 
-use super::changes::{Changes, NewMessage};
+use super::changes::{self, Changes, NewMessage};
 use super::companion::{Companion, RedisOptions};
 use super::connection::Connection;
 use super::counts::SLOTS;
@@ -89,6 +89,8 @@ impl Core {
 
     /// Writes the changes and commits, in one round trip; then wakes who waits for them.
     pub(super) async fn commit(&self, connection: &Connection, changes: Changes) -> Result<(), DbError> {
+        // One that had to be made known first would be sent after the commit, and outside of its transaction.
+        connection.ready(changes::STATEMENTS).await?;
         futures_util::try_join!(changes.write(connection, self.slot()), connection.commit())?;
         self.committed(changes);
         Ok(())

@@ -30,8 +30,9 @@ pub struct World {
 
 /// A schema of one test, dropped with it.
 struct Schema {
+    options: ConnectOptions,
+    /// Not through a pooler.
     database: String,
-    name: String,
 }
 
 /// A worker as it speaks on the link.
@@ -51,24 +52,55 @@ impl World {
 
     /// An empty shared store with the same fleets, in a schema of its own; `None` where there is no server for tests.
     pub async fn shared() -> Option<World> {
-        let database = shared_database()?;
-        let name = format!("t{}", Uuid::new_v4().simple());
-        let schema = Schema { database: database.clone(), name: name.clone() };
-        let redis = std::env::var("LONGSHORE_TEST_REDIS").ok().map(|url| RedisOptions {
-            addresses: vec![url],
-            topology: RedisKind::Single,
-            user: None,
-            password: None,
-            password_file: None,
-            prefix: format!("{name}:"),
-            ca_file: None,
-            cache: Vec::new(),
-        });
-        let options = ConnectOptions { schema: name, connections: 4, redis, ..ConnectOptions::new(database) };
+        let options = shared_options()?;
+        let database = options.database.clone();
+        Some(World::connect(options, database).await)
+    }
+
+    /// The same through PgBouncer in transaction mode.
+    pub async fn pooled() -> Option<World> {
+        let options = shared_options()?;
+        let database = options.database.clone();
+        let Ok(pooler) = std::env::var("LONGSHORE_TEST_PGBOUNCER") else {
+            skip("no PgBouncer: run it by `./dev test`, which starts one");
+            return None;
+        };
+        Some(World::connect(ConnectOptions { database: pooler, pooled: true, ..options }, database).await)
+    }
+
+    /// The same on a server of the test's own, without Redis.
+    pub async fn on(server: &longshore_testkit::Postgres) -> World {
+        let options = ConnectOptions { connections: 4, ..ConnectOptions::new(server.url()) };
+        World::connect(options, server.url()).await
+    }
+
+    /// An empty store as it is wanted; `database` is the way around any pooler.
+    pub async fn connect(options: ConnectOptions, database: String) -> World {
         let store = Store::connect(&options, Timestamp(START)).await.unwrap();
         let mut world = World::new(store, None).await;
-        world.schema = Some(schema);
-        Some(world)
+        world.schema = Some(Schema { options, database });
+        world
+    }
+
+    /// How its shared store was connected to.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.schema.as_ref().expect("shared").options
+    }
+
+    /// The store of another control plane on the same database.
+    pub async fn another(&self) -> Store {
+        Store::connect(self.options(), self.now()).await.unwrap()
+    }
+
+    /// A connection beside the store, which finds the store's tables.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let schema = self.schema.as_ref().expect("shared");
+        let (client, connection) =
+            tokio_postgres::connect(&schema.database, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let path = schema.options.schema.replace('"', "\"\"");
+        client.batch_execute(&format!("SET search_path = \"{path}\"")).await.unwrap();
+        client
     }
 
     pub async fn new(store: Store, dir: Option<TempDir>) -> World {
@@ -202,12 +234,13 @@ impl World {
 
     /// Leaves nothing behind on a server that other tests use.
     pub async fn clean_up(self) {
-        let Some(schema) = self.schema else { return };
+        if self.schema.is_none() {
+            return;
+        }
+        let client = self.client().await;
         self.store.close().await.unwrap();
-        let (client, connection) =
-            tokio_postgres::connect(&schema.database, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client.batch_execute(&format!("DROP SCHEMA {} CASCADE", schema.name)).await.unwrap();
+        let drop = format!("DROP SCHEMA \"{}\" CASCADE", self.options().schema.replace('"', "\"\""));
+        client.batch_execute(&drop).await.unwrap();
     }
 
     pub async fn kinds(&self, id: TaskId) -> Vec<String> {
@@ -256,6 +289,28 @@ pub fn failed(code: &str) -> Ending {
 
 pub fn says(n: u64, kind: AgentEventKind, text: &str) -> NewAgentEvent {
     NewAgentEvent { n, at: Timestamp(1_795_000_000_000), kind, data: json(text) }
+}
+
+/// A schema of one's own on the server that all tests share.
+pub fn shared_options() -> Option<ConnectOptions> {
+    let database = shared_database()?;
+    let schema = format!("t{}", Uuid::new_v4().simple());
+    let redis = std::env::var("LONGSHORE_TEST_REDIS").ok();
+    let redis = redis.map(|url| redis_options(url, &format!("{schema}:")));
+    Some(ConnectOptions { schema, connections: 4, redis, ..ConnectOptions::new(database) })
+}
+
+pub fn redis_options(url: String, prefix: &str) -> RedisOptions {
+    RedisOptions {
+        addresses: vec![url],
+        topology: RedisKind::Single,
+        user: None,
+        password: None,
+        password_file: None,
+        prefix: prefix.into(),
+        ca_file: None,
+        cache: Vec::new(),
+    }
 }
 
 fn shared_database() -> Option<String> {
