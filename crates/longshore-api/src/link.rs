@@ -14,6 +14,7 @@
 //! | 409 | `stale_nonce` | stops its agents and exits: the same worker was started anew |
 //! | 409 | `claim_out_of_order` | takes the `seq` that the detail names as its newest and goes on |
 //! | 426 | `link_version` | exits and says which versions go together |
+//! | 421 | `role_not_here` | the same: that replica does not serve this part of the link |
 //! | 502, 503, 504 | any | asks the next replica at once; after all of them waits with jitter and asks again |
 //!
 //! A replica that stops says `stopping` with a 503, and ends its long polls with an empty answer: its workers go on at the
@@ -90,6 +91,9 @@ pub struct Registered {
     /// As in [`HeartbeatAnswer::links`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<String>,
+    /// As in [`HeartbeatAnswer::gateways`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateways: Option<Vec<String>>,
 }
 
 /// A provider as workers and their agents see it: no address of it and no key.
@@ -232,6 +236,10 @@ pub struct HeartbeatAnswer {
     /// known. The worker tries them before those that it was started with, once the one that it uses fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<String>,
+    /// Addresses that LLM calls go to and nothing else, where the control plane's parts run apart. Absent: they go where
+    /// all goes. Empty: none lives now, or it is not known; the worker keeps to those that it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateways: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,8 +346,10 @@ mod tests {
             "probe_failures":1,"startup_ms":1,"result_limit":1,"last_claim":0}"#;
         let registered: Registered = serde_json::from_str(text).expect("readable");
         assert!(registered.providers.is_empty() && registered.links.is_empty());
+        assert_eq!(registered.gateways, None);
         let heartbeat: HeartbeatAnswer = serde_json::from_str("{}").expect("readable");
-        assert!(heartbeat.links.is_empty());
-        assert!(!serde_json::to_string(&heartbeat).expect("plain data").contains("links"));
+        assert!(heartbeat.links.is_empty() && heartbeat.gateways.is_none());
+        let text = serde_json::to_string(&heartbeat).expect("plain data");
+        assert!(!text.contains("links") && !text.contains("gateways"));
     }
 }

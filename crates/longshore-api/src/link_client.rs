@@ -2,9 +2,10 @@
 //!
 //! Owns addresses, token and time-outs. A worker's own request that one replica of the control plane does not answer goes to
 //! the next at once, to each of them once; when to begin another round is the worker's to decide. An agent's goes to one:
-//! the relay has to know what became of it.
+//! the relay has to know what became of it. Where gateways run apart from links, its LLM calls have addresses of their own.
 
 mod addresses;
+mod gateways;
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::link::{
 use crate::problem::Problem;
 use addresses::Addresses;
 pub use addresses::Round;
+use gateways::Gateways;
 
 /// Added to what a request asks to be held for: past this the control plane hangs or is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,6 +39,7 @@ pub struct LinkClient {
     /// For what agents send: its connections are its own, so that no flood of calls delays a heartbeat.
     carrier: reqwest::Client,
     addresses: Arc<Addresses>,
+    gateways: Arc<Gateways>,
 }
 
 impl fmt::Debug for LinkClient {
@@ -88,9 +91,10 @@ impl LinkError {
     }
 }
 
-/// A replica that stops, or something before one that finds nobody. A 500 or a 507 would be the same at the next.
-fn is_away(status: u16) -> bool {
-    matches!(status, 502..=504)
+/// A replica that stops or does not serve this, or something before one that finds nobody: another may do better. A 500 or
+/// a 507 would be the same at the next.
+pub fn is_away(status: u16) -> bool {
+    matches!(status, 421 | 502..=504)
 }
 
 impl LinkClient {
@@ -118,7 +122,9 @@ impl LinkClient {
         let http = own.build().map_err(LinkSetupError::Client)?;
         // What agents send bears their own name, or none: the provider sees it.
         let carrier = client(IDLE_CALLS).build().map_err(LinkSetupError::Client)?;
-        Ok(LinkClient { http, carrier, addresses: addresses.into() })
+        let addresses = Arc::new(addresses);
+        let gateways = Arc::new(Gateways::new(Arc::clone(&addresses)));
+        Ok(LinkClient { http, carrier, addresses, gateways })
     }
 
     /// The address that the next request goes to.
@@ -128,7 +134,7 @@ impl LinkClient {
 
     pub async fn register(&self, request: &Register) -> Result<Registered, LinkError> {
         let registered: Registered = self.ask(link::REGISTER, request, 0).await?;
-        self.addresses.told(&registered.links);
+        self.told(&registered.links, registered.gateways.as_deref());
         Ok(registered)
     }
 
@@ -140,7 +146,7 @@ impl LinkClient {
     /// Held for up to `request.wait_ms`.
     pub async fn heartbeat(&self, request: &Heartbeat) -> Result<HeartbeatAnswer, LinkError> {
         let answer: HeartbeatAnswer = self.ask(link::HEARTBEAT, request, request.wait_ms).await?;
-        self.addresses.told(&answer.links);
+        self.told(&answer.links, answer.gateways.as_deref());
         Ok(answer)
     }
 
@@ -160,27 +166,39 @@ impl LinkClient {
         self.send(link::DEREGISTER, request, 0, |_| Ok(())).await
     }
 
+    fn told(&self, links: &[String], gateways: Option<&[String]>) {
+        self.addresses.told(links);
+        self.gateways.told(gateways);
+    }
+
     /// Sends a request of an agent with this worker's token to one address; returns when the answer's head is there, whatever
     /// its status. Of a failure `round` takes note: ask again with the same one, and at once if it moves on.
     ///
     /// Errors: `Transport`; `Silent` when there is no head within `request.patience`. A path that leads out of
     /// `request.within` is refused by a `Problem` that was not sent.
     pub async fn carry(&self, request: &Carried, round: &mut Round) -> Result<Reply, LinkError> {
-        let address = self.address();
+        let addresses = match request.to {
+            Door::Link => Arc::clone(&self.addresses),
+            Door::Gateway => self.gateways.addresses(),
+        };
+        let address = addresses.in_use();
         let carried = self.carry_to(&address, request).await;
         let fails = match &carried {
             Ok(reply) => is_away(reply.status()),
             Err(error) => error.blames_the_address(),
         };
         if fails {
-            self.addresses.failed(&address, round);
+            addresses.failed(&address, round);
         }
         carried
     }
 
-    /// An answer that had begun broke off: the next request goes elsewhere.
-    pub fn broke_off(&self, address: &Arc<str>, round: &mut Round) {
-        self.addresses.failed(address, round);
+    /// An answer that had begun broke off: the next request to this door goes elsewhere.
+    pub fn broke_off(&self, to: Door, address: &Arc<str>, round: &mut Round) {
+        match to {
+            Door::Link => self.addresses.failed(address, round),
+            Door::Gateway => self.gateways.addresses().failed(address, round),
+        };
     }
 
     async fn carry_to(&self, address: &Arc<str>, request: &Carried) -> Result<Reply, LinkError> {
@@ -271,9 +289,17 @@ impl LinkClient {
     }
 }
 
+/// Which part of the control plane a request of an agent is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Link,
+    Gateway,
+}
+
 /// A request of an agent on its way to the control plane. May be sent more than once: its body is shared, not copied.
 #[derive(Clone, Debug)]
 pub struct Carried {
+    pub to: Door,
     pub method: Method,
     /// The path, and what follows it.
     pub path: String,
@@ -336,6 +362,7 @@ mod tests {
 
     fn check_path(path: &str, expected: Option<&str>) {
         let carried = Carried {
+            to: Door::Gateway,
             method: Method::GET,
             path: path.to_owned(),
             within: "/llm/openai/".to_owned(),

@@ -18,6 +18,7 @@ pub mod provider;
 pub mod restart;
 pub mod retention;
 pub mod retry;
+pub mod role;
 pub mod scale;
 pub mod search;
 pub mod settings;

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use longshore_core::id::{FleetName, WorkerId};
+use longshore_core::provider::Kind;
+use longshore_core::role::{self, Place, Role, Roles};
 use longshore_core::settings::FleetsFrom;
 use longshore_core::time::Timestamp;
 use longshore_gateway::Gateway;
@@ -33,11 +35,16 @@ impl Default for Limits {
     }
 }
 
+/// What was read from the store, and when.
+pub type ReadAt<T> = (Instant, T);
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
 
 pub struct Inner {
+    /// What this replica serves.
+    pub roles: Roles,
     pub store: Store,
     pub signer: Signer,
     pub limits: Limits,
@@ -48,14 +55,17 @@ pub struct Inner {
     /// Searches that may look at many tasks for each that they find run one at a time, so that they never hold all of the store's readers.
     pub slow_lists: tokio::sync::Semaphore,
     pub metrics: Metrics,
-    pub gateway: Gateway,
-    /// Which providers each fleet may call; filled when it is first asked for, emptied by a new declaration.
-    pub fleet_providers: Mutex<HashMap<FleetName, Arc<[String]>>>,
+    /// Only with the role `gateway`.
+    pub gateway: Option<Gateway>,
+    /// The declared providers, and whose API each speaks.
+    pub provider_kinds: HashMap<String, Kind>,
+    /// Which providers each fleet may call, and when that was read; emptied by a new declaration.
+    pub fleet_providers: Mutex<HashMap<FleetName, ReadAt<Arc<[String]>>>>,
     /// Providers that cannot be reached, and why, as it was found last.
     pub llm: Mutex<BTreeMap<String, String>>,
     pub started: Instant,
-    /// Where workers of this machine reach the link, such as `http://127.0.0.1:7118`.
-    pub link_url: String,
+    /// Where workers of this machine reach this replica, such as `http://127.0.0.1:7118`, if they have a reason to.
+    pub link_url: Option<String>,
     /// The platform of workers that are processes of this machine.
     pub own_platform: String,
     /// Set while this replica leads.
@@ -104,7 +114,33 @@ impl App {
     /// anything.
     pub fn link_seen(&self) -> bool {
         let replicas = self.replicas.lock().expect("no holder panics");
-        replicas.iter().any(|it| it.link.is_some() && it.seen_ago_ms < 2000)
+        replicas.iter().any(|it| Roles::named(&it.roles).has(Role::Link) && it.seen_ago_ms < 2000)
+    }
+
+    /// Where workers reach the worker link of the replicas that live now, as they were seen last.
+    pub fn live_links(&self) -> Vec<String> {
+        self.with_places(role::links)
+    }
+
+    /// Where LLM calls go if not wherever else workers go.
+    pub fn live_gateways(&self) -> Option<Vec<String>> {
+        self.with_places(|places| role::gateways(self.roles, places))
+    }
+
+    /// What a worker is started with that this replica starts: its own link, or all there are.
+    pub fn links_to_start_with(&self) -> Vec<String> {
+        match &self.link_url {
+            Some(own) if self.roles.has(Role::Link) => vec![own.clone()],
+            _ => self.live_links(),
+        }
+    }
+
+    fn with_places<T>(&self, ask: impl FnOnce(&[Place<'_>]) -> T) -> T {
+        let replicas = self.replicas.lock().expect("no holder panics");
+        let places = replicas
+            .iter()
+            .filter_map(|it| Some(Place { roles: Roles::named(&it.roles), address: it.link.as_deref()? }));
+        ask(&places.collect::<Vec<_>>())
     }
 
     /// Resolves when this process stops.

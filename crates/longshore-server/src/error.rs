@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 use longshore_api::problem::{self, Problem};
 use longshore_core::errors::chain;
 use longshore_core::id::{TaskId, WorkerId};
+use longshore_core::role::Role;
 use longshore_store::{ClaimError, LinkError, RegisterError, StoreError, SubmitError};
 use tracing::error;
 
@@ -39,6 +40,12 @@ impl Refused {
         let mut refused = Refused::new(422, "invalid_value", format!("`{at}`: {detail}"));
         refused.0.errors.push(problem::Detail { at: at.to_owned(), detail });
         refused
+    }
+
+    /// This replica is asked for what only others serve.
+    pub fn not_here(role: Role) -> Refused {
+        Refused::new(421, "role_not_here", format!("this replica does not have the role `{role}`"))
+            .hint(format!("ask one that has it: `longshore serve --roles {role}`; a worker of an older version needs replicas with both `link` and `gateway`"))
     }
 
     pub fn draining() -> Refused {

@@ -14,6 +14,7 @@ use axum::{Json, Router};
 use http::request::Parts;
 use longshore_api::link::{self, Deregister, Register, Registered};
 use longshore_core::id::{FleetName, WorkerId};
+use longshore_core::role::Role;
 use longshore_core::task::Interruption;
 use longshore_store::{Registration, WorkerEnd};
 use tracing::info;
@@ -30,6 +31,18 @@ pub const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
 pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(5);
 
 pub fn router(app: App) -> Router {
+    let (links, gateway) = (app.roles.has(Role::Link), app.roles.has(Role::Gateway));
+    Router::new()
+        .merge(if links { worker_routes() } else { elsewhere(Role::Link, ["/worker/v1", "/agent/v1"]) })
+        .merge(if gateway { llm_routes() } else { elsewhere(Role::Gateway, ["/llm"]) })
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(app.clone(), count))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(app)
+}
+
+fn worker_routes() -> Router<App> {
     Router::new()
         .route(link::REGISTER, post(register))
         .route(link::CLAIM, post(claim::claim))
@@ -39,12 +52,17 @@ pub fn router(app: App) -> Router {
         .route(link::RELEASE, post(write::release))
         .route(link::DEREGISTER, post(deregister))
         .merge(agent::routes())
-        .route("/llm/{provider}/{*path}", any(llm::call))
-        .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(app.clone(), count))
-        .fallback(unknown_route)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(app)
+}
+
+fn llm_routes() -> Router<App> {
+    Router::new().route("/llm/{provider}/{*path}", any(llm::call))
+}
+
+/// What another replica has to be asked for.
+fn elsewhere<const N: usize>(role: Role, folders: [&str; N]) -> Router<App> {
+    folders.into_iter().fold(Router::new(), |router, folder| {
+        router.route(&format!("{folder}/{{*path}}"), any(move || async move { Refused::not_here(role) }))
+    })
 }
 
 async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -148,13 +166,13 @@ async fn register(
         last_claim: registered.last_claim,
         providers: llm::seen(&app, &fleet.providers),
         links: links(&app),
+        gateways: app.live_gateways(),
     }))
 }
 
 /// Where workers reach the replicas that live now; none while there is only the one that they were started with.
 pub fn links(app: &App) -> Vec<String> {
-    let replicas = app.replicas.lock().expect("no holder panics");
-    let links: Vec<String> = replicas.iter().filter_map(|it| it.link.clone()).collect();
+    let links = app.live_links();
     if links.len() > 1 { links } else { Vec::new() }
 }
 

@@ -28,9 +28,15 @@ pub fn router(app: App) -> Router {
 /// requests helps nobody.
 async fn ready(State(app): State<App>) -> Response {
     // While it finishes its LLM calls it takes no new ones: as good as stopping to whoever would send some.
-    let stopping = app.is_stopping() || !app.gateway.takes_calls();
+    let finishing = app.gateway.as_ref().is_some_and(|gateway| !gateway.takes_calls());
+    let stopping = app.is_stopping() || finishing;
     let status = if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    let body = serde_json::json!({ "ready": !stopping, "stopping": stopping, "checks": checks(&app).await });
+    let body = serde_json::json!({
+        "ready": !stopping,
+        "stopping": stopping,
+        "roles": app.roles.names(),
+        "checks": checks(&app).await,
+    });
     (status, Json(body)).into_response()
 }
 
@@ -46,8 +52,10 @@ pub async fn checks(app: &App) -> BTreeMap<String, String> {
         Ok(_) => String::new(),
         Err(error) => error.to_string(),
     };
-    let mut checks =
-        BTreeMap::from([("database".to_owned(), database), ("llm".to_owned(), unreachable(app, |_| true))]);
+    let mut checks = BTreeMap::from([("database".to_owned(), database)]);
+    if app.gateway.is_some() {
+        checks.insert("llm".to_owned(), unreachable(app, |_| true));
+    }
     if let Some(health) = app.store.redis() {
         let lost = "away: wake-ups come late, histories come from the database, permits are split";
         let why = if health.up { String::new() } else { format!("{lost} ({})", health.why) };

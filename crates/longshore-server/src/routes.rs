@@ -150,7 +150,7 @@ async fn about(State(app): State<App>) -> Json<About> {
             FleetsFrom::Api => "api".into(),
         },
         uptime_s: app.started.elapsed().as_secs(),
-        link: app.link_url.clone(),
+        link: app.links_to_start_with().into_iter().next().unwrap_or_default(),
         checks: crate::probes::checks(&app).await,
     })
 }

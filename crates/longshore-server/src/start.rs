@@ -1,6 +1,6 @@
 //! Puts a control plane together, and takes it apart again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -12,13 +12,15 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::serve::ListenerExt;
 use longshore_core::id::FleetName;
-use longshore_core::provider::Provider;
+use longshore_core::provider::{Kind, Provider};
+use longshore_core::role::{Role, Roles};
 use longshore_core::settings::{FleetsFrom, Settings};
 use longshore_gateway::Gateway;
 use longshore_store::{ConnectError, OpenError, Replica, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::field::display;
 use tracing::{info, warn};
 
 use crate::app::{App, Inner, Limits, now};
@@ -31,6 +33,8 @@ use crate::{link, open_store, probes, routes};
 #[derive(Debug)]
 pub struct Options {
     pub settings: Settings,
+    /// What it serves: all, with the embedded store.
+    pub roles: Roles,
     /// The longshore binary that workers are started with.
     pub program: PathBuf,
     /// True: workers outlive this process (`serve`). False: they are drained before it ends (`up`).
@@ -39,6 +43,8 @@ pub struct Options {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("with the embedded store one process has all roles, not only `{roles}`")]
+    Apart { roles: Roles },
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("the shared store could not be opened")]
@@ -75,6 +81,9 @@ impl StartError {
                     addr.port()
                 ))
             }
+            StartError::Apart { .. } => Some(
+                "leave `--roles` and LONGSHORE_ROLES out, or give the processes a store that they share: `[store] database`".into(),
+            ),
             StartError::Exposed { .. } => Some(
                 "set `[server] token = { env = \"LONGSHORE_API_TOKEN\" }`, or listen on 127.0.0.1".into(),
             ),
@@ -105,8 +114,10 @@ fn hint_for(error: &ConnectError) -> Option<String> {
 /// Where a control plane listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Addresses {
-    pub api: SocketAddr,
-    pub link: SocketAddr,
+    /// With the role `api`.
+    pub api: Option<SocketAddr>,
+    /// With the role `link` or `gateway`.
+    pub link: Option<SocketAddr>,
     pub probes: SocketAddr,
 }
 
@@ -114,7 +125,8 @@ pub struct Addresses {
 pub struct Server {
     app: App,
     addresses: Addresses,
-    crew: Crew,
+    /// With the role `controllers`.
+    crew: Option<Crew>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
     keep_workers: bool,
@@ -130,35 +142,41 @@ const LINGER: Duration = Duration::from_secs(5);
 pub async fn start(options: Options) -> Result<Server, StartError> {
     // Before anything secret is in memory: an agent of the same user must not be able to read it.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| StartError::Undumpable(errno.into()))?;
-    let settings = &options.settings;
-    let api_token = read_token(settings)?;
-    refuse_exposure(settings, api_token.is_some())?;
+    let (settings, roles) = (&options.settings, options.roles);
+    if settings.store.shared.is_none() && roles != Roles::ALL {
+        return Err(StartError::Apart { roles });
+    }
+    // What only one part needs to know, no process knows without that part.
+    let api_token = if roles.has(Role::Api) { read_token(settings)? } else { None };
+    if roles.has(Role::Api) {
+        refuse_exposure(settings, api_token.is_some())?;
+    }
     let dir = PathBuf::from(&settings.store.dir);
     let store = open_store::open(&settings.store).await?;
-    let listeners = Listeners::bind(settings, &dir).await?;
+    let listeners = Listeners::bind(settings, roles, &dir).await?;
     let addresses = listeners.addresses;
-    if settings.server.fleets == FleetsFrom::File {
+    if settings.server.fleets == FleetsFrom::File && roles.has(Role::Controllers) {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
     let metrics = Metrics::default();
-    let gateway = longshore_gateway::Options {
-        store: store.clone(),
-        providers: with_keys(&settings.providers)?,
-        replica: replica_name(settings, addresses.link),
-        metrics: metrics.gateway.clone(),
+    let name = replica_name(settings, &addresses);
+    let link_url = addresses.link.map(|link| format!("http://{}", reachable(link)));
+    let gateway = match roles.has(Role::Gateway) {
+        true => Some(start_gateway(settings, &store, &name, &metrics).await?),
+        false => None,
     };
-    let gateway = Gateway::start(gateway).await?;
     let (stop, stopping) = watch::channel(false);
     let (leading, leads) = watch::channel(None);
     let me = Replica {
         id: uuid::Uuid::new_v4(),
-        name: replica_name(settings, addresses.link),
-        roles: ROLES.map(str::to_owned).to_vec(),
-        link: Some(format!("http://{}", reachable(addresses.link))),
+        name,
+        roles: roles.names(),
+        link: link_url.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         seen_ago_ms: 0,
     };
     let app = App::new(Inner {
+        roles,
         signer: Signer::new(secret(&store).await?),
         store,
         limits: Limits { input: settings.server.input_limit as usize, ..Limits::default() },
@@ -168,10 +186,11 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         fleet_source: settings.server.fleets,
         metrics,
         gateway,
+        provider_kinds: kinds(&settings.providers),
         fleet_providers: Default::default(),
         llm: Default::default(),
         started: Instant::now(),
-        link_url: format!("http://{}", reachable(addresses.link)),
+        link_url,
         own_platform: own_platform(settings),
         leading: leads,
         replicas: Mutex::default(),
@@ -185,17 +204,45 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     });
     write_tokens(&app).await?;
     write_addresses(&app, &addresses)?;
-    let crew = Crew::new(app.clone(), options.program).map_err(StartError::Platform)?;
+    let crew = match roles.has(Role::Controllers) {
+        true => Some(Crew::new(app.clone(), options.program).map_err(StartError::Platform)?),
+        false => None,
+    };
     let mut tasks = JoinSet::new();
     listeners.serve(&app, &mut tasks);
     tasks.spawn(controller::lead(app.clone(), me, leading));
-    tasks.spawn(controller::clock(app.clone()));
+    // What it keeps in memory of workers is tidied wherever they are served.
     tasks.spawn(controller::housekeeping(app.clone()));
-    tasks.spawn(controller::retention(app.clone()));
-    tasks.spawn(controller::providers(app.clone()));
-    tasks.spawn(controller::fleets(app.clone(), crew.clone()));
-    info!(api = %addresses.api, link = %addresses.link, probes = %addresses.probes, "control plane is up");
+    if let Some(gateway) = &app.gateway {
+        tasks.spawn(controller::providers(app.clone(), gateway.clone()));
+    }
+    if let Some(crew) = &crew {
+        tasks.spawn(controller::clock(app.clone()));
+        tasks.spawn(controller::retention(app.clone()));
+        tasks.spawn(controller::fleets(app.clone(), crew.clone()));
+    }
+    let (api, link) = (addresses.api.map(display), addresses.link.map(display));
+    info!(%roles, api, link, probes = %addresses.probes, "control plane is up");
     Ok(Server { app, addresses, crew, stop, tasks, keep_workers: options.keep_workers })
+}
+
+async fn start_gateway(
+    settings: &Settings,
+    store: &Store,
+    name: &str,
+    metrics: &Metrics,
+) -> Result<Gateway, StartError> {
+    let options = longshore_gateway::Options {
+        store: store.clone(),
+        providers: with_keys(&settings.providers)?,
+        replica: name.to_owned(),
+        metrics: metrics.gateway.clone(),
+    };
+    Ok(Gateway::start(options).await?)
+}
+
+fn kinds(providers: &[Provider]) -> HashMap<String, Kind> {
+    providers.iter().map(|provider| (provider.name.to_string(), provider.kind)).collect()
 }
 
 impl Server {
@@ -215,22 +262,29 @@ impl Server {
     /// Hands over what draining workers still hold, and cuts LLM calls off, instead of waiting for either.
     pub fn hurry(&self) {
         self.cut_calls();
-        self.crew.hurry();
+        if let Some(crew) = &self.crew {
+            crew.hurry();
+        }
     }
 
     /// Does not wait for LLM calls that are under way.
     pub fn cut_calls(&self) {
-        self.app.gateway.hurry();
+        if let Some(gateway) = &self.app.gateway {
+            gateway.hurry();
+        }
     }
 
     /// Stops: drains the workers if they are not to outlive this process, finishes what is being answered, closes the
     /// store.
     pub async fn stop(&mut self) {
-        if !self.keep_workers {
-            self.crew.drain_all().await;
+        if let Some(crew) = self.crew.as_ref().filter(|_| !self.keep_workers) {
+            crew.drain_all().await;
         }
         // Everything else goes on meanwhile: the workers keep their leases, and the answers are paid for.
-        let left = self.app.gateway.finish(FINISH_CALLS).await;
+        let left = match &self.app.gateway {
+            Some(gateway) => gateway.finish(FINISH_CALLS).await,
+            None => 0,
+        };
         if left > 0 {
             warn!(calls = left, "LLM calls were cut off at the stop; they may be billed, and are made again");
         }
@@ -247,35 +301,44 @@ impl Server {
     }
 }
 
-/// The three listeners, bound before anything is started, so that a taken port harms nothing.
+/// The listeners, bound before anything is started, so that a taken port harms nothing.
 struct Listeners {
-    api: TcpListener,
-    link: TcpListener,
+    api: Option<TcpListener>,
+    link: Option<TcpListener>,
     probes: TcpListener,
     addresses: Addresses,
 }
 
 impl Listeners {
-    async fn bind(settings: &Settings, dir: &Path) -> Result<Listeners, StartError> {
+    async fn bind(settings: &Settings, roles: Roles, dir: &Path) -> Result<Listeners, StartError> {
         let server = &settings.server;
         let last = last_addresses(dir);
-        let api = bind("api", server.api, &last).await?;
-        let link = bind("link", server.link, &last).await?;
+        let (mut api, mut link) = (None, None);
+        if roles.has(Role::Api) {
+            api = Some(bind("api", server.api, &last).await?);
+        }
+        if roles.take_workers() {
+            link = Some(bind("link", server.link, &last).await?);
+        }
         let probes = bind("probes", server.probes, &last).await?;
         let at = |listener: &TcpListener, what, addr| {
             listener.local_addr().map_err(|source| StartError::Listen { what, addr, source })
         };
         let addresses = Addresses {
-            api: at(&api, "api", server.api)?,
-            link: at(&link, "link", server.link)?,
+            api: api.as_ref().map(|it| at(it, "api", server.api)).transpose()?,
+            link: link.as_ref().map(|it| at(it, "link", server.link)).transpose()?,
             probes: at(&probes, "probes", server.probes)?,
         };
         Ok(Listeners { api, link, probes, addresses })
     }
 
     fn serve(self, app: &App, tasks: &mut JoinSet<&'static str>) {
-        tasks.spawn(listen("api", self.api, routes::router(app.clone()), app.clone()));
-        tasks.spawn(listen("worker link", self.link, link::router(app.clone()), app.clone()));
+        if let Some(api) = self.api {
+            tasks.spawn(listen("api", api, routes::router(app.clone()), app.clone()));
+        }
+        if let Some(link) = self.link {
+            tasks.spawn(listen("worker link", link, link::router(app.clone()), app.clone()));
+        }
         tasks.spawn(listen("probes", self.probes, probes::router(app.clone()), app.clone()));
     }
 }
@@ -302,15 +365,13 @@ fn last_addresses(dir: &Path) -> HashMap<String, SocketAddr> {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// What a control plane serves.
-const ROLES: [&str; 4] = ["api", "link", "gateway", "controllers"];
-
 /// Names a replica, the same over its restarts: its machine, and where it listens there.
-fn replica_name(settings: &Settings, link: SocketAddr) -> String {
+fn replica_name(settings: &Settings, addresses: &Addresses) -> String {
+    let known_by = addresses.link.or(addresses.api).unwrap_or(addresses.probes);
     match settings.store.shared {
         // The embedded store has one control plane.
         None => "embedded".into(),
-        Some(_) => format!("{}:{}", machine(), link.port()),
+        Some(_) => format!("{}:{}", machine(), known_by.port()),
     }
 }
 
@@ -391,20 +452,25 @@ async fn secret(store: &Store) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The file that holds a fleet's worker token.
-pub fn token_file(dir: &Path, fleet: &FleetName) -> PathBuf {
+fn token_file(dir: &Path, fleet: &FleetName) -> PathBuf {
     dir.join("tokens").join(fleet.as_str())
 }
 
 /// Writes each fleet's worker token where only this user can read it.
 pub async fn write_tokens(app: &App) -> Result<(), StartError> {
-    let dir = app.state_dir.join("tokens");
-    fs::create_dir_all(&dir).map_err(|source| StartError::Write { path: dir.clone(), source })?;
     for record in app.store.fleets().await? {
-        let path = token_file(&app.state_dir, &record.name);
-        let token = app.signer.worker_token(&record.name);
-        write_private(&path, &token).map_err(|source| StartError::Write { path, source })?;
+        write_token(app, &app.state_dir, &record.name)?;
     }
     Ok(())
+}
+
+/// Writes one fleet's worker token below this folder; returns the file that holds it.
+pub fn write_token(app: &App, dir: &Path, fleet: &FleetName) -> Result<PathBuf, StartError> {
+    let (dir, path) = (dir.join("tokens"), token_file(dir, fleet));
+    fs::create_dir_all(&dir).map_err(|source| StartError::Write { path: dir, source })?;
+    let written = write_private(&path, &app.signer.worker_token(fleet));
+    written.map_err(|source| StartError::Write { path: path.clone(), source })?;
+    Ok(path)
 }
 
 /// The file that says where this control plane listens.
@@ -413,12 +479,11 @@ const ADDRESSES: &str = "addresses.json";
 /// Says where this control plane listens, for tools on the same machine.
 fn write_addresses(app: &App, addresses: &Addresses) -> Result<(), StartError> {
     let path = app.state_dir.join(ADDRESSES);
-    let text = serde_json::json!({
-        "api": addresses.api.to_string(),
-        "link": addresses.link.to_string(),
-        "probes": addresses.probes.to_string(),
-    });
-    write_private(&path, &text.to_string()).map_err(|source| StartError::Write { path, source })
+    let named = [("api", addresses.api), ("link", addresses.link), ("probes", Some(addresses.probes))];
+    let text: BTreeMap<_, _> =
+        named.into_iter().filter_map(|(name, at)| Some((name, at?.to_string()))).collect();
+    let text = serde_json::json!(text).to_string();
+    write_private(&path, &text).map_err(|source| StartError::Write { path, source })
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

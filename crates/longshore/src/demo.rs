@@ -21,6 +21,7 @@ mod view;
 use std::time::Duration;
 
 use longshore_api::client::Client;
+use longshore_core::role::Roles;
 use longshore_server::Server;
 use longshore_simulate::Sim;
 use tokio::time::{sleep, timeout};
@@ -86,7 +87,7 @@ pub async fn run(args: Args) -> Outcome {
 /// Starts the control plane, goes through the tour, and stops it, however the tour ended.
 async fn tour(args: &Args, stage: &Stage, provider: &Sim, stop: &mut Stop) -> Outcome<Facts> {
     let twin = Twin::start(stage.command()).await?;
-    let mut server = up::start(stage.settings()?, false).await?;
+    let mut server = up::start(stage.settings()?, Roles::ALL, false).await?;
     let tour = prepare(args, stage, provider, &server);
     let toured = tokio::select! {
         facts = async { tour?.run(&twin).await } => facts,
@@ -104,7 +105,8 @@ fn prepare<'a>(args: &Args, stage: &Stage, provider: &'a Sim, server: &Server) -
     let speed = args.speed();
     let mut arrivals = trace::read(trace::BURST, speed).map_err(|error| Fault::of(&error))?;
     arrivals.truncate(usize::from(args.tasks));
-    let base = format!("http://{}", server.addresses().api);
+    let api = server.addresses().api.expect("it has all roles");
+    let base = format!("http://{api}");
     let client = Client::new(&base, None)
         .map_err(|error| Fault::new("could not make a client for the control plane").cause(&error))?;
     let chaos = Chaos::new(stage.agent(), arrivals.len() as u64, speed);

@@ -13,8 +13,10 @@ use super::LinkSetupError;
 pub(super) struct Addresses {
     /// What the order depends on.
     seed: String,
-    /// What the worker was started with, in its order.
+    /// What the worker was started with, in its order; none, if all that is known was told.
     given: Vec<Arc<str>>,
+    /// Whether plain HTTP will do.
+    plain: bool,
     state: Mutex<State>,
 }
 
@@ -45,7 +47,17 @@ impl Addresses {
         let given: Result<Vec<Arc<str>>, _> = given.iter().map(|address| checked(address)).collect();
         let given = ordered(seed, given?);
         let in_use = given.first().cloned().ok_or(LinkSetupError::NoAddress)?;
-        Ok(Addresses { seed: seed.to_owned(), given, state: Mutex::new(State { in_use, told: Vec::new() }) })
+        let plain = given.iter().any(|address| is_plain(address));
+        let state = Mutex::new(State { in_use, told: Vec::new() });
+        Ok(Addresses { seed: seed.to_owned(), given, plain, state })
+    }
+
+    /// Begins with what one of these addresses says of others; `None`: no address is among them.
+    pub(super) fn of_others(&self, told: &[String]) -> Option<Addresses> {
+        let told = self.usable(told);
+        let in_use = told.first().cloned()?;
+        let (seed, given, state) = (self.seed.clone(), Vec::new(), Mutex::new(State { in_use, told }));
+        Some(Addresses { seed, given, plain: self.plain, state })
     }
 
     pub(super) fn in_use(&self) -> Arc<str> {
@@ -62,11 +74,16 @@ impl Addresses {
         if links.is_empty() {
             return;
         }
-        // A token that was never to travel in the clear does not, whatever a replica calls itself.
-        let fits = |address: &Arc<str>| !is_plain(address) || self.given.iter().any(|given| is_plain(given));
-        let told = links.iter().filter_map(|address| checked(address).ok()).filter(fits);
-        let told = ordered(&self.seed, told.collect());
+        let told = self.usable(links);
         self.lock().told = told;
+    }
+
+    /// Those that are addresses, in this worker's order.
+    fn usable(&self, told: &[String]) -> Vec<Arc<str>> {
+        // A token that was never to travel in the clear does not, whatever a replica calls itself.
+        let fits = |address: &Arc<str>| self.plain || !is_plain(address);
+        let told = told.iter().filter_map(|address| checked(address).ok()).filter(fits);
+        ordered(&self.seed, told.collect())
     }
 
     /// Returns where to try next, at once; `None`: all have failed, and the next round begins at another one than this.
@@ -85,7 +102,7 @@ impl Addresses {
             return Some(next);
         }
         let other = all.find(|other| *other != address).cloned();
-        state.in_use = other.unwrap_or_else(|| self.given[0].clone());
+        state.in_use = other.unwrap_or_else(|| Arc::clone(address));
         *round = Round::default();
         None
     }

@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use super::{liveness, name_secret, read_secret};
 use crate::app::{App, now, roll};
-use crate::start::{StartError, token_file};
+use crate::start::{StartError, write_token};
 
 /// What a draining worker gets beyond its drain time-out before it is killed.
 const GRACE: Duration = Duration::from_secs(15);
@@ -128,8 +128,14 @@ impl Crew {
         Ok(())
     }
 
-    /// Whether a worker of this fleet may be started now, or its starts failed too often lately.
+    /// Whether a worker of this fleet may be started now: it needs somebody to register with, and its starts must not have
+    /// failed too often lately.
     pub fn may_start(&self, fleet: &FleetName) -> bool {
+        if self.0.app.links_to_start_with().is_empty() {
+            let why = "no control plane with the role `link` is there, so workers could not register";
+            self.0.app.trouble.lock().expect("no holder panics").insert(fleet.clone(), why.into());
+            return false;
+        }
         let starts = self.0.starts.lock().expect("no holder panics");
         starts.get(fleet).and_then(|starts| starts.not_before).is_none_or(|at| at <= Instant::now())
     }
@@ -230,8 +236,10 @@ impl Crew {
         env.push(("TMPDIR".into(), dir.join("tmp").into()));
         env.push(("LONGSHORE_WORKER_ID".into(), id.as_str().into()));
         env.push(("LONGSHORE_FLEET".into(), fleet.name.as_str().into()));
-        env.push(("LONGSHORE_LINK".into(), self.0.app.link_url.clone().into()));
-        env.push(("LONGSHORE_WORKER_TOKEN_FILE".into(), token_file(dir, &fleet.name).into()));
+        env.push(("LONGSHORE_LINK".into(), self.0.app.links_to_start_with().join(",").into()));
+        // The fleet may have been declared at another replica.
+        let token = write_token(&self.0.app, dir, &fleet.name).map_err(|error| chain(&error))?;
+        env.push(("LONGSHORE_WORKER_TOKEN_FILE".into(), token.into()));
         Ok(env)
     }
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use longshore_core::errors::chain;
+use longshore_core::role::{Role, Roles};
 use longshore_store::{Epoch, Replica, StoreError};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -44,13 +45,18 @@ pub async fn lead(app: App, me: Replica, leading: watch::Sender<Option<Epoch>>) 
 
 async fn beat(app: &App, me: &Replica) -> Result<Option<Epoch>, StoreError> {
     let replicas = app.store.replica_seen(me.clone()).await?;
-    let gateways = replicas.iter().filter(|it| it.roles.iter().any(|role| role == "gateway")).count();
-    app.gateway.set_gateways(u32::try_from(gateways).unwrap_or(u32::MAX).max(1));
+    let gateways = replicas.iter().filter(|it| Roles::named(&it.roles).has(Role::Gateway)).count();
     *app.replicas.lock().expect("no holder panics") = replicas;
-    if !app.gateway.show().await? {
-        error!(name = me.name, "another control plane uses this one's name, so its LLM calls are taken over");
+    if let Some(gateway) = &app.gateway {
+        gateway.set_gateways(u32::try_from(gateways).unwrap_or(u32::MAX).max(1));
+        if !gateway.show().await? {
+            error!(
+                name = me.name,
+                "another control plane uses this one's name, so its LLM calls are taken over"
+            );
+        }
     }
-    if me.roles.iter().any(|role| role == "controllers") { app.store.lead(me.id).await } else { Ok(None) }
+    if app.roles.has(Role::Controllers) { app.store.lead(me.id).await } else { Ok(None) }
 }
 
 fn tell(leading: &watch::Sender<Option<Epoch>>, epoch: Option<Epoch>) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use longshore_gateway::Gateway;
 use tracing::{info, warn};
 
 use super::sleep_or_stop;
@@ -14,10 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// So many times in a row, and it is said: one lost packet must not make workers unready.
 const FAILURES: u32 = 3;
 
-pub async fn run(app: App) -> &'static str {
+pub async fn run(app: App, gateway: Gateway) -> &'static str {
     let mut failures: BTreeMap<String, u32> = BTreeMap::new();
     loop {
-        let found = app.gateway.unreachable(PATIENCE).await;
+        let found = gateway.unreachable(PATIENCE).await;
         failures = found.keys().map(|name| (name.clone(), failures.get(name).unwrap_or(&0) + 1)).collect();
         let lost: BTreeMap<String, String> =
             found.into_iter().filter(|(name, _)| failures[name] >= FAILURES).collect();

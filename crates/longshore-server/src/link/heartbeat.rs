@@ -64,9 +64,11 @@ fn is_news(beat: &link::Heartbeat, outcome: &HeartbeatNews) -> bool {
 async fn answer(app: &App, token: &Token, outcome: HeartbeatNews) -> HeartbeatAnswer {
     let drain = outcome.drain.map(|order| DrainOrder { mode: order.mode, timeout_ms: order.timeout_ms });
     let mut checks = crate::probes::checks(app).await;
-    // Another fleet's provider is no reason to take no tasks.
-    let own = super::llm::providers(app, &token.0).await.unwrap_or_default();
-    checks.insert("llm".into(), crate::probes::unreachable(app, |name| own.contains(name)));
-    let links = super::links(app);
-    HeartbeatAnswer { lost: outcome.lost, cancel: outcome.cancel, drain, checks, links }
+    if app.gateway.is_some() {
+        // Another fleet's provider is no reason to take no tasks.
+        let own = super::llm::providers(app, &token.0).await.unwrap_or_default();
+        checks.insert("llm".into(), crate::probes::unreachable(app, |name| own.contains(name)));
+    }
+    let (links, gateways) = (super::links(app), app.live_gateways());
+    HeartbeatAnswer { lost: outcome.lost, cancel: outcome.cancel, drain, checks, links, gateways }
 }

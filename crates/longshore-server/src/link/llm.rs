@@ -1,6 +1,7 @@
 //! Agents' LLM calls, `/llm/<provider>/…`: who may call, told from two tokens; the gateway does the rest.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -10,27 +11,33 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use longshore_api::link::ProviderSeen;
 use longshore_api::llm;
 use longshore_core::id::{FleetName, Held};
+use longshore_core::role::Role;
 use longshore_gateway::{Caller, Frames, Incoming};
+use longshore_store::StoreError;
 use uuid::Uuid;
 
 use super::Token;
 use crate::app::App;
 use crate::error::{Answer, Refused};
 
+/// How long a declaration that another replica has taken may be unknown here.
+const KNOWN_FOR: Duration = Duration::from_secs(5);
+
 pub async fn call(State(app): State<App>, token: Token, request: Request) -> Answer<Response> {
-    if !app.gateway.takes_calls() {
+    let gateway = app.gateway.as_ref().ok_or_else(|| Refused::not_here(Role::Gateway))?;
+    if !gateway.takes_calls() {
         // The relay waits, and asks whoever comes next.
         return Err(Refused::draining());
     }
     let (parts, body) = request.into_parts();
     let (provider, path) = split(&parts.uri);
-    let refuse = |status, code, message: String| framed(app.gateway.refuse(&provider, status, code, message));
+    let refuse = |status, code, message: String| framed(gateway.refuse(&provider, status, code, message));
     let Some(held) = task_of(&app, &parts.headers) else {
         let message = "longshore: this task token is not of this installation".to_owned();
         return Ok(refuse(401, "unknown_task_token", message));
     };
     let allowed = providers(&app, &token.0).await?;
-    if app.gateway.kind_of(&provider).is_none() {
+    if !app.provider_kinds.contains_key(&provider) {
         let names = allowed.join("`, `");
         let message = format!(
             "longshore: no provider `{provider}` is declared; fleet `{}` may call `{names}`",
@@ -57,7 +64,7 @@ pub async fn call(State(app): State<App>, token: Token, request: Request) -> Ans
     };
     let caller = caller(held, token.0, &parts.headers)?;
     let incoming = Incoming { provider, method: parts.method, path, headers: parts.headers, body };
-    Ok(framed(app.gateway.call(caller, incoming).await))
+    Ok(framed(gateway.call(caller, incoming).await))
 }
 
 fn framed(frames: Frames) -> Response {
@@ -90,19 +97,28 @@ fn caller(held: Held, fleet: FleetName, headers: &http::HeaderMap) -> Answer<Cal
 
 /// The providers that a fleet may call, in the order of its declaration.
 pub async fn providers(app: &App, fleet: &FleetName) -> Answer<Arc<[String]>> {
-    if let Some(known) = app.fleet_providers.lock().expect("no holder panics").get(fleet) {
+    let known = app.fleet_providers.lock().expect("no holder panics").get(fleet).cloned();
+    if let Some((read, known)) = &known
+        && read.elapsed() < KNOWN_FOR
+    {
         return Ok(Arc::clone(known));
     }
-    let record = app.store.fleet(fleet.clone()).await?.ok_or_else(|| Refused::no_fleet(fleet))?;
+    let record = match (app.store.fleet(fleet.clone()).await, known) {
+        (Ok(record), _) => record.ok_or_else(|| Refused::no_fleet(fleet))?,
+        // Better what was true a moment ago than to turn calls away with the database.
+        (Err(StoreError::Unavailable { .. }), Some((_, known))) => return Ok(known),
+        (Err(failed), _) => return Err(failed.into()),
+    };
     let providers: Arc<[String]> = record.declaration.providers.into();
-    app.fleet_providers.lock().expect("no holder panics").insert(fleet.clone(), Arc::clone(&providers));
+    let read = (Instant::now(), Arc::clone(&providers));
+    app.fleet_providers.lock().expect("no holder panics").insert(fleet.clone(), read);
     Ok(providers)
 }
 
 /// What a worker is told of its fleet's providers; of those that this control plane does not declare, nothing.
 pub fn seen(app: &App, providers: &[String]) -> Vec<ProviderSeen> {
     let seen = providers.iter().filter_map(|name| {
-        let kind = app.gateway.kind_of(name)?;
+        let kind = app.provider_kinds.get(name)?;
         Some(ProviderSeen { name: name.clone(), kind: kind.as_str().to_owned() })
     });
     seen.collect()

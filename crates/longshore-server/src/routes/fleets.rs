@@ -125,7 +125,7 @@ pub async fn apply(State(app): State<App>, JsonBody(wanted): JsonBody<Apply>) ->
     for fleet in &wanted.fleets {
         let at = format!("fleet {}", fleet.name);
         fleet.check().map_err(|rule| Refused::invalid(&at, rule))?;
-        if let Some(unknown) = fleet.providers.iter().find(|name| app.gateway.kind_of(name).is_none()) {
+        if let Some(unknown) = fleet.providers.iter().find(|name| !app.provider_kinds.contains_key(*name)) {
             let detail =
                 format!("provider `{unknown}` is not declared in this control plane's longshore.toml");
             return Err(Refused::invalid(&at, detail));

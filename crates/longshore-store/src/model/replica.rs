@@ -11,7 +11,7 @@ pub struct Replica {
     pub name: String,
     /// What it serves, such as `api`, `link`, `gateway`, `controllers`.
     pub roles: Vec<String>,
-    /// Where workers reach it, if it serves the worker link.
+    /// Where workers reach it, if it has the role `link` or `gateway`.
     pub link: Option<String>,
     pub version: String,
     /// Milliseconds since it showed itself last, by the store's clock.

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{Method, Request, Response, StatusCode};
 use longshore_api::link::AgentEventKind;
-use longshore_api::link_client::{Carried, LinkError, Round};
+use longshore_api::link_client::{Carried, Door, LinkError, Round};
 use longshore_api::llm;
 use longshore_api::problem::Problem;
 use longshore_core::errors::chain;
@@ -73,6 +73,7 @@ pub async fn answer(relay: &Relay, request: Request<Incoming>) -> Result<Respons
             headers::for_the_gateway(&mut sent);
             sent.insert(TASK_TOKEN, secret(&entry.token));
             let carried = Carried {
+                to: Door::Link,
                 method: parts.method,
                 path: parts.uri.path_and_query().map_or("", |path| path.as_str()).to_owned(),
                 within: AGENT_API.to_owned(),
@@ -186,7 +187,7 @@ async fn ask(
         Err(error) => return Err(chain(&error)),
     };
     let status = reply.status();
-    if patience::is_away(status) {
+    if longshore_api::link_client::is_away(status) {
         return Err(format!("status {status}"));
     }
     let kind = reply.headers().get(CONTENT_TYPE).cloned();
@@ -195,7 +196,7 @@ async fn ask(
         Ok(read) => read.map_err(|error| chain(&error)),
         Err(_) => Err("the answer did not come".to_owned()),
     };
-    let body = body.inspect_err(|_| relay.client.broke_off(&at, round))?;
+    let body = body.inspect_err(|_| relay.client.broke_off(Door::Link, &at, round))?;
     if let Ok(problem) = serde_json::from_slice::<Problem>(&body)
         && patience::is_unauthorised(status, &problem.code)
     {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use longshore_api::link_client::{Carried, LinkError, Reply, Round};
+use longshore_api::link_client::{Carried, Door, LinkError, Reply, Round};
 use longshore_api::llm::{self, Breaker, Broken, Decoder, Frame, Head};
 use longshore_api::problem::Problem;
 use longshore_core::errors::chain;
@@ -89,7 +89,7 @@ impl Call {
         headers.insert(TASK_TOKEN, secret(&entry.token));
         let upload = Duration::from_secs(body.len() as u64 / BYTES_PER_SECOND);
         let patience = relay.times.silence + upload;
-        let carried = Carried { method, path, within, headers, body, patience };
+        let carried = Carried { to: Door::Gateway, method, path, within, headers, body, patience };
         let again = Patience::new(relay.times.unauthorised);
         let (relay, entry) = (Arc::clone(relay), Arc::clone(entry));
         let (round, answering) = (Round::default(), None);
@@ -131,7 +131,7 @@ impl Call {
     /// asks for it meanwhile, and given again from the journal.
     pub async fn open(&mut self) -> Result<Opened, Unanswered> {
         if let Some(cut) = self.answering.take() {
-            self.relay.client.broke_off(&cut, &mut self.round);
+            self.relay.client.broke_off(Door::Gateway, &cut, &mut self.round);
         }
         loop {
             if self.asked {
@@ -182,7 +182,7 @@ impl Call {
             }
             Err(miss) => {
                 if let Miss::Away(_) = miss {
-                    self.relay.client.broke_off(&at, &mut self.round);
+                    self.relay.client.broke_off(Door::Gateway, &at, &mut self.round);
                 }
                 Err(miss)
             }
@@ -230,7 +230,7 @@ fn is_frames(reply: &Reply) -> bool {
 /// What an answer without frames means.
 async fn refused(reply: Reply, silence: Duration) -> Miss {
     let status = reply.status();
-    if patience::is_away(status) {
+    if longshore_api::link_client::is_away(status) {
         return Miss::Away(format!("status {status}"));
     }
     let body = match tokio::time::timeout(silence, reply.bytes()).await {

@@ -36,11 +36,6 @@ impl Patience {
     }
 }
 
-/// The control plane, or something before it, is away for a while.
-pub fn is_away(status: u16) -> bool {
-    matches!(status, 502..=504)
-}
-
 /// The worker's token is not accepted: nothing that the agent could mend.
 pub fn is_unauthorised(status: u16, code: &str) -> bool {
     status == 401 && code == "bad_worker_token"

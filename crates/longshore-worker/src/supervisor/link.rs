@@ -176,7 +176,7 @@ impl Link {
             (426, _) => Answer::Fatal(WorkerError::LinkVersion { source: source() }),
             (_, "stale_nonce") => Answer::Fatal(WorkerError::Superseded { source: source() }),
             (_, "unknown_worker") => Answer::RegisterAgain,
-            (408 | 425 | 429 | 500.., _) => Answer::Wait,
+            (408 | 421 | 425 | 429 | 500.., _) => Answer::Wait,
             _ => Answer::Refused(source()),
         }
     }

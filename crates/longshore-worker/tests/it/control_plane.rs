@@ -62,6 +62,8 @@ pub struct Record {
     checks: BTreeMap<String, String>,
     /// What heartbeats are told of replicas.
     pub links: Vec<String>,
+    /// What heartbeats are told of gateways.
+    pub gateways: Option<Vec<String>>,
     /// Which replica was asked what, in order.
     pub asked: Vec<(SocketAddr, String)>,
     /// Held heartbeats to be answered at once.
@@ -109,6 +111,7 @@ pub fn registered(protocol: Protocol, concurrency: u32) -> Registered {
         last_claim: 0,
         providers: Vec::new(),
         links: Vec::new(),
+        gateways: None,
     }
 }
 
@@ -374,6 +377,7 @@ impl Record {
         HeartbeatAnswer {
             checks: self.checks.clone(),
             links: self.links.clone(),
+            gateways: self.gateways.clone(),
             ..HeartbeatAnswer::default()
         }
     }

@@ -1,5 +1,8 @@
 //! `longshore serve`: the control plane alone. Workers that it started outlive it and are found again.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use longshore_core::role::Role;
+
 use crate::cli::ConfigFile;
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
@@ -12,13 +15,29 @@ use super::up;
 pub struct Args {
     #[command(flatten)]
     config: ConfigFile,
+
+    /// What this process serves; with the shared store each part may run in processes of its own
+    #[arg(
+        long,
+        value_name = "ROLES",
+        env = "LONGSHORE_ROLES",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_parser = role(),
+        default_value = "api,link,gateway,controllers"
+    )]
+    roles: Vec<Role>,
+}
+
+fn role() -> impl TypedValueParser<Value = Role> {
+    PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|name| name.parse::<Role>())
 }
 
 pub async fn run(args: Args) -> Outcome {
     logging::json_to_stdout()?;
     let found = args.config.load()?;
     let mut stop = Stop::listen()?;
-    let mut server = up::start(found.settings, true).await?;
+    let mut server = up::start(found.settings, args.roles.into_iter().collect(), true).await?;
     let failed = tokio::select! {
         () = stop.asked() => None,
         part = server.failed() => Some(part),

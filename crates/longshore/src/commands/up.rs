@@ -1,5 +1,6 @@
 //! `longshore up`: everything in longshore.toml on this machine, until Ctrl-C.
 
+use longshore_core::role::Roles;
 use longshore_core::settings::Settings;
 use longshore_server::{Options, Server, StartError};
 
@@ -31,7 +32,7 @@ pub async fn run(args: Args) -> Outcome {
     if settings.store.shared.take().is_some() {
         output::note("`up` keeps its state in the embedded store; `longshore serve` uses the database");
     }
-    let mut server = start(settings, false).await?;
+    let mut server = start(settings, Roles::ALL, false).await?;
     greet(&server, &found)?;
     let failed = tokio::select! {
         () = stop.asked() => None,
@@ -46,10 +47,10 @@ pub async fn run(args: Args) -> Outcome {
 }
 
 /// Starts the control plane of these settings; this very binary is what its workers run.
-pub async fn start(settings: Settings, keep_workers: bool) -> Outcome<Server> {
+pub async fn start(settings: Settings, roles: Roles, keep_workers: bool) -> Outcome<Server> {
     let program = std::env::current_exe()
         .map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
-    longshore_server::start(Options { settings, program, keep_workers }).await.map_err(could_not_start)
+    longshore_server::start(Options { settings, roles, program, keep_workers }).await.map_err(could_not_start)
 }
 
 fn could_not_start(error: StartError) -> Fault {
@@ -63,8 +64,10 @@ fn could_not_start(error: StartError) -> Fault {
 fn greet(server: &Server, found: &Found) -> Outcome<()> {
     let addresses = server.addresses();
     output::line(&format!("{} is up, from {}", paint("longshore", Paint::Bold), found.path.display()))?;
-    output::line(&format!("  api      http://{}", addresses.api))?;
-    output::line(&format!("  link     http://{}", addresses.link))?;
+    let named = [("api", addresses.api), ("link", addresses.link)];
+    for (name, addr) in named.into_iter().filter_map(|(name, addr)| Some((name, addr?))) {
+        output::line(&format!("  {name:<8} http://{addr}"))?;
+    }
     output::line(&format!("  probes   http://{}/readyz", addresses.probes))?;
     for fleet in &found.settings.fleets {
         let (min, max) = (fleet.scaling.min, fleet.scaling.max);
@@ -74,9 +77,9 @@ fn greet(server: &Server, found: &Found) -> Outcome<()> {
             output::clean(&fleet.command.join(" "))
         ))?;
     }
-    let server = match addresses.api.port() {
-        7117 => String::new(),
-        _ => format!(" --server http://{}", addresses.api),
+    let server = match addresses.api {
+        Some(api) if api.port() != 7117 => format!(" --server http://{api}"),
+        _ => String::new(),
     };
     match found.settings.fleets.first() {
         Some(fleet) => output::line(&format!(
