@@ -21,6 +21,7 @@ mod openapi;
 mod plane;
 mod recovery;
 mod replay;
+mod roles;
 mod run;
 mod scaling;
 mod worker_process;

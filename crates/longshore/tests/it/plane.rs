@@ -34,6 +34,7 @@ pub struct Plane {
     pub addresses: Addresses,
 }
 
+/// Empty: it does not listen there.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     pub api: String,
@@ -68,6 +69,15 @@ impl Plane {
         let (child, addresses) = launch(dir.path(), Some(home), &[]).await;
         let client = client(&addresses);
         Plane { dir, home: Some(home.to_owned()), env: Vec::new(), child, client, addresses }
+    }
+
+    /// The same with more in the environment. A part without the API has a client that nobody answers.
+    pub async fn part(home: &Path, env: &[(&str, &str)]) -> Plane {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let (child, addresses) = launch(dir.path(), Some(home), &env).await;
+        let client = client(&addresses);
+        Plane { dir, home: Some(home.to_owned()), env, child, client, addresses }
     }
 
     pub fn dir(&self) -> &Path {
@@ -332,7 +342,8 @@ pub fn skip(why: &str) {
 
 fn client(addresses: &Addresses) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::new(&addresses.api, None).expect("a client needs nothing that could fail")
+    let api = if addresses.api.is_empty() { &addresses.probes } else { &addresses.api };
+    Client::new(api, None).expect("a client needs nothing that could fail")
 }
 
 async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (Child, Addresses) {
@@ -367,9 +378,15 @@ async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (C
 fn up_line(line: &str) -> Option<Addresses> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);
-    let url = |name: &str| Some(format!("http://{}", fields.get(name)?.as_str()?));
-    (fields.get("message")?.as_str()? == "control plane is up")
-        .then(|| Some(Addresses { api: url("api")?, link: url("link")?, probes: url("probes")? }))?
+    let url = |name: &str| {
+        let at = fields.get(name).and_then(Value::as_str);
+        at.map(|at| format!("http://{at}")).unwrap_or_default()
+    };
+    (fields.get("message")?.as_str()? == "control plane is up").then(|| Addresses {
+        api: url("api"),
+        link: url("link"),
+        probes: url("probes"),
+    })
 }
 
 /// Asks again and again until there is an answer.
