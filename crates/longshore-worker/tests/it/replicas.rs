@@ -121,6 +121,24 @@ impl Replicas {
         }
     }
 
+    /// Heartbeats are told that these, and only these, take LLM calls.
+    async fn tell_of_gateways(&self, gateways: Option<Vec<String>>) {
+        self.scene.plane.record().gateways = gateways;
+        self.tell(Vec::new()).await;
+    }
+
+    /// Has the agent make a call; returns who was asked for it.
+    async fn call(&self) -> Vec<std::net::SocketAddr> {
+        self.scene.plane.record().asked.clear();
+        let answer = Scripted::Frames(vec![head(200, EVENTS, false), data("hello"), end()]);
+        self.scene.plane.record().gateway.plan([answer]);
+        let held = self.submit("ask");
+        assert_eq!(self.ending(held).await, r#"succeeded "hello""#);
+        let record = self.scene.plane.record();
+        let calls = record.asked.iter().filter(|(_, path)| path.starts_with("/llm/"));
+        calls.map(|(addr, _)| *addr).collect()
+    }
+
     fn beside(&self, one: &ControlPlane) -> &ControlPlane {
         if one.addr == self.other.addr { &self.scene.plane } else { &self.other }
     }
@@ -263,5 +281,39 @@ async fn a_worker_learns_of_replicas_that_it_was_not_told_of_at_its_start() {
     let held = replicas.submit("again");
     assert_eq!(replicas.ending(held).await, r#"succeeded "again""#);
     replicas.check_went_on_at(first).await;
+    replicas.check_quiet();
+}
+
+#[tokio::test]
+async fn calls_go_to_gateways_where_these_run_apart_and_all_else_to_links() {
+    let replicas = Replicas::start(false).await;
+    let (link, gateway) = (replicas.scene.plane.addr, replicas.other.addr);
+    assert_eq!(replicas.call().await, [link], "nothing was said of gateways");
+    replicas.tell_of_gateways(Some(vec![replicas.other.url()])).await;
+    assert_eq!(replicas.call().await, [gateway]);
+    {
+        let record = replicas.scene.plane.record();
+        let others =
+            record.asked.iter().filter(|(addr, path)| *addr == gateway && !path.starts_with("/llm/"));
+        assert_eq!(others.count(), 0, "{:?}", record.asked);
+    }
+    // None lives: where they were is where they may come back.
+    replicas.tell_of_gateways(Some(Vec::new())).await;
+    assert_eq!(replicas.call().await, [gateway]);
+    replicas.tell_of_gateways(None).await;
+    assert_eq!(replicas.call().await, [link]);
+    replicas.check_quiet();
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_serve_what_it_is_asked_for_is_left_for_the_next() {
+    let replicas = Replicas::start(true).await;
+    let elsewhere = || Instead::Problem(421, "role_not_here", "this replica does not have that role".into());
+    let path = "/llm/openai/v1/chat/completions";
+    replicas.scene.plane.instead(path, [elsewhere()]);
+    replicas.scene.plane.instead(link::COMPLETE, [elsewhere()]);
+    let asked = replicas.call().await;
+    assert!(asked.len() == 2 && asked[0] != asked[1], "{asked:?}");
+    assert_ne!(replicas.asked(link::COMPLETE, 1).await.addr, replicas.asked(link::COMPLETE, 2).await.addr);
     replicas.check_quiet();
 }
