@@ -55,7 +55,7 @@ every_backend! {
         filters_choose, counts_follow_every_move, events_are_numbered_and_resumable,
         a_scheduled_task_waits_for_its_time, a_task_with_huge_numbers_is_stored;
     claims: higher_priority_first_then_order_of_submission, a_repeated_claim_gets_the_same_leases,
-        an_older_claim_is_refused, an_empty_claim_uses_up_no_number, fences_only_grow,
+        a_claim_that_is_repeated_at_once_gets_the_same_leases, an_older_claim_is_refused, an_empty_claim_uses_up_no_number, fences_only_grow,
         strangers_and_stale_starts_get_nothing, a_draining_worker_gets_nothing, a_suspect_runs_alone,
         the_least_busy_worker_runs_dry_for_a_suspect, a_claim_of_large_inputs_ends_early;
     link: what_is_not_held_is_queued_again, what_is_on_its_way_is_not_taken, lost_leases_are_told,
