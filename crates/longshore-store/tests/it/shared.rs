@@ -1,3 +1,23 @@
 //! What several control planes on one database do, what only that store has, and what it lives through.
 
+mod atomic;
+mod both;
+mod calls;
 mod replicas;
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks until what must come is there.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -92,6 +92,12 @@ impl World {
         Store::connect(self.options(), self.now()).await.unwrap()
     }
 
+    /// The same world as another control plane sees it: a clock of its own, and nothing to clean up.
+    pub async fn beside(&self) -> World {
+        let now = AtomicI64::new(self.now().0);
+        World { store: self.another().await, now, dir: None, epoch: self.epoch, schema: None }
+    }
+
     /// A connection beside the store, which finds the store's tables.
     pub async fn client(&self) -> tokio_postgres::Client {
         let schema = self.schema.as_ref().expect("shared");
