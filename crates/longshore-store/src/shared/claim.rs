@@ -80,14 +80,15 @@ const AGAIN: &str = concat!(
      WHERE live.worker = $1 AND live.claim_seq = $2 ORDER BY live.fence"
 );
 
-/// Suspects come on top: a worker that is busy passes them by.
+/// Suspects come on top: a worker that is busy passes them by. They are counted wherever they stand: were only those asked
+/// for that are ready, it could be answered by going through the index of all tasks that are.
 const PICK: &str = concat!(
     "SELECT ",
     live_columns!(),
     ", task.input, task.labels
      FROM (SELECT * FROM @live WHERE fleet = $1 AND hold = 'ready' AND (rank, id) >= ($2, $3)
            ORDER BY rank, id
-           LIMIT $4 + (SELECT count(*) FROM @live WHERE alone AND fleet = $1 AND hold = 'ready')
+           LIMIT $4 + (SELECT count(*) FROM @live WHERE alone AND fleet = $1)
            FOR UPDATE SKIP LOCKED) AS live
         JOIN @task AS task ON task.id = live.id
      ORDER BY live.rank, live.id"

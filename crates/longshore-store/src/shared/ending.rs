@@ -163,8 +163,11 @@ pub(super) const LOCK_LIVE: &str =
 
 const HELD_BY: &str = "SELECT worker, count(*) FROM @live WHERE worker = ANY($1) GROUP BY worker";
 
-/// Fleets in which a task that has to be alone could run now.
-const SUSPECTS: &str = "SELECT DISTINCT fleet FROM @live WHERE alone AND fleet = ANY($1) AND hold = 'ready'";
+/// Fleets in which a task that has to be alone could run now. First all that have to be: else it could be answered by going
+/// through the index of all tasks that are ready.
+const SUSPECTS: &str =
+    "SELECT DISTINCT fleet FROM (SELECT fleet, hold FROM @live WHERE alone AND fleet = ANY($1) OFFSET 0) AS alone
+     WHERE hold = 'ready'";
 
 const STATEMENTS: &[&str] = &[LOCK_CONVERSATIONS, LOCK_LIVE, HELD_BY, SUSPECTS, journal::HAVE, ENDED_BEFORE];
 
