@@ -3,7 +3,13 @@
 mod atomic;
 mod both;
 mod calls;
+mod old_transactions;
+mod outages;
+mod partitions;
+mod people;
+mod redis_lost;
 mod replicas;
+mod skew;
 
 use std::time::{Duration, Instant};
 
