@@ -1,21 +1,27 @@
 //! The typed client of the public API, as the command line uses it.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::TaskId;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::batch::{Batch, BatchCancelled, BatchEvent, BatchPage, BatchQuery};
+use crate::bulk::{Bulk, BulkDone};
 use crate::conversation::{Conversation, MessagePage, PostMessage};
 use crate::fleet::{
     About, Applied, Apply, DrainWorker, FleetList, FleetStatus, ScaleStatus, SetScale, Worker, WorkerList,
 };
 use crate::journal::{Input, InputAnswer, Journal};
 use crate::problem::Problem;
+pub use crate::search::TaskQuery;
 use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
+use crate::tenant::{EraseQuery, TenantErased};
 
 /// An event of a stream may hold a result of the default limit and its frame.
 const EVENT_LIMIT: usize = 64 << 20;
@@ -54,25 +60,6 @@ impl ClientError {
     }
 }
 
-/// Filters of a task list.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct TaskQuery {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fleet: Option<String>,
-    /// Comma-separated states.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub conversation: Option<String>,
-    /// Comma-separated `name=value`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cursor: Option<String>,
-}
-
 impl Client {
     /// `base` such as `http://127.0.0.1:7117`; `token` is sent as a bearer token.
     pub fn new(base: &str, token: Option<String>) -> Result<Client, reqwest::Error> {
@@ -104,6 +91,67 @@ impl Client {
         let request = self.request(Method::POST, "/v1/tasks:batch");
         let request = request.header("content-type", "application/x-ndjson").body(lines);
         self.send(keyed(request, idempotency)).await
+    }
+
+    /// Submits one part of a batch, or all of it.
+    pub async fn submit_part(
+        &self,
+        batch: &BatchQuery,
+        lines: Vec<u8>,
+        idempotency: Option<&str>,
+    ) -> Result<BatchAccepted, ClientError> {
+        let request = self.request(Method::POST, "/v1/tasks:batch").query(batch);
+        let request = request.header("content-type", "application/x-ndjson").body(lines);
+        self.send(keyed(request, idempotency)).await
+    }
+
+    pub async fn batches(
+        &self,
+        unfinished: bool,
+        limit: Option<u32>,
+        cursor: Option<&str>,
+    ) -> Result<BatchPage, ClientError> {
+        let mut query: Vec<(&str, String)> = Vec::new();
+        query.extend(unfinished.then(|| ("unfinished", "true".to_owned())));
+        query.extend(limit.map(|limit| ("limit", limit.to_string())));
+        query.extend(cursor.map(|cursor| ("cursor", cursor.to_owned())));
+        self.get("/v1/batches", &query).await
+    }
+
+    pub async fn batch(&self, id: BatchId) -> Result<Batch, ClientError> {
+        self.get(&format!("/v1/batches/{id}"), &()).await
+    }
+
+    pub async fn cancel_batch(
+        &self,
+        id: BatchId,
+        reason: Option<String>,
+    ) -> Result<BatchCancelled, ClientError> {
+        self.post(&format!("/v1/batches/{id}/cancel"), &Cancel { reason }).await
+    }
+
+    /// Follows a batch's events from number `after` on, until its end.
+    pub async fn follow_batch(
+        &self,
+        id: BatchId,
+        after: u64,
+    ) -> Result<EventStream<BatchEvent>, ClientError> {
+        self.stream(&format!("/v1/batches/{id}/events"), after).await
+    }
+
+    /// Cancels the tasks that a filter finds.
+    pub async fn cancel_many(&self, bulk: &Bulk) -> Result<BulkDone, ClientError> {
+        self.post("/v1/tasks:cancel", bulk).await
+    }
+
+    /// Runs the tasks that a filter finds again; the same key never runs one of them twice.
+    pub async fn retry_many(&self, bulk: &Bulk, idempotency: Option<&str>) -> Result<BulkDone, ClientError> {
+        self.send(keyed(self.request(Method::POST, "/v1/tasks:retry").json(bulk), idempotency)).await
+    }
+
+    pub async fn erase_tenant(&self, tenant: &str, how: &EraseQuery) -> Result<TenantErased, ClientError> {
+        let path = format!("/v1/tenants/{}/data", escape(tenant));
+        self.send(self.request(Method::DELETE, &path).query(how)).await
     }
 
     pub async fn tasks(&self, query: &TaskQuery) -> Result<TaskPage, ClientError> {
@@ -139,7 +187,11 @@ impl Client {
 
     /// Follows a task's events from number `after` on, until its terminal one.
     pub async fn follow(&self, id: TaskId, after: u64) -> Result<EventStream, ClientError> {
-        let request = self.request(Method::GET, &format!("/v1/tasks/{id}/events"));
+        self.stream(&format!("/v1/tasks/{id}/events"), after).await
+    }
+
+    async fn stream<T>(&self, path: &str, after: u64) -> Result<EventStream<T>, ClientError> {
+        let request = self.request(Method::GET, path);
         let request =
             request.header("accept", "text/event-stream").header("last-event-id", after.to_string());
         let response = self.checked(request.send().await).await?;
@@ -148,6 +200,7 @@ impl Client {
             reader: SseReader::new(EVENT_LIMIT),
             ready: Vec::new(),
             base: self.base.clone(),
+            kind: PhantomData,
         })
     }
 
@@ -261,17 +314,18 @@ fn escape(segment: &str) -> String {
     out
 }
 
-/// A task's events as they happen.
-pub struct EventStream {
+/// Events as they happen, a task's unless it says otherwise.
+pub struct EventStream<T = crate::task::Event> {
+    kind: PhantomData<fn() -> T>,
     response: Response,
     reader: SseReader,
     ready: Vec<SseEvent>,
     base: String,
 }
 
-impl EventStream {
+impl<T: DeserializeOwned> EventStream<T> {
     /// The next event; `None` when the stream ended (after the terminal event, or because the control plane stops).
-    pub async fn next(&mut self) -> Result<Option<crate::task::Event>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if !self.ready.is_empty() {
                 let event = self.ready.remove(0);

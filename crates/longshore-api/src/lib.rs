@@ -2,6 +2,8 @@
 //!
 //! Decides nothing: `longshore_core` does. Serves nothing: `longshore_server` does.
 
+pub mod batch;
+pub mod bulk;
 pub mod client;
 pub mod conversation;
 pub mod fleet;
@@ -11,5 +13,7 @@ pub mod link_client;
 pub mod llm;
 pub mod llm_error;
 pub mod problem;
+pub mod search;
 pub mod sse;
 pub mod task;
+pub mod tenant;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::json::Json;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
@@ -79,6 +80,12 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub result: Option<Json>,
+    /// It succeeded, and its result was deleted since (`retention.results` of its fleet).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub result_expired: bool,
+    /// Its calls and steps were deleted since (`retention.journal` of its fleet).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub journal_expired: bool,
     /// Why it failed, or why its last attempt did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -102,6 +109,9 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub retry_of: Option<TaskId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub batch: Option<BatchId>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +155,10 @@ pub struct Attempt {
 /// Answer to a batch: one id per line, in order.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BatchAccepted {
+    /// The batch that they belong to; absent in the repetition of a request whose tasks are forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub batch: Option<BatchId>,
     #[schema(value_type = Vec<String>)]
     pub ids: Vec<TaskId>,
 }
@@ -173,7 +187,8 @@ pub struct Event {
     pub data: Json,
 }
 
-/// A page of a list, newest first.
+/// A page of a list, newest first. It may hold fewer tasks than were asked for, even none, and still not be the last: a
+/// page looks at a bounded number of tasks.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TaskPage {
     pub items: Vec<Task>,

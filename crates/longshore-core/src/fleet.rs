@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::id::FleetName;
+use crate::retention;
 use crate::retry::Backoff;
 use crate::task::OnInterrupt;
 
@@ -60,6 +61,9 @@ pub struct Fleet {
     pub scaling: Scaling,
     pub drain: Drain,
     pub probe: Probe,
+    /// What is forgotten of its tasks after their end, and when.
+    #[serde(default)]
+    pub retention: retention::Policy,
     /// Path of an http agent's health check; empty: none.
     pub health_path: String,
     /// From SIGTERM to SIGKILL when an agent is told to stop.
@@ -133,6 +137,7 @@ impl Fleet {
             scaling: Scaling::default(),
             drain: Drain::default(),
             probe: Probe::default(),
+            retention: retention::Policy::default(),
             health_path: "/healthz".into(),
             kill_grace_ms: 10_000,
         }
@@ -171,6 +176,7 @@ impl Fleet {
             ),
             (self.working_dir.starts_with('/'), "working_dir: must be absolute"),
             (all_differ(&self.providers), "providers: a name is listed twice"),
+            (self.retention.check().is_ok(), "retention: nothing can be kept longer than `tasks`"),
         ];
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err((*rule).to_owned()))
     }

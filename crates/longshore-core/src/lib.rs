@@ -3,6 +3,8 @@
 //! Nothing here reads a clock, rolls a die, opens a socket or looks at the environment: time and chance are
 //! arguments, so that a controller, `--explain`, the tests and the simulator run the very same code.
 
+pub mod batch;
+pub mod bulk;
 pub mod call;
 pub mod canonical;
 pub mod drain;
@@ -14,8 +16,10 @@ pub mod json;
 pub mod limit;
 pub mod provider;
 pub mod restart;
+pub mod retention;
 pub mod retry;
 pub mod scale;
+pub mod search;
 pub mod settings;
 pub mod task;
 pub mod time;

@@ -109,6 +109,8 @@ pub struct ServerSettings {
     pub allow_insecure: bool,
     /// The most bytes that one task's input may hold.
     pub input_limit: u64,
+    /// How long a conversation is kept after its last use, in milliseconds; `None`: for ever.
+    pub conversations_ms: Option<u64>,
 }
 
 /// Who declares fleets.

@@ -77,11 +77,12 @@ impl Gateway {
         }
         let owner = Uuid::new_v4();
         options.store.gateway_starts(options.replica.clone(), owner).await?;
+        let shared = options.store.permits(&owner.to_string()).await?;
         Ok(Gateway(Arc::new(Inner {
             replica: options.replica,
             store: options.store,
             owner,
-            permits: Permits::new(),
+            permits: Permits::new(shared),
             metrics: options.metrics,
             upstreams,
             open: watch::Sender::new(0),
@@ -94,6 +95,11 @@ impl Gateway {
     /// Shows itself, so that its calls are not taken over; false: a newer start has taken its name.
     pub async fn show(&self) -> Result<bool, StoreError> {
         self.store.gateway_seen(self.replica.clone(), self.owner).await
+    }
+
+    /// How many gateways share the providers' limits, this one among them.
+    pub fn set_gateways(&self, gateways: u32) {
+        self.permits.set_gateways(gateways);
     }
 
     /// False once it finishes: a call that comes now has to wait for the next start.

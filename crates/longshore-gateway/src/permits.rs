@@ -1,16 +1,20 @@
-//! Admission against the providers' limits, for one process.
+//! Admission against the providers' limits, for this process or for all gateways together.
 //!
-//! The decision is `longshore_core::limit`'s; here callers wait for it, in the order in which they came.
+//! The decision is `longshore_core::limit`'s, or that of the limiter which gateways share; here callers wait for it, in the
+//! order in which they came.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use longshore_core::limit::{Answer, Need, Permit, Window, predict};
-use longshore_core::provider::Provider;
+use longshore_core::provider::{Limit, Provider};
+use longshore_store::{SharedAnswer, SharedPermit, SharedPermits};
 use tokio::time::Instant;
 
 pub struct Permits {
+    /// None: no other gateway calls these providers.
+    shared: Option<Arc<SharedPermits>>,
     started: Instant,
     lines: Mutex<HashMap<(String, String), Arc<Line>>>,
     learned: Mutex<HashMap<(String, String), Outputs>>,
@@ -18,6 +22,8 @@ pub struct Permits {
 
 /// Those who wait for one limit.
 struct Line {
+    /// Over all gateways.
+    name: String,
     /// First come, first served: a large call is not overtaken for ever by small ones.
     turn: tokio::sync::Mutex<()>,
     window: Mutex<Window>,
@@ -26,7 +32,20 @@ struct Line {
 /// The right to send one call; given back by what becomes of it.
 pub struct Admitted {
     line: Option<Arc<Line>>,
-    permit: Option<Permit>,
+    right: Option<Right>,
+    shared: Option<Arc<SharedPermits>>,
+}
+
+/// Who counts it.
+enum Right {
+    Own(Permit),
+    Shared(SharedPermit),
+}
+
+/// Whether to go on waiting.
+enum Asked {
+    Admitted(Right),
+    Wait(u64),
 }
 
 /// A call that no minute can hold.
@@ -37,8 +56,20 @@ pub struct TooLarge {
 }
 
 impl Permits {
-    pub fn new() -> Permits {
-        Permits { started: Instant::now(), lines: Mutex::default(), learned: Mutex::default() }
+    pub fn new(shared: Option<SharedPermits>) -> Permits {
+        Permits {
+            shared: shared.map(Arc::new),
+            started: Instant::now(),
+            lines: Mutex::default(),
+            learned: Mutex::default(),
+        }
+    }
+
+    /// There are more gateways now, or fewer.
+    pub fn set_gateways(&self, gateways: u32) {
+        if let Some(shared) = &self.shared {
+            shared.set_gateways(gateways);
+        }
     }
 
     /// Waits until the provider's limit lets the call through. Cancel-safe: whoever stops waiting takes nothing.
@@ -50,30 +81,49 @@ impl Permits {
         max_output: Option<u64>,
     ) -> Result<Admitted, TooLarge> {
         let Some((key, limit)) = provider.limit_for(model) else {
-            return Ok(Admitted { line: None, permit: None });
+            return Ok(Admitted { line: None, right: None, shared: None });
         };
         let line = {
             let mut lines = lock(&self.lines);
             let fresh = || {
-                Arc::new(Line { turn: tokio::sync::Mutex::new(()), window: Mutex::new(Window::new(*limit)) })
+                let (turn, window) = (tokio::sync::Mutex::new(()), Mutex::new(Window::new(*limit)));
+                Arc::new(Line { name: format!("{} {key}", provider.name), turn, window })
             };
             Arc::clone(lines.entry((provider.name.to_string(), key.to_owned())).or_insert_with(fresh))
         };
         let needs = predict(input_bytes, max_output, self.expected_output(provider, model));
         let _turn = line.turn.lock().await;
         loop {
-            let answer = lock(&line.window).ask(self.now_s(), Need { tokens: needs });
-            match answer {
-                Answer::Admitted(permit) => {
-                    return Ok(Admitted { line: Some(Arc::clone(&line)), permit: Some(permit) });
+            match self.ask(&line, *limit, needs).await? {
+                Asked::Admitted(right) => {
+                    let shared = self.shared.clone();
+                    return Ok(Admitted { line: Some(Arc::clone(&line)), right: Some(right), shared });
                 }
-                Answer::TooLarge { limit } => return Err(TooLarge { needs, limit }),
-                Answer::Wait { seconds } => {
+                Asked::Wait(seconds) if self.shared.is_some() => {
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                }
+                Asked::Wait(seconds) => {
                     // Seconds are counted whole, from the start: wait for the beginning of that one.
                     let at = self.started + Duration::from_secs(self.now_s() + seconds);
                     tokio::time::sleep_until(at).await;
                 }
             }
+        }
+    }
+
+    async fn ask(&self, line: &Line, limit: Limit, needs: u64) -> Result<Asked, TooLarge> {
+        let need = Need { tokens: needs };
+        let Some(shared) = &self.shared else {
+            return match lock(&line.window).ask(self.now_s(), need) {
+                Answer::Admitted(permit) => Ok(Asked::Admitted(Right::Own(permit))),
+                Answer::Wait { seconds } => Ok(Asked::Wait(seconds)),
+                Answer::TooLarge { limit } => Err(TooLarge { needs, limit }),
+            };
+        };
+        match shared.ask(&line.name, limit, need).await {
+            SharedAnswer::Admitted(permit) => Ok(Asked::Admitted(Right::Shared(permit))),
+            SharedAnswer::Wait { seconds } => Ok(Asked::Wait(seconds)),
+            SharedAnswer::TooLarge { limit } => Err(TooLarge { needs, limit }),
         }
     }
 
@@ -90,9 +140,12 @@ impl Permits {
 
     /// The provider asks to be left alone.
     pub fn pause(&self, admitted: &Admitted, wait: Duration) {
-        if let Some(line) = &admitted.line {
-            lock(&line.window).block_until(self.now_s() + wait.as_secs_f64().ceil() as u64);
-        }
+        let (Some(line), seconds) = (&admitted.line, wait.as_secs_f64().ceil() as u64) else { return };
+        let Some(shared) = self.shared.clone() else {
+            return lock(&line.window).block_until(self.now_s() + seconds);
+        };
+        let line = line.name.clone();
+        tokio::spawn(async move { shared.block(&line, seconds).await });
     }
 
     fn now_s(&self) -> u64 {
@@ -103,15 +156,23 @@ impl Permits {
 impl Admitted {
     /// What the call used, once it is known.
     pub fn settle(mut self, tokens: u64) {
-        if let (Some(line), Some(permit)) = (&self.line, self.permit.take()) {
-            lock(&line.window).settle(&permit, tokens);
+        match (&self.line, self.right.take(), self.shared.take()) {
+            (Some(line), Some(Right::Own(permit)), _) => lock(&line.window).settle(&permit, tokens),
+            (_, Some(Right::Shared(permit)), Some(shared)) => {
+                tokio::spawn(async move { shared.settle(permit, tokens).await });
+            }
+            _ => {}
         }
     }
 
     /// The call was never sent.
     pub fn withdraw(mut self) {
-        if let (Some(line), Some(permit)) = (&self.line, self.permit.take()) {
-            lock(&line.window).withdraw(permit);
+        match (&self.line, self.right.take(), self.shared.take()) {
+            (Some(line), Some(Right::Own(permit)), _) => lock(&line.window).withdraw(permit),
+            (_, Some(Right::Shared(permit)), Some(shared)) => {
+                tokio::spawn(async move { shared.withdraw(permit).await });
+            }
+            _ => {}
         }
     }
 }
@@ -160,7 +221,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn callers_wait_for_the_minute_and_come_in_order() {
-        let (permits, provider) = (Arc::new(Permits::new()), Arc::new(provider(2)));
+        let (permits, provider) = (Arc::new(Permits::new(None)), Arc::new(provider(2)));
         let begun = Instant::now();
         let mut order = Vec::new();
         for n in 0..5 {
@@ -172,7 +233,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_never_sent_takes_no_room() {
-        let (permits, provider) = (Permits::new(), provider(1));
+        let (permits, provider) = (Permits::new(None), provider(1));
         let begun = Instant::now();
         permits.admit(&provider, "m", 10, None).await.expect("room").withdraw();
         permits.admit(&provider, "m", 10, None).await.expect("room").settle(5);
@@ -181,14 +242,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_never_fits_is_told_so_at_once() {
-        let (permits, provider) = (Permits::new(), provider(10));
+        let (permits, provider) = (Permits::new(None), provider(10));
         let refused = permits.admit(&provider, "m", 80_000, Some(1)).await.map(drop);
         assert_eq!(refused, Err(TooLarge { needs: 20_001, limit: 10_000 }));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_that_the_provider_asks_for_holds_for_all() {
-        let (permits, provider) = (Permits::new(), provider(100));
+        let (permits, provider) = (Permits::new(None), provider(100));
         let begun = Instant::now();
         let first = permits.admit(&provider, "m", 10, None).await.expect("room");
         permits.pause(&first, Duration::from_millis(2_500));

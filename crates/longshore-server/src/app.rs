@@ -45,7 +45,7 @@ pub struct Inner {
     /// Answer only to `localhost` and to addresses: a name may have been pointed here by somebody else.
     pub check_host: bool,
     pub fleet_source: FleetsFrom,
-    /// Lists that look through all tasks run one at a time, so that they never hold all of the store's readers.
+    /// Searches that may look at many tasks for each that they find run one at a time, so that they never hold all of the store's readers.
     pub slow_lists: tokio::sync::Semaphore,
     pub metrics: Metrics,
     pub gateway: Gateway,
@@ -66,6 +66,8 @@ pub struct Inner {
     pub state_dir: std::path::PathBuf,
     /// True once this process stops.
     pub stopping: watch::Receiver<bool>,
+    /// How long a conversation is kept after its last use; `None`: for ever.
+    pub keep_conversations: Option<std::time::Duration>,
     /// Wakes the fleet controller before its next tick.
     pub look_again: tokio::sync::Notify,
     /// Why a fleet's workers do not come up.
@@ -103,12 +105,6 @@ impl App {
     pub fn link_seen(&self) -> bool {
         let replicas = self.replicas.lock().expect("no holder panics");
         replicas.iter().any(|it| it.link.is_some() && it.seen_ago_ms < 2000)
-    }
-
-    /// Where workers reach the control planes that are there now.
-    pub fn links(&self) -> Vec<String> {
-        let replicas = self.replicas.lock().expect("no holder panics");
-        replicas.iter().filter_map(|it| it.link.clone()).collect()
     }
 
     /// Resolves when this process stops.

@@ -8,6 +8,7 @@ mod housekeeping;
 mod leader;
 mod liveness;
 mod providers;
+mod retention;
 mod secret;
 
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;
 pub use leader::lead;
 pub use providers::run as providers;
+pub use retention::run as retention;
 pub use secret::{name as name_secret, read as read_secret};
 
 /// How often service time advances.

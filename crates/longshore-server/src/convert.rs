@@ -1,13 +1,15 @@
 //! Records of the store as the public API shows them.
 
+use longshore_api::batch::{Batch, BatchCounts, BatchEvent};
 use longshore_api::fleet::{TaskCounts, Usage, Worker};
 use longshore_api::journal::{Calls, Step};
 use longshore_api::link::WorkerState;
 use longshore_api::task::{Attempt, Event, Task};
+use longshore_core::batch::BatchId;
 use longshore_core::provider::show_money;
 use longshore_store::{
-    AttemptRecord, CallCounts, EventRecord, FleetCounts, StepRecord, TaskRecord, UsageRecord, WorkerRecord,
-    WorkerState as Stored,
+    AttemptRecord, BatchEventRecord, BatchRecord, CallCounts, EventRecord, FleetCounts, StepRecord,
+    TaskRecord, UsageRecord, WorkerRecord, WorkerState as Stored,
 };
 
 use crate::app::now;
@@ -23,6 +25,8 @@ pub fn task(record: TaskRecord) -> Task {
         hold: record.hold,
         input: record.input,
         result: record.result,
+        result_expired: record.result_expired,
+        journal_expired: record.journal_expired,
         failure: record.failure,
         conversation: record.conversation,
         priority: record.priority,
@@ -35,6 +39,7 @@ pub fn task(record: TaskRecord) -> Task {
         interrupted: record.interrupted,
         cancel_requested: record.cancel_requested,
         retry_of: record.retry_of,
+        batch: record.batch,
         created_at: record.created_at,
         started_at: record.started_at,
         finished_at: record.finished_at,
@@ -103,6 +108,36 @@ pub fn step(record: StepRecord) -> Step {
 
 pub fn event(record: EventRecord) -> Event {
     Event { task: record.task, seq: record.seq, at: record.at, kind: record.kind, data: record.data }
+}
+
+pub fn batch(record: BatchRecord) -> Batch {
+    Batch {
+        counts: batch_counts(&record),
+        id: record.id,
+        name: record.name,
+        labels: record.labels,
+        open: record.open,
+        cancel_requested: record.cancel_requested,
+        created_at: record.created_at,
+        finished_at: record.finished_at,
+    }
+}
+
+pub fn batch_counts(record: &BatchRecord) -> BatchCounts {
+    let counts = &record.counts;
+    BatchCounts {
+        total: counts.total(),
+        queued: counts.queued,
+        running: counts.running,
+        waiting: counts.waiting,
+        succeeded: counts.succeeded,
+        failed: counts.failed,
+        cancelled: counts.cancelled,
+    }
+}
+
+pub fn batch_event(batch: BatchId, record: BatchEventRecord) -> BatchEvent {
+    BatchEvent { batch, seq: Some(record.seq), at: record.at, kind: record.kind, data: record.data }
 }
 
 pub fn counts(counts: &FleetCounts) -> TaskCounts {

@@ -76,6 +76,9 @@ impl From<StoreError> for Refused {
                     .hint("free space in the folder of the embedded store; longshore goes on by itself")
             }
             StoreError::Closed => Refused::draining(),
+            unsupported @ StoreError::NotShared { .. } => {
+                Refused::new(501, "not_in_shared_store", unsupported.to_string())
+            }
             StoreError::Unavailable { why } => {
                 error!(why, "the database cannot be reached");
                 Refused::new(
@@ -103,6 +106,10 @@ impl From<SubmitError> for Refused {
                 "this Idempotency-Key was used before with another request",
             )
             .hint("use a new key for a new request; repeat the very same body to repeat a request"),
+            SubmitError::BatchClosed(batch) => {
+                Refused::new(409, "batch_closed", format!("batch {batch} takes no more tasks"))
+                    .hint("send `more=true` with every request of a batch but the last")
+            }
             SubmitError::Store(failed) => failed.into(),
         }
     }

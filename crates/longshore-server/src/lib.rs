@@ -18,6 +18,8 @@ mod start;
 mod token;
 
 pub use app::Limits;
+pub use longshore_store::migration_script;
+pub use open_store::migrate;
 pub use start::{Addresses, Options, Server, StartError, start};
 
 /// The OpenAPI document, as `/openapi.json` serves it.

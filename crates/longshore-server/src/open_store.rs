@@ -33,6 +33,13 @@ pub async fn open(settings: &StoreSettings) -> Result<Store, StartError> {
     }
 }
 
+/// Brings the schema of a shared store to the newest version; returns the versions before and after. `None`: the settings
+/// name no shared store.
+pub async fn migrate(settings: &StoreSettings) -> Result<Option<(usize, usize)>, StartError> {
+    let Some(shared) = &settings.shared else { return Ok(None) };
+    Ok(Some(longshore_store::migrate_now(&options(shared)?).await?))
+}
+
 fn options(shared: &SharedStore) -> Result<ConnectOptions, StartError> {
     let database = read_address("the database's address", &shared.database)?;
     let mut options = ConnectOptions {

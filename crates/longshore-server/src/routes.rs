@@ -1,9 +1,14 @@
 //! The public API, `/v1`. Routes and OpenAPI come from the same declarations, so they cannot disagree.
 
+mod batch_events;
+mod batches;
+mod bulk;
 mod conversations;
 mod fleets;
 mod journal;
+mod search;
 mod tasks;
+mod tenants;
 mod watch;
 mod workers;
 
@@ -37,12 +42,19 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(about))
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::batch))
+        .routes(routes!(bulk::cancel))
+        .routes(routes!(bulk::retry))
         .routes(routes!(tasks::show))
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
         .routes(routes!(journal::journal))
         .routes(routes!(journal::input))
         .routes(routes!(watch::events))
+        .routes(routes!(batches::list))
+        .routes(routes!(batches::show))
+        .routes(routes!(batches::cancel))
+        .routes(routes!(batch_events::events))
+        .routes(routes!(tenants::erase))
         .routes(routes!(conversations::show))
         .routes(routes!(conversations::messages, conversations::post))
         .routes(routes!(fleets::list))

@@ -181,6 +181,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         trouble: Default::default(),
         polls: Default::default(),
         worker_fleets: Default::default(),
+        keep_conversations: settings.server.conversations_ms.map(Duration::from_millis),
     });
     write_tokens(&app).await?;
     write_addresses(&app, &addresses)?;
@@ -190,6 +191,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     tasks.spawn(controller::lead(app.clone(), me, leading));
     tasks.spawn(controller::clock(app.clone()));
     tasks.spawn(controller::housekeeping(app.clone()));
+    tasks.spawn(controller::retention(app.clone()));
     tasks.spawn(controller::providers(app.clone()));
     tasks.spawn(controller::fleets(app.clone(), crew.clone()));
     info!(api = %addresses.api, link = %addresses.link, probes = %addresses.probes, "control plane is up");

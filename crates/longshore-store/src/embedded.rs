@@ -3,14 +3,17 @@
 //! One thread owns the connection that writes and groups commits; a few read. Each operation is a function on
 //! one of them, in the file of its name.
 
+mod batch;
 mod claim;
 mod column;
 mod connection;
 mod conversation;
 mod ending;
+mod erase;
 mod event;
 mod fault;
 mod fleet;
+mod forget;
 mod heartbeat;
 mod journal;
 mod lease;
@@ -22,6 +25,8 @@ pub(crate) mod open;
 mod reader;
 mod register;
 mod replica;
+mod retention;
+mod search;
 mod step;
 mod submit;
 mod task_row;

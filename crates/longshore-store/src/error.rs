@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::task::State;
 
@@ -12,6 +13,8 @@ pub enum StoreError {
     Full,
     #[error("the store is closed")]
     Closed,
+    #[error("{what} cannot be kept in the shared store yet: use the embedded one")]
+    NotShared { what: &'static str },
     /// Of a shared store. What was asked for may have been done or not, unless it says otherwise.
     #[error("the database cannot be reached ({why}): nothing is lost, try again")]
     Unavailable { why: String },
@@ -31,6 +34,8 @@ pub enum SubmitError {
     UnknownFleet(FleetName),
     #[error("this idempotency key was used before with another request")]
     KeyReused,
+    #[error("batch {0} takes no more tasks")]
+    BatchClosed(BatchId),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -111,4 +116,6 @@ pub enum CancelOutcome {
     /// It runs: its worker is told, and it ends with its attempt.
     Requested,
     AlreadyTerminal(State),
+    /// It is in another state than those in which it was to be cancelled; nothing was done.
+    Elsewhere(State),
 }

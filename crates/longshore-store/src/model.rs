@@ -1,12 +1,16 @@
 //! What goes into the store and what comes out: plain records, no behaviour.
 
+mod batch;
 mod fleet;
 mod journal;
 mod link;
 mod replica;
+mod retention;
+mod search;
 mod task;
 mod worker;
 
+pub use batch::{BatchEventRecord, BatchFilter, BatchRecord, CancelledBatch, NewBatch};
 pub use fleet::{
     DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
 };
@@ -20,9 +24,10 @@ pub use link::{
     History, LeaseRecord, LeasedTask, Message, NewAgentEvent, Tick,
 };
 pub use replica::{Epoch, Replica};
+pub use retention::{Erased, Forgotten};
+pub use search::{DEFAULT_TENANT, MatchPage, SearchPage, TaskFilter};
 pub use task::{
-    AttemptRecord, ConversationRecord, EventRecord, Idempotency, NewTask, Outcome, Submitted, TaskFilter,
-    TaskRecord,
+    AttemptRecord, ConversationRecord, EventRecord, Idempotency, NewTask, Outcome, Submitted, TaskRecord,
 };
 pub use worker::{
     PlannedWorker, RegisterOutcome, Registration, WorkerEnd, WorkerFilter, WorkerRecord, WorkerState,

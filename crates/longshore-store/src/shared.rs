@@ -33,6 +33,7 @@ mod partition;
 mod pool;
 mod register;
 mod replica;
+mod search;
 mod sql;
 mod step;
 mod submit;
@@ -44,6 +45,7 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::model::Ended;
+use crate::redis::permits::Permits as SharedPermits;
 use crate::signals::Signals;
 use batch::{Batches, Limits};
 use core::Core;
@@ -91,6 +93,16 @@ impl Shared {
     /// `None`: there is none in the settings.
     pub fn redis(&self) -> Option<companion::RedisHealth> {
         self.core().companion.as_ref().map(|companion| companion.health())
+    }
+
+    /// Takes a seat among the gateways that share the providers' limits; `None` without Redis.
+    pub(crate) async fn permits(&self, seat: &str) -> Result<Option<SharedPermits>, StoreError> {
+        let Some(companion) = &self.core().companion else { return Ok(None) };
+        // Nothing was ever called: there is nothing that a Redis without state could have forgotten.
+        let quiet = "SELECT NOT EXISTS (SELECT 1 FROM @journal)";
+        let row = self.core().run(async |it| it.query_one(quiet, sql::args![]).await).await?;
+        let quiet = row.try_get(0).map_err(fault::DbError::from)?;
+        Ok(Some(companion.permits(seat, quiet)))
     }
 
     /// Whether wake-ups of other replicas arrive; without Redis they never do.

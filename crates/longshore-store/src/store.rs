@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::Either;
+use longshore_core::batch::BatchId;
 use longshore_core::fleet::{DrainMode, Fleet};
 use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
 use longshore_core::json::Json;
+use longshore_core::retention::Plan;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
 use uuid::Uuid;
@@ -17,7 +19,7 @@ use crate::error::{
 };
 use crate::model::*;
 pub use crate::shared::Shared;
-use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, RedisHealth, Signals};
+use crate::{ConnectError, ConnectOptions, OpenError, OpenOptions, RedisHealth, SharedPermits, Signals};
 
 /// A store that is open. Cheap to clone; the last clone that is dropped closes it.
 #[derive(Clone)]
@@ -35,6 +37,21 @@ macro_rules! forward {
                 match self {
                     Store::Embedded(store) => store.$name($($argument),*).await,
                     Store::Shared(store) => store.$name($($argument),*).await,
+                }
+            })*
+        }
+    };
+}
+
+/// Writes methods that only the embedded store has so far; the shared one says so.
+macro_rules! not_shared {
+    ($what:literal: $($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $answer:ty;)*) => {
+        impl Store {
+            $($(#[$doc])*
+            pub async fn $name(&self, $($argument: $type),*) -> $answer {
+                match self {
+                    Store::Embedded(store) => store.$name($($argument),*).await,
+                    Store::Shared(_) => Err(StoreError::NotShared { what: $what }.into()),
                 }
             })*
         }
@@ -76,6 +93,14 @@ impl Store {
         }
     }
 
+    /// Takes a seat among the gateways that share the providers' limits; `None`: this one is alone with them.
+    pub async fn permits(&self, seat: &str) -> Result<Option<SharedPermits>, StoreError> {
+        match self {
+            Store::Embedded(_) => Ok(None),
+            Store::Shared(store) => store.permits(seat).await,
+        }
+    }
+
     /// Whether a waiter is woken by whatever other control planes do.
     pub fn wakes(&self) -> bool {
         match self {
@@ -101,15 +126,48 @@ forward! {
     fn task_state(id: TaskId) -> Result<Option<State>, StoreError>;
     /// The task's attempts, oldest first.
     fn attempts(id: TaskId) -> Result<Vec<AttemptRecord>, StoreError>;
-    /// Newest id first, without inputs and results.
-    fn tasks(filter: TaskFilter, limit: usize) -> Result<Vec<TaskRecord>, StoreError>;
+    /// Newest id first, without inputs and results; looks at a bounded number of tasks.
+    fn search(filter: TaskFilter, limit: usize) -> Result<SearchPage, StoreError>;
+    /// The same search, for their ids and states alone.
+    fn matching(filter: TaskFilter, limit: usize) -> Result<MatchPage, StoreError>;
     /// Per fleet; costs the same for ten tasks and ten million.
     fn counts() -> Result<Vec<FleetCounts>, StoreError>;
     /// A task's events with numbers above `after`, oldest first.
     fn events(task: TaskId, after: u64, limit: usize) -> Result<Vec<EventRecord>, StoreError>;
     fn cancel(id: TaskId, reason: Option<String>, now: Timestamp) -> Result<CancelOutcome, StoreError>;
+    /// The same for a task that is in one of these states, and for no other; empty: any that is not terminal.
+    fn cancel_in(id: TaskId, states: Vec<State>, reason: Option<String>, now: Timestamp) -> Result<CancelOutcome, StoreError>;
     /// Forgets idempotency keys that were used before this time; returns how many.
     fn forget_keys(before: Timestamp) -> Result<usize, StoreError>;
+}
+
+// Batches.
+not_shared! { "batches":
+    /// As [`Store::submit`], as tasks of a batch.
+    fn submit_batch(batch: NewBatch, tasks: Vec<NewTask>, idempotency: Option<Idempotency>, now: Timestamp) -> Result<Submitted, SubmitError>;
+    fn batch(id: BatchId) -> Result<Option<BatchRecord>, StoreError>;
+    /// Newest id first.
+    fn batches(filter: BatchFilter, limit: usize) -> Result<Vec<BatchRecord>, StoreError>;
+    /// A batch's events with numbers above `after`, oldest first. Its end is one of them, once.
+    fn batch_events(batch: BatchId, after: u64, limit: usize) -> Result<Vec<BatchEventRecord>, StoreError>;
+    /// Closes the batch and cancels some of its tasks; to be repeated with `next`. `None`: not known.
+    fn cancel_batch(id: BatchId, before: Option<TaskId>, reason: Option<String>, now: Timestamp) -> Result<Option<CancelledBatch>, StoreError>;
+}
+
+// Forgetting.
+not_shared! { "retention":
+    /// Deletes some of what the plan says may go of this fleet's ended tasks; to be repeated while there is more.
+    fn retain(fleet: FleetName, plan: Plan) -> Result<Forgotten, StoreError>;
+    /// Forgets ended batches of which no task is stored any more, among a few; `after` and the answer are places in the list.
+    fn forget_batches(after: Option<BatchId>) -> Result<Option<BatchId>, StoreError>;
+    /// Forgets one conversation that was not used since; false: there is none.
+    fn forget_conversation(used_before: Timestamp) -> Result<bool, StoreError>;
+    /// Forgets some idempotency keys whose task is not stored any more; `after` and the answer are places in the list.
+    fn forget_orphaned_keys(after: Option<(String, String)>) -> Result<Option<(String, String)>, StoreError>;
+    /// Cancels and deletes some of what belongs to a tenant; to be repeated while there is more, or tasks run.
+    fn erase_tenant(tenant: String, reason: String, now: Timestamp) -> Result<Erased, StoreError>;
+    /// Rewrites the store's file so that nothing is left in it of what was deleted. Others wait meanwhile.
+    fn compact() -> Result<(), StoreError>;
 }
 
 // The worker link.

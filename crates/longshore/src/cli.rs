@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    apply, config, doctor, fleets, init, llm_sim, probe, scale, serve, submit, tasks, up, worker, workers,
+    apply, batches, config, doctor, fleets, init, llm_sim, migrate, probe, scale, serve, submit, tasks,
+    tenants, up, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -39,10 +40,16 @@ pub enum Command {
     Apply(apply::Args),
     /// Show the effective configuration, without secrets
     Config(config::Args),
+    /// Bring the schema of the shared store to this version's, or print the statements
+    Migrate(migrate::Args),
     /// Submit a task, or a file of tasks
     Submit(submit::Args),
     /// List, show, watch, cancel and retry tasks
     Tasks(tasks::Args),
+    /// List, show, watch and cancel batches
+    Batches(batches::Args),
+    /// Erase what belongs to a tenant
+    Tenants(tenants::Args),
     /// Show fleets and how they stand
     Fleets(fleets::Args),
     /// Show workers, or drain one

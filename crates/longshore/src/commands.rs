@@ -1,16 +1,20 @@
 //! One module per command; here only which runtime each of them gets.
 
 pub mod apply;
+pub mod ask;
+pub mod batches;
 pub mod config;
 pub mod doctor;
 pub mod fleets;
 pub mod init;
 pub mod llm_sim;
+pub mod migrate;
 pub mod probe;
 pub mod scale;
 pub mod serve;
 pub mod submit;
 pub mod tasks;
+pub mod tenants;
 pub mod up;
 pub mod wait;
 pub mod worker;
@@ -30,9 +34,12 @@ pub fn run(command: Command) -> Outcome {
         Command::Worker(args) => threads()?.block_on(worker::run(args)),
         Command::Init(args) => init::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Migrate(args) => client()?.block_on(migrate::run(args)),
         Command::Apply(args) => client()?.block_on(apply::run(args)),
         Command::Submit(args) => client()?.block_on(submit::run(args)),
         Command::Tasks(args) => client()?.block_on(tasks::run(args)),
+        Command::Batches(args) => client()?.block_on(batches::run(args)),
+        Command::Tenants(args) => client()?.block_on(tenants::run(args)),
         Command::Fleets(args) => client()?.block_on(fleets::run(args)),
         Command::Workers(args) => client()?.block_on(workers::run(args)),
         Command::Scale(args) => client()?.block_on(scale::run(args)),

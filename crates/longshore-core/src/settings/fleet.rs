@@ -1,6 +1,7 @@
 //! Reads `[fleet.NAME]`.
 
 mod providers;
+mod retention;
 
 use std::collections::BTreeMap;
 
@@ -70,6 +71,7 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
     fleet.scaling = read_scaling(&mut section, fleet.platform);
     fleet.drain = read_drain(&mut section, fleet.kill_grace_ms);
     fleet.probe = read_probe(&mut section);
+    fleet.retention = retention::read(&mut section);
     section.later(&["supervisor", "egress", "image", "resources", "pin_release"]);
     section.finish();
     fleet

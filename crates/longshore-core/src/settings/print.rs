@@ -26,6 +26,7 @@ pub(super) fn settings(settings: &Settings) -> String {
     }
     out.line("allow_insecure", server.allow_insecure.to_string());
     out.line("input_limit", text(&show_size(server.input_limit)));
+    out.line("keep_conversations", kept(server.conversations_ms));
     for one in &settings.providers {
         provider(&mut out, one);
     }
@@ -166,6 +167,14 @@ fn policies(out: &mut Lines, fleet: &Fleet) {
             ("startup", duration(probe.startup_ms)),
         ]),
     );
+    let retention = &fleet.retention;
+    let most = retention.max_tasks.map(|most| ("max_tasks", most.to_string()));
+    let parts = [
+        ("journal", kept(retention.journal_ms)),
+        ("results", kept(retention.results_ms)),
+        ("tasks", kept(retention.tasks_ms)),
+    ];
+    out.line("retention", inline(parts.into_iter().chain(most)));
 }
 
 fn on_interrupt(choice: OnInterrupt) -> &'static str {
@@ -225,6 +234,10 @@ fn texts(values: &[String]) -> String {
 
 fn duration(ms: u64) -> String {
     text(&show_duration(ms))
+}
+
+fn kept(ms: Option<u64>) -> String {
+    ms.map_or_else(|| text("never"), duration)
 }
 
 /// Never with an exponent, which TOML reads only after a fraction.

@@ -155,6 +155,16 @@ impl<'n> Section<'n> {
         self.with_unit(key, "a duration such as \"90s\" or \"15m\"", example, units::parse_duration)
     }
 
+    /// How long something is kept: milliseconds, or `None` for `"never"`, which is for ever.
+    pub(super) fn kept(&mut self, key: &'static str) -> Option<Option<u64>> {
+        let never = self.table.get(key).and_then(text_of).is_some_and(|text| text == "never");
+        if never {
+            self.take(key);
+            return Some(None);
+        }
+        self.duration(key).map(Some)
+    }
+
     /// Bytes.
     pub(super) fn size(&mut self, key: &'static str) -> Option<u64> {
         let example =

@@ -24,6 +24,7 @@ pub(super) fn read_server(root: &mut Section<'_>, base_dir: &str) -> ServerSetti
         }
         settings.input_limit = limit;
     }
+    settings.conversations_ms = section.kept("keep_conversations").unwrap_or(settings.conversations_ms);
     section.later(&["public_url", "trusted_proxies"]);
     check_token(&mut section, &settings);
     section.finish();
@@ -87,6 +88,7 @@ impl Default for ServerSettings {
             token: None,
             allow_insecure: false,
             input_limit: 1 << 20,
+            conversations_ms: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::fleet::{Drain, DrainMode, Platform, Probe, Protocol, Scaling, TaskDefaults};
 use crate::id::FleetName;
 use crate::provider::{Kind, Limit, Price, Provider, ProviderName};
+use crate::retention;
 use crate::retry::Backoff;
 use crate::task::OnInterrupt;
 
@@ -112,6 +113,7 @@ fn every_key_is_read() {
         probes = "[::1]:7119"
         fleets = "api"
         token = { file = "token.txt" }
+        keep_conversations = "180d"
         [provider.local]
         base_url = "http://[::1]:8000/v1/"
         [provider.azure-eu]
@@ -143,6 +145,7 @@ fn every_key_is_read() {
         scaling = { min = 0, max = 7, scale_up_above = 3, scale_down_below = 0.5, scale_up_wait = "5s", scale_down_after = "2m", step = 1 }
         drain = { timeout = "30s", mode = "handover" }
         probe = { interval = "5s", timeout = "1s", failures = 5, startup = "1m" }
+        retention = { journal = "1h", results = "never", tasks = "never", max_tasks = 10 }
     "#;
     let Settings { store, server, providers, fleets } = good(text, &[]);
     assert_eq!(store.dir, "/srv/agents/data/store");
@@ -152,6 +155,7 @@ fn every_key_is_read() {
     );
     assert_eq!((server.probes.to_string(), server.fleets), ("[::1]:7119".into(), FleetsFrom::Api));
     assert_eq!(server.token, Some(SecretSource::File("/srv/agents/token.txt".into())));
+    assert_eq!(server.conversations_ms, Some(180 * 86_400_000));
     let expected = Fleet {
         name: FleetName::new("a-b").expect("valid"),
         command: vec!["./run".into(), "--fast".into()],
@@ -184,6 +188,12 @@ fn every_key_is_read() {
         },
         drain: Drain { timeout_ms: 30_000, mode: DrainMode::Handover },
         probe: Probe { interval_ms: 5_000, timeout_ms: 1_000, failures: 5, startup_ms: 60_000 },
+        retention: retention::Policy {
+            journal_ms: Some(3_600_000),
+            results_ms: None,
+            tasks_ms: None,
+            max_tasks: Some(10),
+        },
         health_path: String::new(),
         kill_grace_ms: 0,
     };
@@ -231,6 +241,15 @@ fn of_the_designs_sample_only_other_platforms_are_refused() {
         providers[0].limit_for("gpt-5-mini").map(|(_, limit)| limit.requests_per_minute),
         Some(Some(500))
     );
+}
+
+#[test]
+fn what_is_not_said_of_retention_follows_a_shorter_life_of_tasks() {
+    let kept = |keys: &str| only_fleet(&format!("{MINIMAL}retention = {{ {keys} }}\n"), &[]).retention;
+    let short = kept("tasks = \"1h\"");
+    assert_eq!((short.journal_ms, short.results_ms), (Some(3_600_000), Some(3_600_000)));
+    let for_ever = kept("tasks = \"never\"");
+    assert_eq!((for_ever.tasks_ms, for_ever.journal_ms), (None, retention::Policy::default().journal_ms));
 }
 
 #[test]
@@ -324,7 +343,7 @@ fn what_may_surprise_is_a_warning() {
 }
 
 /// Bad files by name. Each shows all its mistakes at once.
-const BAD: [(&str, &str); 19] = [
+const BAD: [(&str, &str); 20] = [
     ("syntax", "[fleet.research\ncommand = [\"x\"]\n[server]\napi = \n"),
     ("duplicate_key", "[fleet.a]\ncommand = [\"x\"]\ncommand = [\"y\"]\n"),
     (
@@ -380,6 +399,10 @@ const BAD: [(&str, &str); 19] = [
     (
         "agent_environment",
         "[fleet.a]\ncommand = [\"x\"]\nenv = { N = 1, LONGSHORE_TASK_ID = \"x\", \"A=B\" = \"x\", S = \"x\" }\nsecrets = { S = { env = \"S\" } }\n",
+    ),
+    (
+        "retention",
+        "[server]\nkeep_conversations = 5\n[fleet.a]\ncommand = [\"x\"]\nretention = { tasks = \"1d\", results = \"2d\", max_tasks = 0, journals = \"1d\" }\n",
     ),
     (
         "listeners",
@@ -459,13 +482,28 @@ prop_compose! {
     }
 }
 
+fn any_kept() -> impl Strategy<Value = Option<u64>> {
+    proptest::option::of(1u64..1 << 40)
+}
+
+prop_compose! {
+    fn any_retention()(
+        journal_ms in any_kept(), results_ms in any_kept(), tasks in any_kept(),
+        max_tasks in proptest::option::of(1u64..1 << 40),
+    ) -> retention::Policy {
+        let longest = journal_ms.zip(results_ms).map(|(journal, results)| journal.max(results));
+        let tasks_ms = tasks.zip(longest).map(|(tasks, longest)| tasks.max(longest));
+        retention::Policy { journal_ms, results_ms, tasks_ms, max_tasks }
+    }
+}
+
 prop_compose! {
     fn any_fleet()(
         name in "[a-z][a-z0-9]{0,9}", first in "[^\u{0}]{1,12}", rest in proptest::collection::vec(any_text(), 0..3),
         http: bool, external: bool, concurrency in 1u32..=10_000,
         env in proptest::collection::btree_map("[^\u{0}=]{1,6}", any_text(), 0..3),
         secrets in proptest::collection::btree_map("[A-Z]{7,9}", any_source(), 0..3),
-        task in any_task(), scaling in any_scaling(), times in (1u64..1 << 40, 1u64..1 << 40, 0u64..1 << 40),
+        task in any_task(), scaling in any_scaling(), times in (1u64..1 << 40, 1u64..1 << 40, 0u64..1 << 40), retention in any_retention(),
     ) -> Fleet {
         let mut fleet = Fleet::new(FleetName::new(name).expect("valid"), vec![first], "/srv/a b".into());
         fleet.command.extend(rest);
@@ -473,7 +511,7 @@ prop_compose! {
         fleet.platform = if external { Platform::External } else { Platform::Process };
         fleet.drain.mode = if http { DrainMode::Handover } else { DrainMode::Wait };
         (fleet.drain.timeout_ms, fleet.probe.startup_ms, fleet.kill_grace_ms) = times;
-        Fleet { concurrency, env, secrets, task, scaling, ..fleet }
+        Fleet { concurrency, env, secrets, task, scaling, retention, ..fleet }
     }
 }
 
@@ -483,7 +521,7 @@ proptest! {
         fleets in proptest::collection::btree_map("[a-z]{1,5}", any_fleet(), 0..3),
         providers in proptest::collection::btree_map("[a-z]{1,5}", providers::any_provider(), 0..3),
         listed in proptest::collection::vec(any::<bool>(), 3),
-        token in proptest::option::of(any_source()), dir in "/[a-z ]{0,6}[a-z]", port in 1u16..7000,
+        token in proptest::option::of(any_source()), conversations_ms in any_kept(), dir in "/[a-z ]{0,6}[a-z]", port in 1u16..7000,
     ) {
         let mut settings = good("", &[]);
         let listed: Vec<String> = providers.keys().zip(listed).filter(|(_, on)| *on).map(|(name, _)| name.clone()).collect();
@@ -496,6 +534,7 @@ proptest! {
         settings.store.dir = dir;
         settings.server.api.set_port(port);
         settings.server.token = token;
+        settings.server.conversations_ms = conversations_ms;
         let text = settings.to_toml_redacted();
         let again = parse(&text, "again.toml", &[], "/elsewhere");
         prop_assert_eq!(again.map(|(settings, _)| settings).map_err(|errors| lines(&errors)), Ok(settings), "{}", text);

@@ -44,6 +44,8 @@ pub async fn lead(app: App, me: Replica, leading: watch::Sender<Option<Epoch>>) 
 
 async fn beat(app: &App, me: &Replica) -> Result<Option<Epoch>, StoreError> {
     let replicas = app.store.replica_seen(me.clone()).await?;
+    let gateways = replicas.iter().filter(|it| it.roles.iter().any(|role| role == "gateway")).count();
+    app.gateway.set_gateways(u32::try_from(gateways).unwrap_or(u32::MAX).max(1));
     *app.replicas.lock().expect("no holder panics") = replicas;
     if !app.gateway.show().await? {
         error!(name = me.name, "another control plane uses this one's name, so its LLM calls are taken over");

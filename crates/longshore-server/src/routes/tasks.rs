@@ -6,17 +6,21 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use longshore_api::batch::BatchQuery;
 use longshore_api::problem::Detail;
+use longshore_api::search::{Filter, TaskQuery};
 use longshore_api::task::{BatchAccepted, Cancel, Submit, Task, TaskPage};
+use longshore_core::batch::BatchId;
 use longshore_core::fleet::Fleet;
-use longshore_core::id::{ConversationId, FleetName, TaskId};
+use longshore_core::id::{FleetName, TaskId};
 use longshore_core::task::State as TaskState;
 use longshore_core::units;
-use longshore_store::{CancelOutcome, Idempotency, NewTask, Submitted, TaskFilter};
-use serde::Deserialize;
+use longshore_store::{CancelOutcome, Idempotency, NewTask, Submitted, TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::batches::new_batch;
+use super::search;
 use crate::app::{App, now};
 use crate::convert;
 use crate::cursor;
@@ -49,22 +53,41 @@ pub async fn created(app: &App, submitted: Submitted) -> Answer<Response> {
     })
 }
 
-/// Submit one task per line of NDJSON: all or none.
+/// Submit one task per line of NDJSON: all or none. They are a batch, whose end is an event of its own.
 #[utoipa::path(post, path = "/v1/tasks:batch", request_body(content = Submit, content_type = "application/x-ndjson"),
-    params(("Idempotency-Key" = Option<String>, Header, description = "As for a single task")),
+    params(BatchQuery, ("Idempotency-Key" = Option<String>, Header, description = "As for a single task")),
     responses((status = 201, body = BatchAccepted),
         (status = 200, body = BatchAccepted, description = "Repeated: the tasks of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn batch(
     State(app): State<App>,
+    Params(query): Params<BatchQuery>,
     IdempotencyKey(key): IdempotencyKey,
     Lines(body): Lines,
 ) -> Answer<(StatusCode, Json<BatchAccepted>)> {
-    let fingerprint = Sha256::digest(&body).into();
+    let batch = new_batch(&query)?;
+    let fingerprint = Sha256::new().chain_update(words(&query)).chain_update(&body).finalize().into();
     let tasks = read_lines(&app, &body).await?;
     let idempotency = key.map(|key| Idempotency { scope: "batch".into(), key, fingerprint });
-    let submitted = app.store.submit(tasks, idempotency, now()).await?;
-    let status = if submitted.replayed { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(BatchAccepted { ids: submitted.ids })))
+    let id = batch.id;
+    let submitted = app.store.submit_batch(batch, tasks, idempotency, now()).await?;
+    let (status, batch) = match submitted.replayed {
+        false => (StatusCode::CREATED, Some(id)),
+        true => (StatusCode::OK, earlier_batch(&app, &submitted.ids).await?),
+    };
+    Ok((status, Json(BatchAccepted { batch, ids: submitted.ids })))
+}
+
+/// What a request says beside its body; nothing for one that says nothing. The id does not count: whoever repeats a request
+/// with a new one is told the old one.
+fn words(query: &BatchQuery) -> Vec<u8> {
+    let words = serde_json::to_vec(&BatchQuery { batch: None, ..query.clone() }).unwrap_or_default();
+    if words == b"{}" { Vec::new() } else { words }
+}
+
+/// The batch that the first request of a key made.
+async fn earlier_batch(app: &App, ids: &[TaskId]) -> Answer<Option<BatchId>> {
+    let Some(first) = ids.first() else { return Ok(None) };
+    Ok(app.store.task(*first).await?.and_then(|task| task.batch))
 }
 
 /// How many bad lines one answer names.
@@ -183,11 +206,15 @@ fn check(app: &App, task: &Submit) -> Answer<()> {
     if task.max_attempts.is_some_and(|attempts| !(1..=100).contains(&attempts)) {
         return Err(Refused::invalid("max_attempts", "expected 1 to 100"));
     }
-    if task.labels.len() > 32 {
-        return Err(Refused::invalid("labels", format!("{} labels; at most 32", task.labels.len())));
+    check_labels(&task.labels)
+}
+
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Answer<()> {
+    if labels.len() > 32 {
+        return Err(Refused::invalid("labels", format!("{} labels; at most 32", labels.len())));
     }
     let too_long = |text: &String| text.chars().count() > 128;
-    if task.labels.iter().any(|(name, value)| name.is_empty() || too_long(name) || too_long(value)) {
+    if labels.iter().any(|(name, value)| name.is_empty() || too_long(name) || too_long(value)) {
         return Err(Refused::invalid("labels", "names have 1 to 128 characters, values at most 128"));
     }
     Ok(())
@@ -205,82 +232,33 @@ pub fn timeout_ms(text: &str) -> Answer<u64> {
     }
 }
 
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct ListQuery {
-    fleet: Option<String>,
-    /// Comma-separated states.
-    state: Option<String>,
-    conversation: Option<String>,
-    /// Comma-separated `name=value`.
-    label: Option<String>,
-    /// 1 to 500; 50 if absent.
-    limit: Option<i64>,
-    /// `next_cursor` of the previous page.
-    cursor: Option<String>,
-}
-
-/// List tasks, newest first.
-#[utoipa::path(get, path = "/v1/tasks", params(ListQuery),
-    responses((status = 200, body = TaskPage), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> Answer<Json<TaskPage>> {
-    let limit = match query.limit.unwrap_or(50) {
-        limit @ 1..=500 => limit as usize,
-        limit => return Err(Refused::invalid("limit", format!("{limit} is outside 1 to 500"))),
-    };
-    let mark = format!("{:?}", (&query.fleet, &query.state, &query.conversation, &query.label));
-    let before = query.cursor.as_deref().map(|cursor| cursor::read(cursor, &mark)).transpose()?;
-    let filter = TaskFilter { before, ..filter(&query)? };
-    if let Some(fleet) = &filter.fleet
-        && app.store.fleet(fleet.clone()).await?.is_none()
-    {
-        return Err(Refused::no_fleet(fleet));
+/// How many items a page may hold.
+pub fn page_limit(given: Option<i64>) -> Answer<usize> {
+    match given.unwrap_or(50) {
+        limit @ 1..=500 => Ok(limit as usize),
+        limit => Err(Refused::invalid("limit", format!("{limit} is outside 1 to 500"))),
     }
+}
+
+/// List tasks, newest first. A page looks at a bounded number of tasks: it may hold fewer than `limit`, even none, and
+/// still have a `next_cursor`.
+#[utoipa::path(get, path = "/v1/tasks", params(TaskQuery),
+    responses((status = 200, body = TaskPage), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
+pub async fn list(State(app): State<App>, Params(query): Params<TaskQuery>) -> Answer<Json<TaskPage>> {
+    let limit = page_limit(query.limit)?;
+    let cursor = query.cursor.clone();
+    let asked = Filter::from(query);
+    let mark = format!("{asked:?}");
+    let before = cursor.map(|cursor| cursor::read(&cursor, &mark)).transpose()?;
+    let filter = TaskFilter { before, ..search::filter(&app, &asked).await? };
     // A closed semaphore is a stop; then the store says so.
-    let _turn = match filter.labels.is_empty() {
-        true => None,
-        false => app.slow_lists.acquire().await.ok(),
+    let _turn = match filter.is_wide() {
+        true => app.slow_lists.acquire().await.ok(),
+        false => None,
     };
-    let mut records = app.store.tasks(filter, limit + 1).await?;
-    let more = records.len() > limit;
-    records.truncate(limit);
-    let next_cursor = records.last().filter(|_| more).map(|last| cursor::after(last.id, &mark));
-    Ok(Json(TaskPage { items: records.into_iter().map(convert::task).collect(), next_cursor }))
-}
-
-fn filter(query: &ListQuery) -> Answer<TaskFilter> {
-    let fleet = query.fleet.as_deref().map(FleetName::new).transpose();
-    let conversation = query.conversation.as_deref().map(ConversationId::new).transpose();
-    Ok(TaskFilter {
-        fleet: fleet.map_err(|error| Refused::invalid("fleet", error.to_string()))?,
-        states: states(query.state.as_deref().unwrap_or(""))?,
-        conversation: conversation.map_err(|error| Refused::invalid("conversation", error.to_string()))?,
-        labels: labels(query.label.as_deref().unwrap_or(""))?,
-        before: None,
-    })
-}
-
-fn states(text: &str) -> Answer<Vec<TaskState>> {
-    let named = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-    named
-        .map(|name| {
-            TaskState::parse(name).ok_or_else(|| {
-                let known = TaskState::ALL.map(TaskState::as_str).join(", ");
-                Refused::invalid("state", format!("`{name}` is not a state: expected {known}"))
-            })
-        })
-        .collect()
-}
-
-fn labels(text: &str) -> Answer<BTreeMap<String, String>> {
-    let pairs = text.split(',').map(str::trim).filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| match pair.split_once('=') {
-            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => Err(Refused::invalid("label", format!("`{pair}` is not of the form name=value"))),
-        })
-        .collect()
+    let page = app.store.search(filter, limit).await?;
+    let next_cursor = page.next.map(|place| cursor::after(place, &mark));
+    Ok(Json(TaskPage { items: page.tasks.into_iter().map(convert::task).collect(), next_cursor }))
 }
 
 /// Show a task with its input, its result and its attempts.
@@ -303,8 +281,11 @@ pub async fn load(app: &App, id: TaskId) -> Answer<Task> {
     let fleet = app.store.fleet(task.fleet.clone()).await?;
     let calls = convert::calls(app.store.call_counts(id).await?);
     let has_providers = fleet.is_some_and(|fleet| !fleet.declaration.providers.is_empty());
-    task.no_gateway_calls =
-        has_providers && calls.none() && task.state.is_terminal() && task.attempts_begun > 0;
+    task.no_gateway_calls = has_providers
+        && calls.none()
+        && !task.journal_expired
+        && task.state.is_terminal()
+        && task.attempts_begun > 0;
     task.calls = (has_providers || !calls.none()).then_some(calls);
     Ok(task)
 }
@@ -322,7 +303,8 @@ pub async fn cancel(
     let status = match app.store.cancel(id, cancel.reason, now()).await? {
         CancelOutcome::NotFound => return Err(Refused::no_task(id)),
         CancelOutcome::Cancelled | CancelOutcome::AlreadyTerminal(TaskState::Cancelled) => StatusCode::OK,
-        CancelOutcome::Requested => StatusCode::ACCEPTED,
+        // Asked for in any state, it is found in one.
+        CancelOutcome::Requested | CancelOutcome::Elsewhere(_) => StatusCode::ACCEPTED,
         CancelOutcome::AlreadyTerminal(state) => {
             let detail = format!("task {id} is {} already", state.as_str());
             return Err(Refused::new(409, "already_ended", detail));
@@ -348,7 +330,16 @@ pub async fn retry(
         return Err(Refused::new(409, "not_ended", detail).hint("cancel it first, or wait for it"));
     }
     let fleet = active_fleet(&app, &old.fleet).await?;
-    let new = NewTask {
+    let new = once_more(old, &fleet)?;
+    let fingerprint = Sha256::digest(id.0.as_bytes()).into();
+    let idempotency = key.map(|key| Idempotency { scope: "retry".into(), key, fingerprint });
+    let submitted = app.store.submit(vec![new], idempotency, now()).await?;
+    created(&app, submitted).await
+}
+
+/// The task that runs an ended one again.
+pub fn once_more(old: TaskRecord, fleet: &Fleet) -> Answer<NewTask> {
+    Ok(NewTask {
         id: TaskId(Uuid::now_v7()),
         fleet: old.fleet,
         input: old.input.ok_or_else(|| Refused::new(500, "store_failed", "the task's input is missing"))?,
@@ -361,10 +352,6 @@ pub async fn retry(
         on_interrupt: old.on_interrupt,
         backoff: fleet.task.backoff,
         labels: old.labels,
-        retry_of: Some(id),
-    };
-    let fingerprint = Sha256::digest(id.0.as_bytes()).into();
-    let idempotency = key.map(|key| Idempotency { scope: "retry".into(), key, fingerprint });
-    let submitted = app.store.submit(vec![new], idempotency, now()).await?;
-    created(&app, submitted).await
+        retry_of: Some(old.id),
+    })
 }

@@ -21,7 +21,7 @@ use crate::error::{Answer, Refused};
 use crate::extract::{Param, Params};
 
 /// How often a stream looks for events that no wake-up told it of.
-const LOOK: Duration = Duration::from_secs(15);
+pub(super) const LOOK: Duration = Duration::from_secs(15);
 
 /// Events read from the store at a time.
 const PAGE: usize = 256;
@@ -31,7 +31,7 @@ const PAGE: usize = 256;
 #[into_params(parameter_in = Query)]
 pub struct After {
     /// Only events with a greater number. `Last-Event-ID` says the same.
-    after: Option<u64>,
+    pub(super) after: Option<u64>,
 }
 
 /// A task's events after a number: JSON, or a stream (`Accept: text/event-stream`) that goes on until the terminal
@@ -52,8 +52,7 @@ pub async fn events(
     }
     // The header first: a browser that reconnects sends it along with the address it began with.
     let after = last_event_id(&headers)?.or(query.after).unwrap_or(0);
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
-    if !accept.contains("text/event-stream") {
+    if !wants_stream(&headers) {
         let items = app.store.events(id, after, PAGE).await?.into_iter().map(convert::event).collect();
         return Ok(Json(EventPage { items }).into_response());
     }
@@ -63,7 +62,12 @@ pub async fn events(
     Ok(Sse::new(frames).keep_alive(keep_alive).into_response())
 }
 
-fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
+pub(super) fn wants_stream(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    accept.contains("text/event-stream")
+}
+
+pub(super) fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
     let Some(value) = headers.get("last-event-id") else { return Ok(None) };
     let number = value.to_str().ok().and_then(|text| text.parse().ok());
     match number {

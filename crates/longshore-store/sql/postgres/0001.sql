@@ -31,6 +31,8 @@ CREATE TABLE @task (
 ) PARTITION BY RANGE (id);
 CREATE INDEX task_by_conversation ON @task (conversation, id) WHERE conversation IS NOT NULL;
 CREATE INDEX task_by_batch ON @task (batch, id) WHERE batch IS NOT NULL;
+-- Costs nothing where there are no tenants.
+CREATE INDEX task_by_tenant ON @task (tenant, id) WHERE tenant <> 'default';
 CREATE INDEX task_by_parent ON @task (parent, id) WHERE parent IS NOT NULL;
 
 -- What changes of a task until it is finished. Its index of what could run now holds nothing else, so 100,000 tasks that
@@ -110,6 +112,8 @@ CREATE TABLE @done (
     finished_at     bigint   NOT NULL,
     last_event      bigint   NOT NULL,
     result          text,
+    -- What retention has dropped, in bits; see longshore_core::retention::Dropped.
+    dropped         bigint   NOT NULL DEFAULT 0,
     PRIMARY KEY (id)
 ) PARTITION BY RANGE (id);
 -- The rare endings, which people look for among the many.

@@ -1,9 +1,11 @@
 //! Our words as columns of SQLite, read back with the same checks as at the edge.
 
+use longshore_core::batch::BatchId;
 use longshore_core::fleet::DrainMode;
 use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
 use longshore_core::journal::AskState;
 use longshore_core::json::Json;
+use longshore_core::retention::Dropped;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
 use rusqlite::Row;
@@ -64,6 +66,8 @@ macro_rules! column {
 column! {
     TaskId: |value| Uuid::from_slice(value.as_blob()?).map(TaskId).map_err(other);
     Uuid: |value| Uuid::from_slice(value.as_blob()?).map_err(other);
+    BatchId: |value| Uuid::from_slice(value.as_blob()?).map(BatchId).map_err(other);
+    Dropped: |value| Ok(Dropped(u8::try_from(value.as_i64()?).map_err(other)?));
     Fence: |value| Ok(Fence(value.as_i64()? as u64));
     Timestamp: |value| Ok(Timestamp(value.as_i64()?));
     FleetName: |value| FleetName::new(value.as_str()?).map_err(other);
@@ -117,6 +121,11 @@ pub(crate) fn drain_mode_text(mode: DrainMode) -> &'static str {
         DrainMode::Wait => "wait",
         DrainMode::Handover => "handover",
     }
+}
+
+/// A batch's id as a parameter.
+pub(super) fn batch_id(batch: &BatchId) -> &[u8] {
+    batch.0.as_bytes()
 }
 
 /// A task's id as a parameter.

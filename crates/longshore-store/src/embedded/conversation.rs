@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
 use super::Embedded;
-use super::column::{count, get, int};
+use super::column::{count, get, id, int};
 use super::event;
 use super::task_row::TaskRow;
 use super::writer::Write;
@@ -29,6 +29,10 @@ pub(super) fn advance(write: &mut Write<'_>, ended: &TaskRow, now: Timestamp) ->
         .connection
         .prepare_cached("DELETE FROM conversation_queue WHERE conversation = ?1 AND seq = ?2")?
         .execute(params![conversation.as_str(), seq])?;
+    write
+        .connection
+        .prepare_cached("UPDATE conversation SET used_at = max(used_at, ?2) WHERE id = ?1")?
+        .execute(params![conversation.as_str(), now.0])?;
     match head(write.connection, conversation)? {
         Some(next) if before == Some(ended.ord) => release(write, next, now),
         _ => Ok(()),
@@ -71,17 +75,18 @@ pub(super) fn publish(
     let mut seq: i64 = write
         .connection
         .prepare_cached(
-            "UPDATE conversation SET messages = messages + ?2 WHERE id = ?1 RETURNING messages - ?2",
+            "UPDATE conversation SET messages = messages + ?2, tenant = (SELECT tenant FROM task WHERE ord = ?3)
+             WHERE id = ?1 RETURNING messages - ?2",
         )?
-        .query_row(params![conversation.as_str(), messages.len() as i64], |row| row.get(0))?;
+        .query_row(params![conversation.as_str(), messages.len() as i64, row.ord], |row| row.get(0))?;
     for data in messages {
         seq += 1;
         write
             .connection
             .prepare_cached(
-                "INSERT INTO message (conversation, seq, ord, at, data) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO message (conversation, seq, ord, at, data, task) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
-            .execute(params![conversation.as_str(), seq, row.ord, now.0, data])?;
+            .execute(params![conversation.as_str(), seq, row.ord, now.0, data, id(&row.id)])?;
     }
     Ok(())
 }
@@ -120,8 +125,7 @@ pub(super) fn drop_staged(write: &Write<'_>, row: &TaskRow, fence: Fence) -> rus
 /// The newest messages, oldest first.
 pub(super) fn history(connection: &Connection, id: ConversationId) -> rusqlite::Result<History> {
     let mut select = connection.prepare_cached(
-        "SELECT message.seq, task.id, at, data FROM message JOIN task ON task.ord = message.ord
-         WHERE message.conversation = ?1 ORDER BY message.seq DESC",
+        "SELECT seq, task, at, data FROM message WHERE conversation = ?1 ORDER BY seq DESC",
     )?;
     let mut rows = select.query([id.as_str()])?;
     let (mut messages, mut bytes, mut truncated) = (Vec::new(), 0, false);
@@ -159,8 +163,7 @@ impl Embedded {
     ) -> Result<Vec<Message>, StoreError> {
         self.read(move |connection| {
             let mut select = connection.prepare_cached(
-                "SELECT message.seq, task.id, at, data FROM message JOIN task ON task.ord = message.ord
-                 WHERE message.conversation = ?1 AND message.seq > ?2 ORDER BY message.seq LIMIT ?3",
+                "SELECT seq, task, at, data FROM message WHERE conversation = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
             )?;
             let rows = select.query_map(params![id.as_str(), int(after), int(limit as u64)], read_message)?;
             Ok(rows.collect::<Result<_, _>>()?)

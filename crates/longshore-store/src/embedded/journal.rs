@@ -60,6 +60,16 @@ fn tick(write: &Write<'_>, ord: i64) -> rusqlite::Result<(u32, u64)> {
         .query_row([ord], |row| Ok((count(row, 0)?, count(row, 1)?)))
 }
 
+/// Whether the task made a call or began a step.
+pub(super) fn exists(write: &Write<'_>, ord: i64) -> rusqlite::Result<bool> {
+    write
+        .connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM journal WHERE ord = ?1) OR EXISTS (SELECT 1 FROM step WHERE ord = ?1)",
+        )?
+        .query_row([ord], |row| row.get(0))
+}
+
 fn digest(row: &Row<'_>, at: usize) -> rusqlite::Result<[u8; 32]> {
     row.get(at)
 }

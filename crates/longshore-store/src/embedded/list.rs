@@ -1,22 +1,22 @@
-//! Tasks as people see them: one, many, their attempts; and their cancellation.
+//! Tasks as people see them, their attempts; and their cancellation.
 
 use std::collections::BTreeMap;
 
 use longshore_core::id::TaskId;
 use longshore_core::json::Json;
+use longshore_core::retention::Dropped;
 use longshore_core::retry::Backoff;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::json;
 
-use super::column::{count, get, get_option, id, int};
+use super::column::{count, get, get_option, id};
 use super::task_row::TaskRow;
 use super::writer::Write;
 use super::{Embedded, conversation, ending};
 use crate::error::{CancelOutcome, StoreError};
-use crate::model::{AttemptRecord, TaskFilter, TaskRecord};
+use crate::model::{AttemptRecord, TaskRecord};
 
 impl Embedded {
     pub(crate) async fn task_state(&self, task: TaskId) -> Result<Option<State>, StoreError> {
@@ -29,14 +29,6 @@ impl Embedded {
 
     pub(crate) async fn task(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
         self.read(move |connection| Ok(one(connection, task)?)).await
-    }
-
-    pub(crate) async fn tasks(
-        &self,
-        filter: TaskFilter,
-        limit: usize,
-    ) -> Result<Vec<TaskRecord>, StoreError> {
-        self.read(move |connection| Ok(list(connection, &filter, limit)?)).await
     }
 
     pub(crate) async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
@@ -57,22 +49,36 @@ impl Embedded {
         reason: Option<String>,
         now: Timestamp,
     ) -> Result<CancelOutcome, StoreError> {
-        self.write(move |write| Ok(cancel(write, task, reason, now)?)).await
+        self.cancel_in(task, Vec::new(), reason, now).await
+    }
+
+    pub(crate) async fn cancel_in(
+        &self,
+        task: TaskId,
+        states: Vec<State>,
+        reason: Option<String>,
+        now: Timestamp,
+    ) -> Result<CancelOutcome, StoreError> {
+        self.write(move |write| Ok(cancel(write, task, &states, reason, now)?)).await
     }
 }
 
-const COLUMNS: &str = "id, fleet, state, hold, failure, conversation, publish_input, priority, run_at, due_at, labels,
+pub(super) const COLUMNS: &str = "id, fleet, state, hold, failure, conversation, publish_input, priority, run_at, due_at, labels,
     timeout_ms, max_attempts, on_interrupt, backoff_base_ms, backoff_cap_ms, failed_attempts, attempts, interrupted,
-    strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event";
+    strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event, batch, dropped";
 
-fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
+/// Reads [`COLUMNS`].
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
+    let (state, dropped) = (get(row, 2)?, get::<Dropped>(row, 27)?);
     Ok(TaskRecord {
         id: get(row, 0)?,
         fleet: get(row, 1)?,
-        state: get(row, 2)?,
+        state,
         hold: get_option(row, 3)?,
         input: None,
         result: None,
+        result_expired: dropped.result_expired(state),
+        journal_expired: dropped.journal_expired(),
         failure: get_option(row, 4)?,
         conversation: get_option(row, 5)?,
         publish_input: row.get(6)?,
@@ -90,6 +96,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         strikes: count(row, 19)?,
         cancel_requested: row.get(20)?,
         retry_of: get_option(row, 21)?,
+        batch: get_option(row, 26)?,
         created_at: get(row, 22)?,
         started_at: get_option(row, 23)?,
         finished_at: get_option(row, 24)?,
@@ -125,63 +132,25 @@ fn one(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<TaskRec
     connection
         .prepare_cached(&select)?
         .query_row([id(&task)], |row| {
-            Ok(TaskRecord { input: get_option(row, 26)?, result: get_option(row, 27)?, ..read(row)? })
+            Ok(TaskRecord { input: get_option(row, 28)?, result: get_option(row, 29)?, ..read(row)? })
         })
         .optional()
 }
 
-fn list(connection: &Connection, filter: &TaskFilter, limit: usize) -> rusqlite::Result<Vec<TaskRecord>> {
-    let (conditions, mut values) = conditions(filter);
-    values.push(Value::Integer(int(limit as u64)));
-    let select = format!("SELECT {COLUMNS} FROM task WHERE {conditions} ORDER BY id DESC LIMIT ?");
-    let mut select = connection.prepare_cached(&select)?;
-    select.query_map(params_from_iter(values), read)?.collect()
-}
-
-/// The filter as SQL: words of ours are written into it, words from outside are bound.
-fn conditions(filter: &TaskFilter) -> (String, Vec<Value>) {
-    let mut parts = vec!["1".to_owned()];
-    let mut values = Vec::new();
-    if let Some(fleet) = &filter.fleet {
-        parts.push("fleet = ?".to_owned());
-        values.push(Value::Text(fleet.to_string()));
-    }
-    if let [State::Running] = filter.states[..] {
-        // Running tasks are few, and the table of leases knows them.
-        parts.push("ord IN (SELECT ord FROM lease)".to_owned());
-    } else if let [state] = filter.states[..] {
-        parts.push(format!("state = '{}'", state.as_str()));
-    } else if !filter.states.is_empty() {
-        let states: Vec<_> = filter.states.iter().map(|state| format!("'{}'", state.as_str())).collect();
-        parts.push(format!("state IN ({})", states.join(", ")));
-    }
-    if let Some(conversation) = &filter.conversation {
-        parts.push("conversation = ?".to_owned());
-        values.push(Value::Text(conversation.to_string()));
-    }
-    for (name, value) in &filter.labels {
-        parts.push(
-            "EXISTS (SELECT 1 FROM json_each(labels) AS label WHERE label.key = ? AND label.value = ?)"
-                .into(),
-        );
-        values.extend([Value::Text(name.clone()), Value::Text(value.clone())]);
-    }
-    if let Some(before) = &filter.before {
-        parts.push("id < ?".to_owned());
-        values.push(Value::Blob(id(before).to_owned()));
-    }
-    (parts.join(" AND "), values)
-}
-
-fn cancel(
+/// Cancels a task that is in one of these states; empty: whatever it is in.
+pub(super) fn cancel(
     write: &mut Write<'_>,
     task: TaskId,
+    states: &[State],
     reason: Option<String>,
     now: Timestamp,
 ) -> rusqlite::Result<CancelOutcome> {
     let Some(mut row) = TaskRow::find(write, task)? else { return Ok(CancelOutcome::NotFound) };
     if row.state.is_terminal() {
         return Ok(CancelOutcome::AlreadyTerminal(row.state));
+    }
+    if !states.is_empty() && !states.contains(&row.state) {
+        return Ok(CancelOutcome::Elsewhere(row.state));
     }
     let first = !row.cancel_requested;
     if first {

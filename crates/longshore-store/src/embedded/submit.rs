@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::json::Json;
 use longshore_core::task::{Hold, State};
@@ -10,11 +11,11 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::column::{hold_text, id, int, on_interrupt_text};
+use super::column::{batch_id, hold_text, id, int, on_interrupt_text};
 use super::writer::{Place, Write};
-use super::{Embedded, event, task_row};
+use super::{Embedded, batch, event, task_row};
 use crate::error::{StoreError, SubmitError};
-use crate::model::{Idempotency, NewTask, Submitted};
+use crate::model::{Idempotency, NewBatch, NewTask, Submitted};
 
 impl Embedded {
     pub(crate) async fn submit(
@@ -23,7 +24,7 @@ impl Embedded {
         idempotency: Option<Idempotency>,
         now: Timestamp,
     ) -> Result<Submitted, SubmitError> {
-        self.write(move |write| submit(write, &tasks, idempotency.as_ref(), now)).await
+        self.write(move |write| submit(write, &tasks, None, idempotency.as_ref(), now)).await
     }
 
     pub(crate) async fn forget_keys(&self, before: Timestamp) -> Result<usize, StoreError> {
@@ -35,9 +36,10 @@ impl Embedded {
     }
 }
 
-fn submit(
+pub(super) fn submit(
     write: &mut Write<'_>,
     tasks: &[NewTask],
+    batch: Option<&NewBatch>,
     idempotency: Option<&Idempotency>,
     now: Timestamp,
 ) -> Result<Submitted, SubmitError> {
@@ -48,8 +50,14 @@ fn submit(
     for fleet in fleets {
         check_fleet(write, fleet)?;
     }
+    if let Some(batch) = batch {
+        batch::open(write, batch, now)?;
+    }
     for task in tasks {
-        insert(write, task, now)?;
+        insert(write, task, batch.map(|batch| batch.id), now)?;
+    }
+    if let (Some(batch), Some(first)) = (batch, tasks.first()) {
+        batch::belongs_to(write, batch.id, &first.id)?;
     }
     let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
     if let Some(key) = idempotency {
@@ -94,10 +102,15 @@ fn check_fleet(write: &Write<'_>, fleet: &FleetName) -> Result<(), SubmitError> 
     if known { Ok(()) } else { Err(SubmitError::UnknownFleet(fleet.clone())) }
 }
 
-fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> rusqlite::Result<()> {
+fn insert(
+    write: &mut Write<'_>,
+    task: &NewTask,
+    batch: Option<BatchId>,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     let ord = write.next_ord();
     let place = match &task.conversation {
-        Some(conversation) => Some(line_up(write, conversation, ord)?),
+        Some(conversation) => Some(line_up(write, conversation, ord, now)?),
         None => None,
     };
     let (hold, due) = match place {
@@ -105,13 +118,16 @@ fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> rusqlite::Re
         _ if task.run_at.is_some_and(|at| at > now) => (Hold::Scheduled, task.run_at),
         _ => (Hold::Ready, None),
     };
-    insert_row(write, task, ord, (hold, due, place.map(|(seq, _)| seq)), now)?;
+    insert_row(write, task, ord, (hold, due, place.map(|(seq, _)| seq)), batch, now)?;
     write
         .connection
         .prepare_cached("INSERT INTO input (ord, data) VALUES (?1, ?2)")?
         .execute(params![ord, task.input.text()])?;
     let place = Place::of(State::Queued, Some(hold));
     write.count(&task.fleet, None, place);
+    if let Some(batch) = batch {
+        write.count_batch(batch, None, State::Queued);
+    }
     task_row::enter(write, &task.fleet, (-i64::from(task.priority), ord, false), (place, due), now)?;
     let submitted = Json::of(&json!({ "fleet": task.fleet, "priority": task.priority }));
     event::insert(write, ord, 1, "submitted", &submitted, now)?;
@@ -121,15 +137,21 @@ fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> rusqlite::Re
 }
 
 /// Takes the next place in a conversation; true when it is the head.
-fn line_up(write: &Write<'_>, conversation: &ConversationId, ord: i64) -> rusqlite::Result<(i64, bool)> {
+fn line_up(
+    write: &Write<'_>,
+    conversation: &ConversationId,
+    ord: i64,
+    now: Timestamp,
+) -> rusqlite::Result<(i64, bool)> {
     let name = conversation.as_str();
     let seq: i64 = write
         .connection
         .prepare_cached(
-            "INSERT INTO conversation (id, next_seq, messages) VALUES (?1, 2, 0)
-             ON CONFLICT (id) DO UPDATE SET next_seq = next_seq + 1 RETURNING next_seq - 1",
+            "INSERT INTO conversation (id, next_seq, messages, used_at) VALUES (?1, 2, 0, ?2)
+             ON CONFLICT (id) DO UPDATE SET next_seq = next_seq + 1, used_at = max(used_at, ?2)
+             RETURNING next_seq - 1",
         )?
-        .query_row([name], |row| row.get(0))?;
+        .query_row(params![name, now.0], |row| row.get(0))?;
     let others = write
         .connection
         .prepare_cached("SELECT 1 FROM conversation_queue WHERE conversation = ?1")?
@@ -146,6 +168,7 @@ fn insert_row(
     task: &NewTask,
     ord: i64,
     (hold, due, conv_seq): (Hold, Option<Timestamp>, Option<i64>),
+    batch: Option<BatchId>,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     write
@@ -153,8 +176,8 @@ fn insert_row(
         .prepare_cached(
             "INSERT INTO task (ord, id, fleet, state, hold, priority, run_at, due_at, timeout_ms, max_attempts,
                 on_interrupt, backoff_base_ms, backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of,
-                created_at, last_event)
-             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 2)",
+                created_at, batch, last_event)
+             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, 2)",
         )?
         .execute(params![
             ord,
@@ -175,6 +198,7 @@ fn insert_row(
             task.publish_input,
             task.retry_of.as_ref().map(id),
             now.0,
+            batch.as_ref().map(batch_id),
         ])
         .map(drop)
 }

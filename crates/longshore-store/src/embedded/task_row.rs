@@ -2,16 +2,18 @@
 //!
 //! Each move leaves one hot table, enters another, and counts: a task is in exactly one place.
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::json::Json;
+use longshore_core::retention::Dropped;
 use longshore_core::retry::Backoff;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::column::{count, get, get_option, hold_text, id};
-use super::event;
 use super::writer::{Place, Write};
+use super::{event, journal};
 
 pub(super) struct TaskRow {
     pub ord: i64,
@@ -38,11 +40,13 @@ pub(super) struct TaskRow {
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub last_event: i64,
+    pub batch: Option<BatchId>,
+    pub dropped: Dropped,
 }
 
 const COLUMNS: &str = "ord, id, fleet, state, hold, priority, run_at, due_at, max_attempts, on_interrupt,
     backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input, alone, failed_attempts, attempts,
-    interrupted, strikes, cancel_requested, cancel_reason, failure, started_at, finished_at, last_event";
+    interrupted, strikes, cancel_requested, cancel_reason, failure, started_at, finished_at, last_event, batch, dropped";
 
 impl TaskRow {
     pub(super) fn find(write: &Write<'_>, task: TaskId) -> rusqlite::Result<Option<TaskRow>> {
@@ -90,6 +94,8 @@ impl TaskRow {
             started_at: get_option(row, 23)?,
             finished_at: get_option(row, 24)?,
             last_event: row.get(25)?,
+            batch: get_option(row, 26)?,
+            dropped: get(row, 27)?,
         })
     }
 
@@ -100,7 +106,7 @@ impl TaskRow {
             .prepare_cached(
                 "UPDATE task SET state = ?2, hold = ?3, due_at = ?4, alone = ?5, failed_attempts = ?6, attempts = ?7,
                     interrupted = ?8, strikes = ?9, cancel_requested = ?10, cancel_reason = ?11, failure = ?12,
-                    started_at = ?13, finished_at = ?14, last_event = ?15
+                    started_at = ?13, finished_at = ?14, last_event = ?15, dropped = ?16
                  WHERE ord = ?1",
             )?
             .execute(params![
@@ -119,6 +125,7 @@ impl TaskRow {
                 self.started_at.map(|at| at.0),
                 self.finished_at.map(|at| at.0),
                 self.last_event,
+                self.dropped.0,
             ])
             .map(drop)
     }
@@ -145,21 +152,21 @@ impl TaskRow {
         due: Option<Timestamp>,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        self.leave(write, Place::of(State::Queued, Some(hold)))?;
+        self.leave(write, State::Queued, Some(hold))?;
         (self.state, self.hold, self.due_at) = (State::Queued, Some(hold), due);
         self.enter(write, now)
     }
 
     /// Takes it out of the queue; its lease is the caller's matter.
     pub(super) fn run(&mut self, write: &mut Write<'_>) -> rusqlite::Result<()> {
-        self.leave(write, Place::Running)?;
+        self.leave(write, State::Running, None)?;
         (self.state, self.hold, self.due_at) = (State::Running, None, None);
         Ok(())
     }
 
     /// Lets it wait for a person: it is in no hot table.
     pub(super) fn wait(&mut self, write: &mut Write<'_>) -> rusqlite::Result<()> {
-        self.leave(write, Place::Waiting)?;
+        self.leave(write, State::Waiting, None)?;
         (self.state, self.hold, self.due_at) = (State::Waiting, None, None);
         Ok(())
     }
@@ -172,14 +179,21 @@ impl TaskRow {
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         debug_assert!(state.is_terminal() && !self.state.is_terminal());
-        self.leave(write, Place::of(state, None))?;
+        self.leave(write, state, None)?;
+        if let Some(batch) = self.batch {
+            write.touch_batch(batch, now);
+        }
+        self.dropped = Dropped::at_end(state, journal::exists(write, self.ord)?);
         (self.state, self.hold, self.due_at, self.finished_at) = (state, None, None, Some(now));
         Ok(())
     }
 
-    fn leave(&self, write: &mut Write<'_>, to: Place) -> rusqlite::Result<()> {
+    fn leave(&self, write: &mut Write<'_>, state: State, hold: Option<Hold>) -> rusqlite::Result<()> {
         let from = Place::of(self.state, self.hold);
-        write.count(&self.fleet, Some(from), to);
+        write.count(&self.fleet, Some(from), Place::of(state, hold));
+        if let Some(batch) = self.batch {
+            write.count_batch(batch, Some(self.state), state);
+        }
         match (from, self.due_at) {
             (Place::Runnable, _) => write
                 .connection
@@ -211,7 +225,12 @@ pub(super) fn enter(
 ) -> rusqlite::Result<()> {
     match (place, due) {
         (Place::Runnable, _) => {
-            write.wake_fleet(fleet);
+            // Only an idle worker may take one that has to run alone.
+            if alone {
+                write.wake_fleet(fleet)
+            } else {
+                write.wake_one(fleet)
+            }
             write
                 .connection
                 .prepare_cached(

@@ -81,6 +81,7 @@ fn change(record: Option<&FleetRecord>, next: &Fleet) -> FleetChange {
 fn told_at_start(fleet: &Fleet) -> Fleet {
     let mut fleet = fleet.clone();
     fleet.scaling = Default::default();
+    fleet.retention = Default::default();
     fleet.task =
         longshore_core::fleet::TaskDefaults { result_limit: fleet.task.result_limit, ..Default::default() };
     fleet

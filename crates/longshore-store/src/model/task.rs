@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
@@ -58,6 +59,10 @@ pub struct TaskRecord {
     pub hold: Option<Hold>,
     pub input: Option<Json>,
     pub result: Option<Json>,
+    /// It succeeded, and its result was deleted since.
+    pub result_expired: bool,
+    /// Its calls and steps were deleted since.
+    pub journal_expired: bool,
     /// Why it failed, or why its last attempt did.
     pub failure: Option<Failure>,
     pub conversation: Option<ConversationId>,
@@ -79,25 +84,13 @@ pub struct TaskRecord {
     pub strikes: u32,
     pub cancel_requested: bool,
     pub retry_of: Option<TaskId>,
+    pub batch: Option<BatchId>,
     pub created_at: Timestamp,
     /// When its first attempt began.
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     /// Number of its newest event.
     pub last_event: u64,
-}
-
-/// Which tasks to list; an empty filter lists all.
-#[derive(Clone, Debug, Default)]
-pub struct TaskFilter {
-    pub fleet: Option<FleetName>,
-    /// Empty: any.
-    pub states: Vec<State>,
-    pub conversation: Option<ConversationId>,
-    /// All of them must be there.
-    pub labels: BTreeMap<String, String>,
-    /// Only ids below this one: the last id of the page before.
-    pub before: Option<TaskId>,
 }
 
 /// One try at running a task.

@@ -25,7 +25,7 @@ use super::error::RedisError;
 use super::script::Lua;
 
 /// One gateway's part in it. Its seat is kept until dropped.
-pub(crate) struct Permits {
+pub struct Permits {
     inner: Arc<Inner>,
     beats: JoinHandle<()>,
 }
@@ -49,7 +49,7 @@ enum Clock {
 
 /// May the call be sent?
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
     Admitted(Permit),
     /// Ask again after so many seconds; at least 1.
     Wait {
@@ -64,7 +64,7 @@ pub(crate) enum Answer {
 /// The right to send one call now. It is settled or withdrawn, once.
 #[derive(Debug)]
 #[must_use = "a permit that is neither settled nor withdrawn counts as it was reserved"]
-pub(crate) struct Permit {
+pub struct Permit {
     line: String,
     tokens: u64,
     own: limit::Permit,
@@ -110,14 +110,14 @@ impl Permits {
     }
 
     /// There are more gateways now, or fewer.
-    pub(crate) fn set_gateways(&self, gateways: u32) {
+    pub fn set_gateways(&self, gateways: u32) {
         self.inner.gateways.store(gateways, Ordering::Relaxed);
     }
 
     /// Admits a call and reserves what it needs, or says when to ask again. One round trip.
     ///
     /// Shape: `line` names the limit, over all gateways; those who wait for it decide among themselves who is first.
-    pub(crate) async fn ask(&self, line: &str, limit: Limit, need: Need) -> Answer {
+    pub async fn ask(&self, line: &str, limit: Limit, need: Need) -> Answer {
         if let Some(limit) = never_fits(limit, need) {
             return Answer::TooLarge { limit };
         }
@@ -132,7 +132,7 @@ impl Permits {
     }
 
     /// Puts what the call used in the place of what it reserved. If Redis does not hear of it, the reservation stays.
-    pub(crate) async fn settle(&self, permit: Permit, tokens: u64) {
+    pub async fn settle(&self, permit: Permit, tokens: u64) {
         self.inner.memory().settle(&permit, tokens);
         if let Place::Shared { epoch, second } = &permit.place {
             let (second, reserved, used) = (second.to_string(), permit.tokens.to_string(), tokens.min(MOST));
@@ -142,7 +142,7 @@ impl Permits {
     }
 
     /// Gives back all of a call that was never sent.
-    pub(crate) async fn withdraw(&self, permit: Permit) {
+    pub async fn withdraw(&self, permit: Permit) {
         let line = permit.line.clone();
         if let Place::Shared { epoch, second } = &permit.place {
             let (second, reserved) = (second.to_string(), permit.tokens.to_string());
@@ -152,7 +152,7 @@ impl Permits {
     }
 
     /// The provider asks to be left alone: nothing is admitted for so long, by any gateway that hears of it.
-    pub(crate) async fn block(&self, line: &str, seconds: u64) {
+    pub async fn block(&self, line: &str, seconds: u64) {
         self.inner.memory().block(line, seconds, self.inner.clock.now_ms());
         let told = self.inner.call("block", &[line, &seconds.min(MOST).to_string()]).await;
         if let Err(error) = told {

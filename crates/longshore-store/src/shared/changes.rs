@@ -1,6 +1,6 @@
 //! What a transaction is going to write: gathered in memory, written in one round trip.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
 use longshore_core::json::Json;
@@ -17,7 +17,7 @@ use super::live::Live;
 use super::sql::args;
 use crate::embedded::hold_text;
 use crate::model::Message;
-use crate::signals::Topic;
+use crate::signals::{Topic, Wakes};
 
 pub(super) struct Changes {
     pub now: Timestamp,
@@ -28,7 +28,7 @@ pub(super) struct Changes {
     updated: Vec<Live>,
     ended: Vec<Ended>,
     pub messages: Vec<NewMessage>,
-    pub topics: HashSet<Topic>,
+    pub topics: Wakes,
     /// Positions that became runnable, so that nobody looks behind them only.
     pub positions: Vec<(FleetName, i64, Uuid)>,
 }
@@ -114,7 +114,7 @@ impl Changes {
             updated: Vec::new(),
             ended: Vec::new(),
             messages: Vec::new(),
-            topics: HashSet::new(),
+            topics: Wakes::default(),
             positions: Vec::new(),
         }
     }
@@ -126,16 +126,15 @@ impl Changes {
         self.counts.add(fleet, to, 1);
     }
 
+    /// One task more that any worker of the fleet may take.
     pub(super) fn runnable(&mut self, fleet: &FleetName, rank: i64, id: TaskId) {
-        self.wake_fleet(fleet);
+        self.topics.runnable(fleet, 1);
         self.positions.push((fleet.clone(), rank, id.0));
     }
 
+    /// All that wait for tasks of this fleet look again.
     pub(super) fn wake_fleet(&mut self, fleet: &FleetName) {
-        let topic = Topic::Runnable(fleet.clone());
-        if !self.topics.contains(&topic) {
-            self.topics.insert(topic);
-        }
+        self.topics.insert(Topic::Runnable(fleet.clone()));
     }
 
     pub(super) fn wake_worker(&mut self, worker: &WorkerId) {

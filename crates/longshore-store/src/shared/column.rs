@@ -1,9 +1,11 @@
 //! Our words as columns of Postgres, read back with the same checks as at the edge.
 
+use longshore_core::batch::BatchId;
 use longshore_core::fleet::DrainMode;
 use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
 use longshore_core::journal::AskState;
 use longshore_core::json::Json;
+use longshore_core::retention::Dropped;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
 use serde::Deserialize;
@@ -75,6 +77,8 @@ macro_rules! columns {
 columns! {
     TaskId: Uuid, |value| Ok(TaskId(value));
     Uuid: Uuid, |value| Ok(value);
+    BatchId: Uuid, |value| Ok(BatchId(value));
+    Dropped: i64, |value| u8::try_from(value).map(Dropped).map_err(text);
     Fence: i64, |value| Ok(Fence(value as u64));
     Timestamp: i64, |value| Ok(Timestamp(value));
     bool: bool, |value| Ok(value);

@@ -2,7 +2,6 @@
 //!
 //! All of it may be lost at any time: then replicas poll, and histories come from the database.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +14,8 @@ use crate::redis::bus::Bus;
 use crate::redis::cache::{Cache, Limits};
 use crate::redis::history::Histories;
 use crate::redis::options::{Login, Options, OptionsError, Password, Topology};
-use crate::signals::{Signals, Topic};
+use crate::redis::permits::Permits;
+use crate::signals::{Signals, Wakes};
 
 /// How long the copy of a conversation stays that nobody uses.
 const COPIES: Duration = Duration::from_secs(24 * 3600);
@@ -76,8 +76,8 @@ impl Companion {
         })
     }
 
-    pub(super) fn publish(&self, topics: &HashSet<Topic>) {
-        self.bus.publish(topics.iter().cloned());
+    pub(super) fn publish(&self, wakes: Wakes) {
+        self.bus.publish(wakes);
     }
 
     /// False while wake-ups of other replicas do not arrive.
@@ -100,6 +100,11 @@ impl Companion {
 
     pub(super) async fn append(&self, conversation: &ConversationId, from: u64, messages: &[Message]) {
         self.histories.append(conversation, from, messages).await;
+    }
+
+    pub(super) fn permits(&self, seat: &str, quiet: bool) -> Permits {
+        // How many there are is told as soon as it is known.
+        Permits::start(self.redis.clone(), seat, 1, quiet)
     }
 
     /// The agents' shared cache.

@@ -2,6 +2,7 @@
 
 use longshore_core::id::{Fence, TaskId};
 use longshore_core::json::Json;
+use longshore_core::retention::Dropped;
 use longshore_core::retry::Backoff;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
@@ -11,14 +12,14 @@ use tokio_postgres::Row;
 
 use super::Shared;
 use super::changes::Changes;
-use super::column::{count, document, get, get_option, int};
+use super::column::{count, document, get, get_option};
 use super::connection::Connection;
 use super::ending;
 use super::fault::DbError;
 use super::live::Live;
-use super::sql::{Arg, args};
+use super::sql::args;
 use crate::error::{CancelOutcome, StoreError};
-use crate::model::{AttemptRecord, Outcome, TaskFilter, TaskRecord};
+use crate::model::{AttemptRecord, Outcome, TaskRecord};
 
 /// A task as one row, whether it is finished or not.
 macro_rules! record_columns {
@@ -29,17 +30,20 @@ macro_rules! record_columns {
          coalesce(live.failed_attempts, done.failed_attempts), coalesce(live.attempts, done.attempts),
          coalesce(live.interrupted, done.interrupted), coalesce(live.strikes, done.strikes),
          coalesce(live.cancel_requested, done.cancel_requested), task.retry_of, task.created_at,
-         coalesce(live.started_at, done.started_at), done.finished_at, coalesce(live.last_event, done.last_event)"
+         coalesce(live.started_at, done.started_at), done.finished_at, coalesce(live.last_event, done.last_event),
+         task.batch, coalesce(done.dropped, 0)"
     };
 }
+pub(super) use record_columns;
 
-const COLUMNS: usize = 26;
+const COLUMNS: usize = 28;
 
 macro_rules! record_tables {
     () => {
         " FROM @task AS task LEFT JOIN @live AS live ON live.id = task.id LEFT JOIN @done AS done ON done.id = task.id "
     };
 }
+pub(super) use record_tables;
 
 const STATE: &str =
     "SELECT coalesce((SELECT state FROM @live WHERE id = $1), (SELECT state FROM @done WHERE id = $1))";
@@ -72,18 +76,6 @@ impl Shared {
         Ok(Some(TaskRecord { input, result, ..read(&row)? }))
     }
 
-    pub(crate) async fn tasks(
-        &self,
-        filter: TaskFilter,
-        limit: usize,
-    ) -> Result<Vec<TaskRecord>, StoreError> {
-        let (sql, values) = select(&filter, limit);
-        let sql = self.core().names.expand(&sql);
-        let args: Vec<&dyn Arg> = values.iter().map(Box::as_ref).map(|value| value as &dyn Arg).collect();
-        let rows = self.core().run(async |it| it.query_once(&sql, &args).await).await?;
-        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
-    }
-
     pub(crate) async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
         let rows = self.core().run(async |it| it.query(ATTEMPTS, args![task.0]).await).await?;
         Ok(attempts(&rows)?)
@@ -92,6 +84,16 @@ impl Shared {
     pub(crate) async fn cancel(
         &self,
         task: TaskId,
+        reason: Option<String>,
+        now: Timestamp,
+    ) -> Result<CancelOutcome, StoreError> {
+        self.cancel_in(task, Vec::new(), reason, now).await
+    }
+
+    pub(crate) async fn cancel_in(
+        &self,
+        task: TaskId,
+        states: Vec<State>,
         reason: Option<String>,
         now: Timestamp,
     ) -> Result<CancelOutcome, StoreError> {
@@ -104,6 +106,10 @@ impl Shared {
                 let state = done_state(&it, task).await?;
                 return Ok(state.map_or(CancelOutcome::NotFound, CancelOutcome::AlreadyTerminal));
             };
+            if !states.is_empty() && !states.contains(&row.state) {
+                it.roll_back().await;
+                return Ok(CancelOutcome::Elsewhere(row.state));
+            }
             let mut changes = Changes::new(now);
             let outcome = cancel(&mut changes, &mut row, reason.clone());
             ending::leave(&it, &mut changes, row).await?;
@@ -134,14 +140,18 @@ fn cancel(changes: &mut Changes, row: &mut Live, reason: Option<String>) -> Canc
     CancelOutcome::Requested
 }
 
-fn read(row: &Row) -> Result<TaskRecord, DbError> {
+/// Reads [`record_columns`].
+pub(super) fn read(row: &Row) -> Result<TaskRecord, DbError> {
+    let (state, dropped): (State, Dropped) = (get(row, 2)?, get(row, 27)?);
     Ok(TaskRecord {
         id: get(row, 0)?,
         fleet: get(row, 1)?,
-        state: get(row, 2)?,
+        state,
         hold: get_option(row, 3)?,
         input: None,
         result: None,
+        result_expired: dropped.result_expired(state),
+        journal_expired: dropped.journal_expired(),
         failure: get_option(row, 4)?,
         conversation: get_option(row, 5)?,
         publish_input: row.try_get(6)?,
@@ -159,6 +169,7 @@ fn read(row: &Row) -> Result<TaskRecord, DbError> {
         strikes: count(row, 19)?,
         cancel_requested: row.try_get(20)?,
         retry_of: get_option(row, 21)?,
+        batch: get_option(row, 26)?,
         created_at: get(row, 22)?,
         started_at: get_option(row, 23)?,
         finished_at: get_option(row, 24)?,
@@ -204,52 +215,4 @@ fn ended(row: &Row) -> Result<(Outcome, Option<String>), DbError> {
         .ok_or_else(|| DbError::Word { what: "outcome", value: told.outcome.clone() })?;
     let failure = told.code.map(|code| format!("{code}: {}", told.message.unwrap_or_default()));
     Ok((outcome, told.cause.or(failure)))
-}
-
-/// The filter as a statement: words of ours are written into it, words from outside are arguments.
-fn select(filter: &TaskFilter, limit: usize) -> (String, Vec<Box<dyn Arg + Send>>) {
-    let mut parts = vec!["true".to_owned()];
-    let mut values: Vec<Box<dyn Arg + Send>> = Vec::new();
-    if let Some(fleet) = &filter.fleet {
-        values.push(Box::new(fleet.to_string()));
-        parts.push(format!("task.fleet = ${}", values.len()));
-    }
-    if !filter.states.is_empty() {
-        parts.push(states(&filter.states));
-    }
-    if let Some(conversation) = &filter.conversation {
-        values.push(Box::new(conversation.to_string()));
-        parts.push(format!("task.conversation = ${}", values.len()));
-    }
-    for (name, value) in &filter.labels {
-        values.push(Box::new(name.clone()));
-        values.push(Box::new(value.clone()));
-        parts.push(format!("task.labels::json ->> ${} = ${}", values.len() - 1, values.len()));
-    }
-    if let Some(before) = &filter.before {
-        values.push(Box::new(before.0));
-        parts.push(format!("task.id < ${}", values.len()));
-    }
-    values.push(Box::new(int(limit as u64)));
-    let sql = format!(
-        "SELECT {}{}WHERE {} ORDER BY task.id DESC LIMIT ${}",
-        record_columns!(),
-        record_tables!(),
-        parts.join(" AND "),
-        values.len()
-    );
-    (sql, values)
-}
-
-fn states(states: &[State]) -> String {
-    let words = |wanted: bool| {
-        let words = states.iter().filter(|state| state.is_terminal() == wanted);
-        words.map(|state| format!("'{}'", state.as_str())).collect::<Vec<_>>().join(", ")
-    };
-    let (live, done) = (words(false), words(true));
-    match (live.is_empty(), done.is_empty()) {
-        (false, true) => format!("live.state IN ({live})"),
-        (true, _) => format!("done.state IN ({done})"),
-        (false, false) => format!("(live.state IN ({live}) OR done.state IN ({done}))"),
-    }
 }

@@ -125,6 +125,10 @@ impl Live {
         changes.count(&self.fleet, Some(from), self.place());
         if hold == Hold::Ready {
             changes.runnable(&self.fleet, self.rank, self.id);
+            if self.alone {
+                // Only an idle worker may take it.
+                changes.wake_fleet(&self.fleet);
+            }
         }
     }
 

@@ -64,8 +64,9 @@ fn create_schema(names: &Names) -> String {
 }
 
 /// All steps, as a person may run them.
-pub(super) fn whole_script(names: &Names) -> String {
-    create_schema(names) + &script(names, 0)
+pub(super) fn script_from(names: &Names, done: usize) -> String {
+    let begin = if done == 0 { create_schema(names) } else { String::new() };
+    begin + &script(names, done)
 }
 
 /// The steps after the first `done` ones, as they are run.

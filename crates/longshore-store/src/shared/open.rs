@@ -101,20 +101,7 @@ impl From<DbError> for ConnectError {
 
 impl Shared {
     pub(crate) async fn connect(options: &ConnectOptions, now: Timestamp) -> Result<Shared, ConnectError> {
-        let address = address::read(&options.database).map_err(ConnectError::Address)?;
-        let mut config = address.config;
-        if let Some(password) = &options.password {
-            config.password(password);
-        }
-        let way = Way {
-            config,
-            password_file: options.password_file.clone(),
-            ca_file: address.ca_file,
-            pooled: options.pooled,
-        };
-        let names = Arc::new(Names::new(&options.schema));
-        let pool = pool::pool(way, Arc::clone(&names), options.connections)?;
-        let core = Core::new(pool, names, options.redis.as_ref())?;
+        let core = connect(options)?;
         let connection = core.connection().await?;
         check(&connection).await?;
         prepare(&connection, &core.names, options).await?;
@@ -122,6 +109,23 @@ impl Shared {
         drop(connection);
         Ok(Shared::new(core))
     }
+}
+
+fn connect(options: &ConnectOptions) -> Result<Core, ConnectError> {
+    let address = address::read(&options.database).map_err(ConnectError::Address)?;
+    let mut config = address.config;
+    if let Some(password) = &options.password {
+        config.password(password);
+    }
+    let way = Way {
+        config,
+        password_file: options.password_file.clone(),
+        ca_file: address.ca_file,
+        pooled: options.pooled,
+    };
+    let names = Arc::new(Names::new(&options.schema));
+    let pool = pool::pool(way, Arc::clone(&names), options.connections)?;
+    Ok(Core::new(pool, names, options.redis.as_ref())?)
 }
 
 /// Refuses a database that does not keep what it acknowledges.
@@ -162,7 +166,21 @@ async fn prepare(
     Ok(())
 }
 
-/// The statements that bring a schema of this name from nothing to the newest version.
-pub fn migration_script(schema: &str) -> String {
-    migrate::whole_script(&Names::new(schema))
+/// The statements that bring a schema of this name from a version (0: nothing) to the newest; `None`: there is no such
+/// version.
+pub fn migration_script(schema: &str, from: usize) -> Option<String> {
+    (from <= migrate::MIGRATIONS.len()).then(|| migrate::script_from(&Names::new(schema), from))
+}
+
+/// Brings the schema to the newest version, whatever the options say about that; returns the version that was found and the
+/// one that is there now.
+pub async fn migrate_now(options: &ConnectOptions) -> Result<(usize, usize), ConnectError> {
+    let core = connect(options)?;
+    let connection = core.connection().await?;
+    check(&connection).await?;
+    let (found, known) = (migrate::version(&connection, &core.names).await?, migrate::MIGRATIONS.len());
+    if found > known {
+        return Err(ConnectError::Newer { schema: options.schema.clone(), found, known });
+    }
+    Ok(migrate::forward(&connection, &core.names).await?)
 }

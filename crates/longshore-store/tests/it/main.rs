@@ -2,8 +2,11 @@
 
 mod conformance;
 mod durability;
+mod erasure;
 mod full_disk;
+mod growth;
 mod journal_model;
+mod kept;
 mod opening;
 mod properties;
 mod shared;

@@ -6,7 +6,7 @@
 
 mod model;
 mod shared_tables;
-mod tables;
+pub mod tables;
 
 use longshore_core::task::Interruption;
 use proptest::prelude::*;

@@ -1,10 +1,9 @@
 //! `longshore apply`: hands the fleets of longshore.toml to a control plane, after showing what that changes.
 
-use std::io::{self, IsTerminal, Write};
-
 use longshore_api::client::ClientError;
 use longshore_api::fleet::{Applied, Apply, Change};
 
+use super::ask;
 use crate::cli::{ConfigFile, Format, Remote};
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
@@ -45,7 +44,7 @@ pub async fn run(args: Args) -> Outcome {
     if nothing {
         return Ok(Exit::Done);
     }
-    if !args.yes && !confirmed()? {
+    if !args.yes && !ask::confirmed("apply?", "apply this", "say --yes, or --dry-run")? {
         output::note("nothing was changed");
         return Ok(Exit::Error);
     }
@@ -92,18 +91,6 @@ fn show_change(change: &Change) -> Outcome<()> {
         output::line(&format!("    {}", clean(difference)))?;
     }
     Ok(())
-}
-
-fn confirmed() -> Outcome<bool> {
-    if !io::stdin().is_terminal() {
-        return Err(
-            Fault::usage("there is nobody to ask whether to apply this").hint("say --yes, or --dry-run")
-        );
-    }
-    let _ = write!(io::stderr(), "apply? [y/N] ");
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn explained(error: ClientError) -> Fault {

@@ -1,6 +1,6 @@
 //! `longshore config`: what longshore.toml and the environment amount to. Secrets show as where they come from.
 
-use longshore_core::settings::{FleetsFrom, Settings};
+use longshore_core::settings::{Address, FleetsFrom, Settings, StoreSettings};
 use serde_json::json;
 
 use crate::cli::{ConfigFile, Format};
@@ -35,10 +35,29 @@ pub fn run(args: &Args) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// Addresses are shown as they are: the file holds none with a password in it.
+fn store(store: &StoreSettings) -> serde_json::Value {
+    let address = |address: &Address| match address {
+        Address::Given(url) => json!(url),
+        Address::Secret(source) => json!(source),
+    };
+    let mut shown = json!({ "dir": store.dir });
+    if let Some(shared) = &store.shared {
+        shown["database"] = address(&shared.database);
+        shown["schema"] = json!(shared.schema);
+        shown["connections"] = json!(shared.connections);
+        if let Some(redis) = &shared.redis {
+            shown["redis"] = redis.addresses.iter().map(address).collect();
+            shown["redis_prefix"] = json!(redis.prefix);
+        }
+    }
+    shown
+}
+
 fn value(settings: &Settings) -> serde_json::Value {
     let server = &settings.server;
     json!({
-        "store": { "dir": settings.store.dir },
+        "store": store(&settings.store),
         "server": {
             "api": server.api,
             "link": server.link,

@@ -1,14 +1,18 @@
 //! `longshore submit`: one task, or one per line of a file; waits for them if asked to.
 
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use longshore_api::batch::BatchQuery;
 use longshore_api::client::{Client, ClientError};
-use longshore_api::task::{Submit, Task};
+use longshore_api::task::{BatchAccepted, Submit, Task};
+use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::json::Json;
 use longshore_core::time::Timestamp;
 use uuid::Uuid;
 
+use super::batches::watch;
 use super::wait::{self, Show};
 use crate::cli::{Format, Remote};
 use crate::error::{Fault, Outcome};
@@ -32,6 +36,10 @@ pub struct Args {
     /// Submit one task per line of a file (- for standard input); each line is the input of one
     #[arg(short, long, value_name = "FILE.jsonl", conflicts_with_all = ["follow", "conversation"])]
     batch: Option<String>,
+
+    /// Name of the batch, for `longshore batches`
+    #[arg(long, value_name = "TEXT", requires = "batch")]
+    name: Option<String>,
 
     /// Wait for the end and print the result
     #[arg(short, long)]
@@ -148,7 +156,7 @@ fn wanted(args: &Args, input: Json) -> Submit {
 }
 
 /// Sends a request that carries an idempotency key, again if its answer was lost on the way.
-async fn again<T>(send: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
+pub(super) async fn again<T>(send: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
     for pause_ms in [200, 1_000, 3_000] {
         match send().await {
             Err(ClientError::Unreachable { source, .. }) if !source.is_connect() && !source.is_builder() => {
@@ -168,16 +176,34 @@ async fn batch(args: &Args, client: &Client, file: &str, key: &str) -> Outcome {
     let lines: Vec<String> = input::lines(file)?.into_iter().map(|input| line(args, input)).collect();
     let parts = parts(&lines);
     let mut ids: Vec<TaskId> = Vec::with_capacity(lines.len());
+    let mut batch =
+        BatchQuery { name: args.name.clone(), label: joined(&args.label), ..BatchQuery::default() };
+    if parts.len() > 1 {
+        batch.batch = Some(Uuid::now_v7().to_string());
+    }
+    let mut accepted_as = None;
     for (index, part) in parts.iter().enumerate() {
+        batch.more = (index + 1 < parts.len()).then_some(true);
         let key = if parts.len() == 1 { key.to_owned() } else { format!("{key}-{}", index + 1) };
         let body = part.join("\n").into_bytes();
-        let accepted = again(async || client.submit_batch(body.clone(), Some(&key)).await).await;
-        ids.extend(accepted.map_err(|error| broke_off(error, ids.len(), &key, index))?.ids);
+        let accepted = again(async || client.submit_part(&batch, body.clone(), Some(&key)).await).await;
+        let accepted = accepted.map_err(|error| broke_off(error, ids.len(), &key, index))?;
+        ids.extend(accepted.ids);
+        accepted_as = accepted.batch;
+        if let Some(id) = accepted.batch.filter(|_| parts.len() > 1) {
+            // In a repetition the batch of the first time, which the other parts belong to.
+            batch.batch = Some(id.to_string());
+        }
     }
     if !args.wait {
-        return print_ids(&ids, args.format.json);
+        return print_ids(BatchAccepted { batch: accepted_as, ids }, args.format.json);
     }
-    wait_for_all(args, client, &ids).await
+    wait_for_all(args, client, accepted_as, &ids).await
+}
+
+fn joined(labels: &[(String, String)]) -> Option<String> {
+    let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    (!labels.is_empty()).then(|| labels.join(","))
 }
 
 /// Without line breaks: JSON may hold them between its parts, NDJSON must not.
@@ -210,11 +236,14 @@ fn broke_off(error: ClientError, submitted: usize, key: &str, index: usize) -> F
         .hint(format!("submit the same file again with --idempotency-key {key}: nothing is doubled"))
 }
 
-fn print_ids(ids: &[TaskId], json: bool) -> Outcome {
+fn print_ids(accepted: BatchAccepted, json: bool) -> Outcome {
     match json {
-        true => output::json(&longshore_api::task::BatchAccepted { ids: ids.to_vec() })?,
+        true => output::json(&accepted)?,
         false => {
-            for id in ids {
+            if let Some(batch) = accepted.batch {
+                output::note(&format!("batch {batch}: `longshore batches watch {batch}` follows it"));
+            }
+            for id in &accepted.ids {
                 output::line(&id.to_string())?;
             }
         }
@@ -223,8 +252,12 @@ fn print_ids(ids: &[TaskId], json: bool) -> Outcome {
 }
 
 /// Prints results in the order of the lines, one per line.
-async fn wait_for_all(args: &Args, client: &Client, ids: &[TaskId]) -> Outcome {
+async fn wait_for_all(args: &Args, client: &Client, batch: Option<BatchId>, ids: &[TaskId]) -> Outcome {
     let end = args.timeout.map(|limit| tokio::time::Instant::now() + limit);
+    if let Some(batch) = batch {
+        let show = if io::stderr().is_terminal() { watch::Show::Lines } else { watch::Show::Nothing };
+        watch::for_end(client, batch, args.timeout, show).await?;
+    }
     let mut failed = 0;
     for id in ids {
         let left = end.map(|end| end.saturating_duration_since(tokio::time::Instant::now()));

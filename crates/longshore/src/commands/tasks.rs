@@ -1,20 +1,24 @@
 //! `longshore tasks`: list, show, watch, cancel, retry, input.
 
+mod bulk;
+mod filter;
 mod journal;
 
 pub use journal::summary as calls_in_words;
 
-use longshore_api::client::{Client, TaskQuery};
+use longshore_api::client::Client;
 use longshore_api::journal::InputAnswer;
-use longshore_api::task::{Attempt, Task};
+use longshore_api::task::{Attempt, Task, TaskPage};
 use longshore_core::id::TaskId;
 use longshore_core::task::{Hold, State};
 
 use super::wait::{self, Show};
 use crate::cli::{Format, Remote};
-use crate::error::Outcome;
+use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output::{self, Table, ago, clean, length, paint, paint_of, shorten};
+use bulk::{Action, Carefully};
+use filter::Filters;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,28 +37,15 @@ enum What {
     /// Cancel tasks, running ones as well
     Cancel(Cancel),
     /// Run a task that ended once more, as a new task
-    Retry(Many),
+    Retry(Retry),
     /// Say whether a task that was interrupted may run again (on_interrupt = "ask")
     Input(Input),
 }
 
 #[derive(Debug, clap::Args)]
 struct List {
-    /// Only of this fleet
-    #[arg(long, value_name = "FLEET")]
-    fleet: Option<String>,
-
-    /// Only in these states: queued, running, waiting, succeeded, failed, cancelled
-    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
-    state: Vec<State>,
-
-    /// Only of this conversation
-    #[arg(long, value_name = "ID")]
-    conversation: Option<String>,
-
-    /// Only with this label; may be repeated
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    label: Vec<String>,
+    #[command(flatten)]
+    filters: Filters,
 
     /// How many
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -112,17 +103,38 @@ fn answer(text: &str) -> Result<InputAnswer, String> {
     }
 }
 
+/// Named tasks, or all that a filter finds.
 #[derive(Debug, clap::Args)]
 struct Many {
-    /// Tasks
-    #[arg(value_name = "ID", required = true)]
+    /// Tasks; without any, all that the filters below find
+    #[arg(value_name = "ID")]
     ids: Vec<TaskId>,
+
+    #[command(flatten)]
+    filters: Filters,
+
+    #[command(flatten)]
+    how: Carefully,
 
     #[command(flatten)]
     format: Format,
 
     #[command(flatten)]
     remote: Remote,
+}
+
+impl Many {
+    /// Whether tasks are named; else a filter says which.
+    fn named(&self) -> Outcome<bool> {
+        let filtered = !self.filters.is_empty() || self.how.said();
+        match (self.ids.is_empty(), filtered) {
+            (false, false) => Ok(true),
+            (true, true) => Ok(false),
+            (false, true) => Err(Fault::usage("either name tasks or filter them, not both")),
+            (true, false) => Err(Fault::usage("no task is named")
+                .hint("name tasks by their ids, or filter them, such as --state failed --fleet NAME")),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -135,11 +147,14 @@ struct Cancel {
     reason: Option<String>,
 }
 
-fn state(text: &str) -> Result<State, String> {
-    State::parse(text).ok_or_else(|| {
-        let all: Vec<_> = State::ALL.iter().map(|state| state.as_str()).collect();
-        format!("expected one of {}", all.join(", "))
-    })
+#[derive(Debug, clap::Args)]
+struct Retry {
+    #[command(flatten)]
+    tasks: Many,
+
+    /// Go on with an earlier retry by a filter that was broken off: no task is retried twice
+    #[arg(long, value_name = "KEY", conflicts_with = "ids")]
+    idempotency_key: Option<String>,
 }
 
 pub async fn run(args: Args) -> Outcome {
@@ -148,30 +163,26 @@ pub async fn run(args: Args) -> Outcome {
         What::Show(args) => show(&args).await,
         What::Watch(args) => watch(&args).await,
         What::Cancel(args) => cancel(args).await,
-        What::Retry(args) => retry(&args).await,
+        What::Retry(args) => retry(args).await,
         What::Input(args) => input(&args).await,
     }
 }
 
 async fn list(args: List) -> Outcome {
     let client = args.remote.client()?;
-    let states: Vec<_> = args.state.iter().map(|state| state.as_str()).collect();
-    let some = |text: String| (!text.is_empty()).then_some(text);
-    let query = TaskQuery {
-        fleet: args.fleet,
-        state: some(states.join(",")),
-        conversation: args.conversation,
-        label: some(args.label.join(",")),
-        limit: Some(args.limit),
-        cursor: args.cursor,
-    };
-    let page = client.tasks(&query).await?;
+    let page = pages(&client, &args).await?;
     if args.format.json {
         output::json(&page)?;
         return Ok(Exit::Done);
     }
     if page.items.is_empty() {
-        output::note("no tasks");
+        output::note(
+            match &page.next_cursor {
+                None => "no tasks".to_owned(),
+                Some(cursor) => format!("none among the newest; look further with --cursor {cursor}"),
+            }
+            .as_str(),
+        );
         return Ok(Exit::Done);
     }
     let mut table = Table::new(&["ID", "FLEET", "STATE", "ATTEMPTS", "AGE", "NOTE"]);
@@ -190,6 +201,27 @@ async fn list(args: List) -> Outcome {
         output::note(&format!("there are more: --cursor {cursor}"));
     }
     Ok(Exit::Done)
+}
+
+/// Pages that one list asks for: each looks at a bounded number of tasks and may come back empty.
+const PAGES: usize = 20;
+
+/// The most that one request may ask for.
+const PAGE: u32 = 500;
+
+async fn pages(client: &Client, args: &List) -> Outcome<TaskPage> {
+    let (filter, limit) = (args.filters.filter(), args.limit as usize);
+    let mut all = TaskPage { items: Vec::new(), next_cursor: args.cursor.clone() };
+    for _ in 0..PAGES {
+        let wanted = (args.limit - all.items.len() as u32).min(PAGE);
+        let page = client.tasks(&filter.clone().page(Some(wanted.into()), all.next_cursor)).await?;
+        all.items.extend(page.items);
+        all.next_cursor = page.next_cursor;
+        if all.next_cursor.is_none() || all.items.len() >= limit {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 /// What is worth saying beside a task's state.
@@ -219,7 +251,12 @@ async fn show(args: &ShowOne) -> Outcome {
     let client = remote.client()?;
     match (args.journal, format.json) {
         (true, true) => output::json(&client.journal(*id).await?)?,
-        (true, false) => journal::print(&client.journal(*id).await?)?,
+        (true, false) => {
+            if client.task(*id).await?.journal_expired {
+                output::note("its LLM calls and steps were kept for a time after its end, and are deleted");
+            }
+            journal::print(&client.journal(*id).await?)?;
+        }
         (false, true) => output::json(&client.task(*id).await?)?,
         (false, false) => print(&client.task(*id).await?)?,
     }
@@ -261,6 +298,7 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, clean(&value))));
     add("note", Some(remark(task)).filter(|note| !note.is_empty()));
     add("conversation", task.conversation.as_ref().map(ToString::to_string));
+    add("batch", task.batch.map(|id| id.to_string()));
     add("retry of", task.retry_of.map(|id| id.to_string()));
     let labels: Vec<_> = task.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     add("labels", Some(labels.join(" ")).filter(|labels| !labels.is_empty()));
@@ -279,6 +317,10 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     );
     add("attempts", Some(counts));
     add("llm calls", task.calls.as_ref().map(journal::summary));
+    let expired = [(task.result_expired, "result"), (task.journal_expired, "LLM calls and steps")];
+    for (_, what) in expired.into_iter().filter(|(expired, _)| *expired) {
+        add("expired", Some(format!("its {what}: kept for a time after its end, and deleted")));
+    }
     if task.no_gateway_calls {
         let warning =
             "its fleet has providers, but it called none through them: is a base URL wired into the agent?";
@@ -318,9 +360,14 @@ async fn watch(args: &One) -> Outcome {
 
 async fn cancel(args: Cancel) -> Outcome {
     let client = args.tasks.remote.client()?;
-    for id in &args.tasks.ids {
+    let Many { ids, filters, how, format, .. } = &args.tasks;
+    if !args.tasks.named()? {
+        let action = Action::Cancel { reason: args.reason };
+        return bulk::run(&client, action, filters.filter(), how, format.json).await;
+    }
+    for id in ids {
         let task = client.cancel(*id, args.reason.clone()).await?;
-        match (args.tasks.format.json, task.state) {
+        match (format.json, task.state) {
             (true, _) => output::json_line(&task)?,
             (false, State::Cancelled) => output::line(&format!("{id} is cancelled"))?,
             (false, _) => output::line(&format!("{id} is being cancelled: its agent is told to stop"))?,
@@ -329,12 +376,17 @@ async fn cancel(args: Cancel) -> Outcome {
     Ok(Exit::Done)
 }
 
-async fn retry(args: &Many) -> Outcome {
-    let client: Client = args.remote.client()?;
-    for id in &args.ids {
+async fn retry(args: Retry) -> Outcome {
+    let client: Client = args.tasks.remote.client()?;
+    let Many { ids, filters, how, format, .. } = &args.tasks;
+    if !args.tasks.named()? {
+        let action = Action::Retry { key: args.idempotency_key };
+        return bulk::run(&client, action, filters.filter(), how, format.json).await;
+    }
+    for id in ids {
         let key = uuid::Uuid::now_v7().to_string();
         let task = client.retry(*id, Some(&key)).await?;
-        match args.format.json {
+        match format.json {
             true => output::json_line(&task)?,
             false => output::line(&task.id.to_string())?,
         }

@@ -26,7 +26,12 @@ pub async fn run(args: Args) -> Outcome {
     logging::beside()?;
     let found = args.config.load()?;
     let mut stop = Stop::listen()?;
-    let mut server = start(found.settings.clone(), false).await?;
+    // For one machine: what it did yesterday must not depend on a variable that another program needs today.
+    let mut settings = found.settings.clone();
+    if settings.store.shared.take().is_some() {
+        output::note("`up` keeps its state in the embedded store; `longshore serve` uses the database");
+    }
+    let mut server = start(settings, false).await?;
     greet(&server, &found)?;
     let failed = tokio::select! {
         () = stop.asked() => None,

@@ -29,16 +29,16 @@ pub enum Show {
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A stream without any event for so long is opened anew: its connection may be dead without having said so.
-const QUIET: Duration = Duration::from_secs(60);
+pub(super) const QUIET: Duration = Duration::from_secs(60);
 
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Returns the task in its terminal state.
 ///
 /// Errors: status 4 when `limit` has passed, 130 at Ctrl-C, 5 when the control plane was away for five minutes.
 pub async fn for_end(client: &Client, id: TaskId, limit: Option<Duration>, show: Show) -> Outcome<Task> {
-    let mut follower = Follower { client, id, show, seen: 0, away: None };
+    let mut follower = Follower { client, id, show, seen: 0, patience: Patience::default() };
     tokio::select! {
         // A task that has ended counts, even if the time is up as well.
         biased;
@@ -51,7 +51,7 @@ pub async fn for_end(client: &Client, id: TaskId, limit: Option<Duration>, show:
     }
 }
 
-async fn over(limit: Option<Duration>) {
+pub(super) async fn over(limit: Option<Duration>) {
     match limit {
         Some(limit) => sleep(limit).await,
         None => std::future::pending().await,
@@ -72,7 +72,13 @@ struct Follower<'a> {
     show: Show,
     /// Number of the last event that was shown.
     seen: u64,
-    /// Since when the control plane has not answered, if it did before.
+    patience: Patience,
+}
+
+/// How a control plane that is away for a while is waited for.
+#[derive(Default)]
+pub(super) struct Patience {
+    /// Since when it has not answered, if it did before.
     away: Option<Away>,
 }
 
@@ -89,10 +95,10 @@ impl Follower<'_> {
             match self.once().await {
                 Ok(Some(task)) => return Ok(task),
                 Ok(None) => {
-                    self.away = None;
+                    self.patience.reset();
                     sleep(FIRST_PAUSE).await;
                 }
-                Err(error) if passes(&error) => self.pause(error).await?,
+                Err(error) if passes(&error) => self.patience.pause(error).await?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -107,7 +113,7 @@ impl Follower<'_> {
                 continue;
             }
             self.seen = event.seq;
-            self.away = None;
+            self.patience.reset();
             self.tell(&event)?;
         }
         drop(stream);
@@ -124,8 +130,16 @@ impl Follower<'_> {
         }
         Ok(())
     }
+}
 
-    async fn pause(&mut self, error: Stumble) -> Outcome<()> {
+impl Patience {
+    /// It has answered.
+    pub(super) fn reset(&mut self) {
+        self.away = None;
+    }
+
+    /// Waits a little, longer each time; gives up after five minutes.
+    pub(super) async fn pause(&mut self, error: Stumble) -> Outcome<()> {
         let first = self.away.is_none();
         let away = self.away.get_or_insert(Away { since: Instant::now(), pause: FIRST_PAUSE });
         if away.since.elapsed() > PATIENCE {
@@ -141,7 +155,7 @@ impl Follower<'_> {
 }
 
 /// Why one stream was not followed to the task's end.
-enum Stumble {
+pub(super) enum Stumble {
     Client(ClientError),
     /// What was seen could not be shown.
     Said(Fault),
@@ -169,7 +183,7 @@ impl From<Stumble> for Fault {
 }
 
 /// Whether asking again may help.
-fn passes(stumble: &Stumble) -> bool {
+pub(super) fn passes(stumble: &Stumble) -> bool {
     match stumble {
         Stumble::Client(ClientError::Problem(problem)) => problem.status >= 500 || problem.status == 429,
         Stumble::Client(ClientError::Unreachable { .. }) => true,
@@ -201,6 +215,9 @@ pub fn report(task: &Task, json: bool) -> Outcome {
 }
 
 fn print_result(task: &Task, json: bool) -> Outcome<()> {
+    if task.result_expired {
+        output::note(&format!("the result of task {} was kept for a time and is deleted", task.id));
+    }
     let Some(result) = &task.result else { return output::line("null") };
     match result.read::<String>() {
         Ok(text) if !json => output::text(&text),

@@ -162,12 +162,17 @@ fn the_documented_file_is_a_configuration_and_shows_the_defaults() {
 #[test]
 fn commented_keys_of_the_documented_file_exist() {
     let text = page("docs/configuration.md");
-    let commented =
-        text.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| line.contains(" = "));
-    let keys: Vec<&str> = commented.filter_map(|line| line.split("  #").next()).collect();
+    let (mut section, mut keys) = ("", Vec::new());
+    for line in text.lines() {
+        if let Some((head, _)) = line.split_once(']').filter(|_| line.starts_with('[')) {
+            section = head;
+        }
+        let key = line.strip_prefix("# ").filter(|line| line.contains(" = "));
+        keys.extend(key.and_then(|line| line.split("  #").next()).map(|key| (section, key)));
+    }
     assert!(!keys.is_empty(), "the page shows keys that are left out");
-    for key in keys {
-        let dir = with(&format!("[server]\n{key}\n{GOOD}"));
+    for (section, key) in keys {
+        let dir = with(&format!("{section}]\n{key}\n{GOOD}"));
         let ran = run(dir.path(), ["config", "--check"]);
         assert!(!ran.err.contains("unknown key"), "{key}: {ran:?}");
     }

@@ -24,4 +24,6 @@ fn the_documented_file_is_read_without_a_word_and_shows_the_defaults() {
     };
     assert_eq!(&without_choices, bare, "the page's values are the defaults");
     assert_eq!(documented.fleets[0].providers, ["openai"], "as if the line were left out");
+    assert_eq!(documented.fleets[0].retention, crate::retention::Policy::default());
+    assert_eq!(documented.server.conversations_ms, ServerSettings::default().conversations_ms);
 }

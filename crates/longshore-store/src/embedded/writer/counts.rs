@@ -6,6 +6,8 @@ use longshore_core::id::FleetName;
 use longshore_core::task::{Hold, State};
 use rusqlite::{Connection, params};
 
+use super::batches;
+
 /// Where a task stands, as it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -34,30 +36,34 @@ impl Place {
     }
 }
 
-/// By how much the counts of each fleet change.
+/// By how much the counts of each fleet, and of each batch, change.
 #[derive(Default)]
-pub(super) struct Deltas(HashMap<FleetName, [i64; 8]>);
+pub(super) struct Deltas {
+    fleets: HashMap<FleetName, [i64; 8]>,
+    pub(super) batches: batches::Deltas,
+}
 
 impl Deltas {
     pub(super) fn count(&mut self, fleet: &FleetName, place: Place, by: i64) {
-        if !self.0.contains_key(fleet) {
-            self.0.insert(fleet.clone(), [0; 8]);
+        if !self.fleets.contains_key(fleet) {
+            self.fleets.insert(fleet.clone(), [0; 8]);
         }
-        if let Some(counts) = self.0.get_mut(fleet) {
+        if let Some(counts) = self.fleets.get_mut(fleet) {
             counts[place as usize] += by;
         }
     }
 
     pub(super) fn add(&mut self, more: Deltas) {
-        for (fleet, more) in more.0 {
-            let counts = self.0.entry(fleet).or_default();
+        self.batches.add(more.batches);
+        for (fleet, more) in more.fleets {
+            let counts = self.fleets.entry(fleet).or_default();
             counts.iter_mut().zip(more).for_each(|(count, by)| *count += by);
         }
     }
 
     pub(super) fn save(&self, connection: &Connection) -> rusqlite::Result<()> {
         // An upsert would check the new row's constraints before it looks for the old one.
-        for (fleet, [a, b, c, d, e, f, g, h]) in &self.0 {
+        for (fleet, [a, b, c, d, e, f, g, h]) in &self.fleets {
             connection
                 .prepare_cached("INSERT OR IGNORE INTO fleet_count VALUES (?1, 0, 0, 0, 0, 0, 0, 0, 0)")?
                 .execute([fleet.as_str()])?;
@@ -70,10 +76,10 @@ impl Deltas {
                 )?
                 .execute(params![fleet.as_str(), a, b, c, d, e, f, g, h])?;
         }
-        Ok(())
+        self.batches.save(connection)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.fleets.is_empty()
     }
 }

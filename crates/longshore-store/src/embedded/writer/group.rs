@@ -1,6 +1,5 @@
 //! Group commit: many commands, one sync of the disk.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -10,10 +9,10 @@ use tracing::{error, warn};
 
 use super::counts::Deltas;
 use super::write::{Memory, Write};
-use super::{Answer, Command, FatalHook, Run};
+use super::{Alone, Answer, Command, FatalHook, Run};
 use crate::embedded::fault::{self, Fault};
 use crate::error::StoreError;
-use crate::signals::{Signals, Topic};
+use crate::signals::{Signals, Wakes};
 
 /// A group takes no more than this, so that its first command does not wait for the last one's work.
 const MOST: usize = 512;
@@ -38,7 +37,7 @@ pub(super) struct Groups {
 #[derive(Default)]
 struct Kept {
     answers: Vec<Answer>,
-    topics: HashSet<Topic>,
+    topics: Wakes,
     deltas: Deltas,
 }
 
@@ -85,6 +84,15 @@ impl Groups {
         self.finish(kept);
         self.checkpoint();
         command
+    }
+
+    /// Runs what cannot be part of a transaction.
+    pub(super) fn alone(&mut self, job: Alone) {
+        let connection = if self.broken { Err(StoreError::Closed) } else { Ok(&self.connection) };
+        // Its caller hears of the error; a sync that failed is everybody's matter.
+        if job(connection) == Some(Fault::Sync) {
+            self.give_up("rewrote its file", "a sync failed");
+        }
     }
 
     fn begin(&mut self, synced: bool) -> Result<(), StoreError> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, Fence, Held, TaskId};
 use longshore_core::task::{Ending, Failure, Hold, OnInterrupt, State};
 use longshore_store::*;
@@ -26,6 +27,8 @@ pub struct Model {
     /// Ended by their own worker: a repeated ending is told yes.
     own: Vec<Held>,
     done: HashMap<TaskId, TaskRecord>,
+    /// Open; takes some of the tasks, and is closed by some.
+    batch: BatchId,
     tables: Option<SharedTables>,
 }
 
@@ -45,6 +48,7 @@ impl Model {
             valid: HashMap::new(),
             own: Vec::new(),
             done: HashMap::new(),
+            batch: BatchId(Uuid::now_v7()),
             tables: None,
         }
     }
@@ -68,13 +72,25 @@ impl Model {
         }
     }
 
+    async fn submit_to_batch(&mut self, task: NewTask, more: bool) -> TaskId {
+        let batch = NewBatch { id: self.batch, name: String::new(), labels: BTreeMap::new(), more };
+        if !more {
+            self.batch = BatchId(Uuid::now_v7());
+        }
+        self.world.store.submit_batch(batch, vec![task], None, self.world.now()).await.unwrap().ids[0]
+    }
+
     async fn submit(&mut self, conversation: Option<u8>, priority: i32, delay: Option<u8>, fails: bool) {
         let id = conversation.map(|it| ConversationId::new(format!("c{it}")).unwrap());
         let run_at = delay.map(|seconds| self.world.now().after(Duration::from_secs(seconds.into())));
         let on_interrupt = if fails { OnInterrupt::Fail } else { OnInterrupt::Resume };
         let publish_input = priority == 0;
         let task = NewTask { conversation: id, priority, run_at, on_interrupt, publish_input, ..new_task() };
-        let task = self.world.submit(task).await;
+        let task = match priority {
+            // The shared store has no batches yet.
+            0 if self.tables.is_none() => self.submit_to_batch(task, delay.is_none()).await,
+            _ => self.world.submit(task).await,
+        };
         self.tasks.push(task);
         if let Some(conversation) = conversation {
             self.conversations.entry(conversation).or_default().push(task);

@@ -45,6 +45,14 @@ const FAULTS: &[(&str, &str)] = &[
         OR messages != (SELECT coalesce(max(seq), 0) FROM message WHERE conversation = id)"),
     ("only valid fences have staged messages",
      "SELECT ord FROM staged_message WHERE fence NOT IN (SELECT fence FROM lease)"),
+    ("a batch counts the tasks that are in it, and has ended when they have",
+     "SELECT id FROM batch AS b WHERE
+        queued != (SELECT count(*) FROM task WHERE batch = b.id AND state = 'queued')
+        OR running != (SELECT count(*) FROM task WHERE batch = b.id AND state = 'running')
+        OR waiting != (SELECT count(*) FROM task WHERE batch = b.id AND state = 'waiting')
+        OR succeeded + failed + cancelled < (SELECT count(*) FROM task WHERE batch = b.id AND finished_at IS NOT NULL)
+        OR (finished_at IS NOT NULL) != (NOT open AND queued + running + waiting = 0)
+        OR (finished_at IS NOT NULL) != (SELECT count(*) FROM batch_event WHERE batch = b.id AND kind = 'finished')"),
     ("counts are what is there",
      "SELECT fleet FROM fleet_count AS c WHERE
         runnable != (SELECT count(*) FROM runnable WHERE fleet = c.fleet)

@@ -1,0 +1,111 @@
+//! What is erased is gone from the file, byte for byte, and what is not erased is still there.
+
+use std::fs;
+use std::path::Path;
+
+use longshore_core::batch::BatchId;
+use longshore_core::task::{Ending, Interruption};
+use longshore_store::*;
+use uuid::Uuid;
+
+use crate::support::*;
+
+const MARK: &str = "zebra-crossing-4711";
+const OTHER: &str = "bystander-0815";
+
+fn marked(mark: &str, conversation: &str) -> NewTask {
+    NewTask {
+        input: json(&format!("{{\"secret\":\"{mark}\"}}")),
+        publish_input: true,
+        labels: [("who".to_owned(), mark.to_owned())].into(),
+        ..talk(&format!("{conversation}-{mark}"))
+    }
+}
+
+/// How often a text stands in the store's files.
+fn found(dir: &Path, text: &str) -> usize {
+    let files = fs::read_dir(dir).unwrap().flatten().filter(|file| file.file_type().unwrap().is_file());
+    let count =
+        |bytes: Vec<u8>| bytes.windows(text.len()).filter(|window| *window == text.as_bytes()).count();
+    files.map(|file| count(fs::read(file.path()).unwrap())).sum()
+}
+
+/// Runs a task to its end with everything that may leave a trace.
+async fn run(world: &World, crew: &Crew, seq: u64, mark: &str) {
+    let task = world.claim_one(crew, seq).await;
+    let held = task.held();
+    let text = format!("\"{mark}\"");
+    world.store.begin_step(held, fleet("a"), mark.into(), world.now()).await.unwrap();
+    world.store.end_step(held, fleet("a"), mark.into(), json(&text), world.now()).await.unwrap();
+    let events = vec![says(1, AgentEventKind::Progress, &text), says(2, AgentEventKind::Message, &text)];
+    let end = EndAttempt { held, events, ending: Ending::Succeeded, result: Some(json(&text)), roll: 0.5 };
+    world.store.end_attempts(crew.id.clone(), crew.nonce, vec![end], world.now()).await.unwrap();
+}
+
+async fn erase(world: &World) -> (Erased, u64) {
+    let mut sum = Erased::default();
+    loop {
+        let step = world.store.erase_tenant("acme".into(), "erased".into(), world.now()).await.unwrap();
+        sum.cancelled += step.cancelled;
+        sum.tasks += step.tasks;
+        sum.conversations += step.conversations;
+        sum.batches += step.batches;
+        if !step.more {
+            return (sum, step.running);
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_an_erased_tenant_is_left_in_the_file() {
+    let world = World::embedded().await;
+    let dir = world.dir.as_ref().unwrap().path().to_owned();
+    let crew = world.worker("w").await;
+    let batch =
+        NewBatch { id: BatchId(Uuid::now_v7()), name: MARK.into(), labels: Default::default(), more: false };
+    world.submit(marked(OTHER, "c")).await;
+    run(&world, &crew, 1, OTHER).await;
+    let key = Idempotency { scope: "batch".into(), key: MARK.into(), fingerprint: [7; 32] };
+    // One that ends, one that runs, one that waits behind it, and a crowd whose pages are split and moved.
+    let mut tasks = vec![marked(MARK, "c"), marked(MARK, "d"), marked(MARK, "d")];
+    tasks.extend((0..300).map(|n| marked(MARK, &format!("e{n}"))));
+    let ids = world.store.submit_batch(batch, tasks, Some(key), world.now()).await.unwrap().ids;
+    run(&world, &crew, 2, MARK).await;
+    let running = world.claim_one(&crew, 3).await;
+    assert_eq!(running.id, ids[1]);
+    let ids: Vec<String> = ids.iter().map(|id| format!("x'{}'", id.0.simple())).collect();
+    world.sql(&format!(
+        "UPDATE task SET tenant = 'acme' WHERE id IN ({});
+         UPDATE batch SET tenant = 'acme'; UPDATE conversation SET tenant = 'acme' WHERE id LIKE '%{MARK}'",
+        ids.join(",")
+    ));
+    assert!(found(&dir, MARK) > 600 && found(&dir, OTHER) > 5);
+
+    let (erased, left) = erase(&world).await;
+    assert_eq!((erased.cancelled, erased.tasks, left), (302, 302, 1), "the one that runs is told to stop");
+    world.end(&crew, running.held(), Ending::Interrupted(Interruption::Cancelled)).await;
+    let (erased, left) = erase(&world).await;
+    assert_eq!((erased.tasks, erased.batches, left), (1, 1, 0));
+    assert_eq!(erase(&world).await, (Erased::default(), 0), "it can be repeated");
+    assert_eq!(world.store.forget_orphaned_keys(None).await.unwrap(), None);
+    world.store.compact().await.unwrap();
+
+    assert_eq!(found(&dir, MARK), 0, "no byte is left");
+    assert!(found(&dir, OTHER) > 5, "others keep what is theirs");
+    let left = world.store.search(TaskFilter::default(), 10).await.unwrap().tasks;
+    assert_eq!(left.len(), 1);
+    assert!(world.store.task(left[0].id).await.unwrap().expect("it is there").result.is_some());
+    world.submit(new_task()).await;
+    assert_eq!(world.claim(&crew, 4, 5).await.unwrap().len(), 1, "the store works on");
+    crate::properties::tables::check(&dir);
+}
+
+#[tokio::test]
+async fn commands_that_come_while_the_file_is_rewritten_are_done_after() {
+    let world = World::embedded().await;
+    let compact = world.store.compact();
+    let submit = world.store.submit(vec![new_task()], None, world.now());
+    let (compacted, submitted) = tokio::join!(compact, submit);
+    compacted.unwrap();
+    assert_eq!(submitted.unwrap().ids.len(), 1);
+}

@@ -1,0 +1,83 @@
+//! What retention leaves alone, and what searches find, where only the file can be told so far: parents and tenants.
+
+use std::time::Duration;
+
+use longshore_core::id::TaskId;
+use longshore_core::retention::{Policy, plan};
+use longshore_core::task::Ending;
+use longshore_store::*;
+
+use crate::support::*;
+
+fn hex(id: TaskId) -> String {
+    format!("x'{}'", id.0.simple())
+}
+
+/// Does what a policy of a minute asks for; returns the tasks and the results that went.
+async fn keep(world: &World) -> (u64, u64) {
+    let minute = Some(60_000);
+    let policy = Policy { journal_ms: minute, results_ms: minute, tasks_ms: minute, max_tasks: Some(0) };
+    let mut sum = (0, 0);
+    loop {
+        let step = world.store.retain(fleet("a"), plan(&policy, 100, world.now())).await.unwrap();
+        sum = (sum.0 + step.tasks, sum.1 + step.results);
+        if !step.more {
+            return sum;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_unfinished_parent_or_child_needs_is_kept() {
+    let world = World::embedded().await;
+    let crew = world.worker("w").await;
+    let [parent, child, other] =
+        [world.submit(new_task()).await, world.submit(new_task()).await, world.submit(new_task()).await];
+    world.sql(&format!("UPDATE task SET parent = {} WHERE id = {}", hex(parent), hex(child)));
+    let held: Vec<_> = world.claim(&crew, 1, 3).await.unwrap().iter().map(LeasedTask::held).collect();
+    assert_eq!(held.iter().map(|held| held.task).collect::<Vec<_>>(), [parent, child, other]);
+    world.end(&crew, held[1], Ending::Succeeded).await;
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(keep(&world).await, (0, 0));
+    assert!(world.task(child).await.result.is_some(), "its parent may ask for it");
+    world.end(&crew, held[2], Ending::Succeeded).await;
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(keep(&world).await, (1, 1), "the other one is needed by nobody, though the child ended first");
+    world.end(&crew, held[0], Ending::Succeeded).await;
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(keep(&world).await, (2, 2));
+}
+
+#[tokio::test]
+async fn a_parent_is_kept_while_a_child_goes_on() {
+    let world = World::embedded().await;
+    let crew = world.worker("w").await;
+    let [parent, child] = [world.submit(new_task()).await, world.submit(new_task()).await];
+    world.sql(&format!("UPDATE task SET parent = {} WHERE id = {}", hex(parent), hex(child)));
+    let held = world.claim_one(&crew, 1).await.held();
+    world.end(&crew, held, Ending::Succeeded).await;
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(keep(&world).await, (0, 0));
+    world.store.cancel(child, None, world.now()).await.unwrap();
+    assert_eq!(keep(&world).await.0, 2);
+}
+
+#[tokio::test]
+async fn children_and_tenants_are_found() {
+    let world = World::embedded().await;
+    let [parent, child] = [world.submit(new_task()).await, world.submit(new_task()).await];
+    world.sql(&format!(
+        "UPDATE task SET parent = {}, tenant = 'acme' WHERE id = {}",
+        hex(parent),
+        hex(child)
+    ));
+    let found = async |filter: TaskFilter| {
+        let page = world.store.search(filter, 10).await.unwrap();
+        page.tasks.into_iter().map(|task| task.id).collect::<Vec<_>>()
+    };
+    let tenant = |tenant: &str| TaskFilter { tenant: Some(tenant.into()), ..TaskFilter::default() };
+    assert_eq!(found(TaskFilter { parent: Some(parent), ..TaskFilter::default() }).await, [child]);
+    assert_eq!(found(tenant("acme")).await, [child]);
+    assert_eq!(found(tenant("default")).await, [parent]);
+    assert_eq!(found(TaskFilter { fleet: Some(fleet("b")), ..tenant("acme") }).await, []);
+}
