@@ -38,6 +38,10 @@ impl Model {
         for worker in 0..3 {
             crews.push(world.worker(&format!("w{worker}")).await);
         }
+        let tables = match world.dir {
+            Some(_) => None,
+            None => Some(SharedTables::of(&world).await),
+        };
         Model {
             world,
             crews,
@@ -49,7 +53,7 @@ impl Model {
             own: Vec::new(),
             done: HashMap::new(),
             batch: BatchId(Uuid::now_v7()),
-            tables: None,
+            tables,
         }
     }
 
@@ -245,18 +249,9 @@ impl Model {
             }
         }
         self.check_conversations().await;
-        match &self.world.dir {
-            Some(dir) => tables::check(dir.path()),
-            None => self.check_shared_tables().await,
-        }
-    }
-
-    async fn check_shared_tables(&mut self) {
-        if self.tables.is_none() {
-            self.tables = Some(SharedTables::of(&self.world).await);
-        }
-        if let Some(tables) = &self.tables {
-            tables.check().await;
+        match (&self.tables, &self.world.dir) {
+            (Some(tables), _) => tables.check().await,
+            (None, dir) => tables::check(dir.as_ref().unwrap().path()),
         }
     }
 

@@ -3,6 +3,7 @@
 use longshore_core::task::{Interruption, State};
 use longshore_store::*;
 
+use super::everything;
 use crate::support::*;
 
 /// From now on whatever changes the counts fails.
@@ -38,7 +39,7 @@ async fn a_change_that_fails_at_its_end_leaves_nothing_behind() {
     assert_eq!((world.kinds(running).await, world.kinds(scheduled).await), before);
     assert_eq!(world.task(running).await.state, State::Running);
     assert_eq!(world.task(scheduled).await.state, State::Queued);
-    assert_eq!(world.store.tasks(TaskFilter::default(), 10).await.unwrap().len(), 3);
+    assert_eq!(everything(&world.store).await.len(), 3);
     assert_eq!(world.store.worker(crew.id.clone()).await.unwrap().unwrap().end, None);
     client.batch_execute("DROP TRIGGER refuse ON fleet_count").await.unwrap();
     assert!(world.end(&crew, held, longshore_core::task::Ending::Succeeded).await);

@@ -9,7 +9,7 @@ use longshore_core::task::{Ending, Interruption, State};
 use longshore_core::time::Timestamp;
 use longshore_store::*;
 
-use super::until;
+use super::{everything, until};
 use crate::support::*;
 
 /// An attempt's ending as its worker reports it.
@@ -125,7 +125,7 @@ async fn wake_ups_reach_the_waiters_of_the_other() {
     world.clean_up().await;
 }
 
-async fn woken(what: &str, wait: impl Future<Output = ()>) {
+async fn woken(what: &str, wait: impl Future) {
     assert!(tokio::time::timeout(Duration::from_secs(20), wait).await.is_ok(), "not woken for {what}");
 }
 
@@ -188,7 +188,7 @@ async fn one_key_at_both_makes_one_task() {
         assert_eq!(one.ids, two.ids);
         assert_ne!(one.replayed, two.replayed, "one made it, the other was told");
     }
-    assert_eq!(world.store.tasks(TaskFilter::default(), 100).await.unwrap().len(), 20);
+    assert_eq!(everything(&world.store).await.len(), 20);
     world.clean_up().await;
 }
 

@@ -12,7 +12,7 @@ use longshore_testkit::Postgres;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::until;
+use super::{everything, until};
 use crate::support::*;
 
 /// What an outage may take to be told: five seconds, and some for a busy machine.
@@ -161,7 +161,7 @@ async fn postgres_killed_in_the_middle_loses_and_doubles_nothing() {
     let submitted = known.submitted.into_inner();
     let ids: HashSet<TaskId> = submitted.iter().copied().collect();
     assert_eq!(ids.len(), submitted.len());
-    let stored = world.store.tasks(TaskFilter::default(), 100_000).await.unwrap();
+    let stored = everything(&world.store).await;
     assert_eq!(stored.iter().map(|task| task.id).collect::<HashSet<_>>(), ids, "none lost, none twice");
     assert_eq!(known.ended.into_inner(), ids);
     for task in &stored {

@@ -5,7 +5,7 @@ use longshore_core::time::Timestamp;
 use longshore_store::*;
 use longshore_testkit::{Postgres, PostgresOptions};
 
-use super::until;
+use super::{everything, until};
 use crate::support::*;
 
 /// Does a little of everything.
@@ -40,7 +40,7 @@ async fn a_schema_of_any_name() {
     let world = World::connect(options.clone(), options.database).await;
     works(&world).await;
     let again = world.another().await;
-    assert_eq!(again.tasks(TaskFilter::default(), 10).await.unwrap().len(), 1);
+    assert_eq!(everything(&again).await.len(), 1);
     world.clean_up().await;
 }
 

@@ -65,6 +65,11 @@ async fn histories_are_right_whatever_redis_knows() {
     until("it to be told", async || world.store.redis().unwrap().up.then_some(())).await;
     outside(&server, |server| drop(server.cli(&["FLUSHALL"]))).await;
     turns(4).await;
+    // Neither there nor gone.
+    outside(&server, Redis::pause).await;
+    turns(2).await;
+    outside(&server, Redis::resume).await;
+    turns(2).await;
     world.clean_up().await;
 }
 
