@@ -5,6 +5,7 @@
 
 pub mod call;
 pub mod canonical;
+pub mod cap;
 pub mod drain;
 pub mod errors;
 pub mod fleet;
@@ -13,10 +14,13 @@ pub mod journal;
 pub mod json;
 pub mod limit;
 pub mod provider;
+pub mod rate;
 pub mod restart;
 pub mod retry;
 pub mod scale;
 pub mod settings;
+pub mod share;
 pub mod task;
+pub mod tenant;
 pub mod time;
 pub mod units;
