@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use longshore_core::fleet::Fleet;
-use longshore_core::id::{FleetName, TaskId, WorkerId};
+use longshore_core::id::{FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
-use longshore_core::task::{Ending, OnInterrupt};
+use longshore_core::task::{Ending, OnBusy, OnInterrupt};
 use longshore_core::time::Timestamp;
 use longshore_store::*;
 use uuid::Uuid;
@@ -101,10 +101,13 @@ fn task(fleet: &FleetName, input: &Json) -> NewTask {
         id: TaskId(Uuid::now_v7()),
         fleet: fleet.clone(),
         input: input.clone(),
+        tenant: TenantName::default(),
         conversation: None,
+        on_busy: OnBusy::Enqueue,
         publish_input: false,
         priority: 0,
         run_at: None,
+        deadline_at: None,
         timeout_ms: 1000,
         max_attempts: 3,
         on_interrupt: OnInterrupt::Resume,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use longshore_core::id::{FleetName, WorkerId};
+use longshore_core::id::{ConversationId, FleetName, WorkerId};
 use longshore_core::task::State;
 
 /// The store itself could not do it. Nothing of the command was kept.
@@ -28,6 +28,8 @@ pub enum SubmitError {
     UnknownFleet(FleetName),
     #[error("this idempotency key was used before with another request")]
     KeyReused,
+    #[error("conversation `{0}` has a task that is not finished")]
+    ConversationBusy(ConversationId),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

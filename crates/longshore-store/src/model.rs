@@ -7,7 +7,7 @@ mod task;
 mod worker;
 
 pub use fleet::{
-    DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
+    DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, TenantCounts, fleet_changes,
 };
 pub use journal::{
     AnswerOutcome, AskRecord, Begun, BegunCall, CallCounts, CallKey, CallRecord, Digest, DivergenceRecord,

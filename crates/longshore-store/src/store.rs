@@ -7,6 +7,7 @@ use longshore_core::fleet::{DrainMode, Fleet};
 use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::task::State;
+use longshore_core::tenant::Tenant;
 use longshore_core::time::Timestamp;
 use uuid::Uuid;
 
@@ -87,7 +88,8 @@ forward! {
 // The worker link.
 forward! {
     fn register(registration: Registration, now: Timestamp) -> Result<RegisterOutcome, RegisterError>;
-    /// Leases runnable tasks, highest priority and oldest first; empty when there are none. Does not wait.
+    /// Leases runnable tasks, tenants in turn, of each the highest priority and oldest first; as far as caps and the rate
+    /// allow. Empty when there are none. Does not wait.
     fn claim(request: ClaimRequest, now: Timestamp) -> Result<Vec<LeasedTask>, ClaimError>;
     /// Renews what is held, requeues what is not, and tells what the worker does not know yet.
     fn heartbeat(heartbeat: Heartbeat, now: Timestamp) -> Result<HeartbeatNews, LinkError>;
@@ -162,7 +164,16 @@ forward! {
     fn record_decision(fleet: FleetName, decision: DecisionRecord) -> Result<(), StoreError>;
     /// Newest first.
     fn decisions(fleet: FleetName, limit: usize) -> Result<Vec<DecisionRecord>, StoreError>;
-    fn load(fleet: FleetName) -> Result<Load, StoreError>;
+    /// What waits for what; costs the same for ten tasks and ten million.
+    fn load(fleet: FleetName, now: Timestamp) -> Result<Load, StoreError>;
+    /// Lets nothing of it start, or everything again; false if the fleet is not known. What runs goes on.
+    fn set_paused(fleet: FleetName, paused: bool, now: Timestamp) -> Result<bool, StoreError>;
+    /// Declares exactly these tenants; others have weight 1 and no cap of their own.
+    fn put_tenants(tenants: Vec<Tenant>) -> Result<(), StoreError>;
+    /// By name.
+    fn tenants() -> Result<Vec<Tenant>, StoreError>;
+    /// A fleet's tenants that ever had a task there, those with the most to do first.
+    fn tenant_counts(fleet: FleetName, limit: usize) -> Result<Vec<TenantCounts>, StoreError>;
 }
 
 // Conversations, time, small things.
@@ -170,7 +181,7 @@ forward! {
     fn conversation(id: ConversationId) -> Result<Option<ConversationRecord>, StoreError>;
     /// Messages with numbers above `after`, oldest first.
     fn messages(id: ConversationId, after: u64, limit: usize) -> Result<Vec<Message>, StoreError>;
-    /// Advances service time, expires leases, promotes due tasks. Writes nothing when nothing changes.
+    /// Advances service time, expires leases, gives up tasks whose deadline has passed, promotes due tasks. Writes nothing when nothing changes.
     ///
     /// `elapsed` and `link_seen` as in [`longshore_core::time::ServiceTime::tick`].
     fn tick(elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;

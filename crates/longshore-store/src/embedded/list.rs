@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use longshore_core::id::TaskId;
+use longshore_core::id::{TaskId, TenantName};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
 use longshore_core::task::State;
@@ -63,7 +63,7 @@ impl Embedded {
 
 const COLUMNS: &str = "id, fleet, state, hold, failure, conversation, publish_input, priority, run_at, due_at, labels,
     timeout_ms, max_attempts, on_interrupt, backoff_base_ms, backoff_cap_ms, failed_attempts, attempts, interrupted,
-    strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event";
+    strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event, tenant, deadline_at";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
     Ok(TaskRecord {
@@ -94,6 +94,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         started_at: get_option(row, 23)?,
         finished_at: get_option(row, 24)?,
         last_event: count(row, 25)?,
+        tenant: get(row, 26)?,
+        deadline_at: get_option(row, 27)?,
     })
 }
 
@@ -125,7 +127,7 @@ fn one(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<TaskRec
     connection
         .prepare_cached(&select)?
         .query_row([id(&task)], |row| {
-            Ok(TaskRecord { input: get_option(row, 26)?, result: get_option(row, 27)?, ..read(row)? })
+            Ok(TaskRecord { input: get_option(row, 28)?, result: get_option(row, 29)?, ..read(row)? })
         })
         .optional()
 }
@@ -155,6 +157,18 @@ fn conditions(filter: &TaskFilter) -> (String, Vec<Value>) {
         let states: Vec<_> = filter.states.iter().map(|state| format!("'{}'", state.as_str())).collect();
         parts.push(format!("state IN ({})", states.join(", ")));
     }
+    if let Some(tenant) = &filter.tenant {
+        parts.push("tenant = ?".to_owned());
+        values.push(Value::Text(tenant.to_string()));
+        if *tenant != TenantName::default() {
+            // What the index says of itself, so that it is used.
+            parts.push("tenant != 'default'".to_owned());
+        }
+    }
+    if let Some(code) = &filter.code {
+        parts.push("state = 'failed' AND json_extract(failure, '$.code') = ?".to_owned());
+        values.push(Value::Text(code.clone()));
+    }
     if let Some(conversation) = &filter.conversation {
         parts.push("conversation = ?".to_owned());
         values.push(Value::Text(conversation.to_string()));
@@ -179,7 +193,17 @@ fn cancel(
     reason: Option<String>,
     now: Timestamp,
 ) -> rusqlite::Result<CancelOutcome> {
-    let Some(mut row) = TaskRow::find(write, task)? else { return Ok(CancelOutcome::NotFound) };
+    let Some(row) = TaskRow::find(write, task)? else { return Ok(CancelOutcome::NotFound) };
+    cancel_row(write, row, reason, now)
+}
+
+/// Ends a task that does not run; lets the worker know of one that does.
+pub(super) fn cancel_row(
+    write: &mut Write<'_>,
+    mut row: TaskRow,
+    reason: Option<String>,
+    now: Timestamp,
+) -> rusqlite::Result<CancelOutcome> {
     if row.state.is_terminal() {
         return Ok(CancelOutcome::AlreadyTerminal(row.state));
     }
@@ -206,7 +230,8 @@ fn cancel(
     Ok(outcome)
 }
 
-fn tell_worker(write: &mut Write<'_>, ord: i64) -> rusqlite::Result<()> {
+/// Has the worker of a running task stop its agent.
+pub(super) fn tell_worker(write: &mut Write<'_>, ord: i64) -> rusqlite::Result<()> {
     let worker = write
         .connection
         .prepare_cached("UPDATE lease SET cancel = 1 WHERE ord = ?1 RETURNING worker")?

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::json::Json;
-use longshore_core::task::{Hold, State};
+use longshore_core::task::{Hold, OnBusy, State};
 use longshore_core::time::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde_json::json;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::column::{hold_text, id, int, on_interrupt_text};
 use super::writer::{Place, Write};
-use super::{Embedded, event, task_row};
+use super::{Embedded, conversation, event, task_row};
 use crate::error::{StoreError, SubmitError};
 use crate::model::{Idempotency, NewTask, Submitted};
 
@@ -94,7 +94,10 @@ fn check_fleet(write: &Write<'_>, fleet: &FleetName) -> Result<(), SubmitError> 
     if known { Ok(()) } else { Err(SubmitError::UnknownFleet(fleet.clone())) }
 }
 
-fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> rusqlite::Result<()> {
+fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> Result<(), SubmitError> {
+    if let Some(conversation) = &task.conversation {
+        come_to(write, conversation, task, now)?;
+    }
     let ord = write.next_ord();
     let place = match &task.conversation {
         Some(conversation) => Some(line_up(write, conversation, ord)?),
@@ -111,12 +114,31 @@ fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> rusqlite::Re
         .prepare_cached("INSERT INTO input (ord, data) VALUES (?1, ?2)")?
         .execute(params![ord, task.input.text()])?;
     let place = Place::of(State::Queued, Some(hold));
-    write.count(&task.fleet, None, place);
-    task_row::enter(write, &task.fleet, (-i64::from(task.priority), ord, false), (place, due), now)?;
-    let submitted = Json::of(&json!({ "fleet": task.fleet, "priority": task.priority }));
+    write.count(&task.fleet, &task.tenant, None, place);
+    let lane = (&task.fleet, &task.tenant);
+    task_row::enter(write, lane, (-i64::from(task.priority), ord), (place, due), now)?;
+    let submitted = json!({ "fleet": task.fleet, "tenant": task.tenant, "priority": task.priority });
+    let submitted = Json::of(&submitted);
     event::insert(write, ord, 1, "submitted", &submitted, now)?;
     event::insert(write, ord, 2, "queued", &event::queued(hold, due), now)?;
     write.wake_task(task.id);
+    Ok(())
+}
+
+/// Does to a conversation that may be busy what the task wants done.
+fn come_to(
+    write: &mut Write<'_>,
+    id: &ConversationId,
+    task: &NewTask,
+    now: Timestamp,
+) -> Result<(), SubmitError> {
+    match task.on_busy {
+        OnBusy::Reject if conversation::is_busy(write, id)? => {
+            return Err(SubmitError::ConversationBusy(id.clone()));
+        }
+        OnBusy::Interrupt => conversation::make_way(write, id, task.id, now)?,
+        OnBusy::Enqueue | OnBusy::Reject => {}
+    }
     Ok(())
 }
 
@@ -130,10 +152,7 @@ fn line_up(write: &Write<'_>, conversation: &ConversationId, ord: i64) -> rusqli
              ON CONFLICT (id) DO UPDATE SET next_seq = next_seq + 1 RETURNING next_seq - 1",
         )?
         .query_row([name], |row| row.get(0))?;
-    let others = write
-        .connection
-        .prepare_cached("SELECT 1 FROM conversation_queue WHERE conversation = ?1")?
-        .exists([name])?;
+    let others = conversation::is_busy(write, conversation)?;
     write
         .connection
         .prepare_cached("INSERT INTO conversation_queue (conversation, seq, ord) VALUES (?1, ?2, ?3)")?
@@ -153,8 +172,9 @@ fn insert_row(
         .prepare_cached(
             "INSERT INTO task (ord, id, fleet, state, hold, priority, run_at, due_at, timeout_ms, max_attempts,
                 on_interrupt, backoff_base_ms, backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of,
-                created_at, last_event)
-             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 2)",
+                created_at, last_event, tenant, deadline_at)
+             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 2,
+                ?19, ?20)",
         )?
         .execute(params![
             ord,
@@ -175,6 +195,8 @@ fn insert_row(
             task.publish_input,
             task.retry_of.as_ref().map(id),
             now.0,
+            task.tenant.as_str(),
+            task.deadline_at.map(|at| at.0),
         ])
         .map(drop)
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
-use longshore_core::task::{Failure, Hold, OnInterrupt, State};
+use longshore_core::task::{Failure, Hold, OnBusy, OnInterrupt, State};
 use longshore_core::time::Timestamp;
 
 /// A task to be submitted, the fleet's defaults filled in.
@@ -13,14 +13,19 @@ use longshore_core::time::Timestamp;
 pub struct NewTask {
     pub id: TaskId,
     pub fleet: FleetName,
+    pub tenant: TenantName,
     pub input: Json,
     pub conversation: Option<ConversationId>,
+    /// When another task of its conversation is not finished.
+    pub on_busy: OnBusy,
     /// When it succeeds its input becomes a message of the conversation, as
     /// `{"role":"user","content":<input>}`.
     pub publish_input: bool,
     /// Higher runs first.
     pub priority: i32,
     pub run_at: Option<Timestamp>,
+    /// When it fails, wherever it stands then.
+    pub deadline_at: Option<Timestamp>,
     /// Per attempt.
     pub timeout_ms: u64,
     pub max_attempts: u32,
@@ -53,6 +58,7 @@ pub struct Submitted {
 pub struct TaskRecord {
     pub id: TaskId,
     pub fleet: FleetName,
+    pub tenant: TenantName,
     pub state: State,
     /// Only while queued.
     pub hold: Option<Hold>,
@@ -66,6 +72,8 @@ pub struct TaskRecord {
     pub run_at: Option<Timestamp>,
     /// When it becomes runnable, while scheduled or backing off.
     pub due_at: Option<Timestamp>,
+    /// When it fails, wherever it stands then.
+    pub deadline_at: Option<Timestamp>,
     pub labels: BTreeMap<String, String>,
     pub timeout_ms: u64,
     pub max_attempts: u32,
@@ -91,8 +99,11 @@ pub struct TaskRecord {
 #[derive(Clone, Debug, Default)]
 pub struct TaskFilter {
     pub fleet: Option<FleetName>,
+    pub tenant: Option<TenantName>,
     /// Empty: any.
     pub states: Vec<State>,
+    /// Only failed tasks whose failure has this code.
+    pub code: Option<String>,
     pub conversation: Option<ConversationId>,
     /// All of them must be there.
     pub labels: BTreeMap<String, String>,

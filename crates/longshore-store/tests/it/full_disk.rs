@@ -40,7 +40,7 @@ async fn a_full_file_refuses_and_keeps_what_it_has() {
     let kept = fill(&world).await;
     assert!(!kept.is_empty());
     all_there(&world.store, &kept).await;
-    let load = world.store.load(crate::support::fleet("a")).await.unwrap();
+    let load = world.load("a").await;
     assert_eq!(load.runnable, kept.len() as u64, "counts were rolled back, too");
     world.store.close().await.unwrap();
     let roomy = World::new(Store::open(&OpenOptions::new(dir.path())).unwrap(), None).await;
@@ -114,7 +114,7 @@ async fn what_could_not_expire_on_a_full_disk_expires_when_there_is_room() {
 #[tokio::test]
 async fn a_full_disk_at_the_start_is_said() {
     let dir = folder();
-    let Some(_disk) = Disk::mount(dir.path(), "256k") else { return skip("cannot mount a small disk") };
+    let Some(_disk) = Disk::mount(dir.path(), "512k") else { return skip("cannot mount a small disk") };
     let ballast = dir.path().join("ballast");
     let fill = |bytes: usize| {
         let _ = std::fs::write(&ballast, vec![0; bytes]);
