@@ -94,6 +94,12 @@ impl From<SubmitError> for Refused {
                 "this Idempotency-Key was used before with another request",
             )
             .hint("use a new key for a new request; repeat the very same body to repeat a request"),
+            SubmitError::ConversationBusy(id) => Refused::new(
+                409,
+                "conversation_busy",
+                format!("conversation `{id}` has a task that is not finished"),
+            )
+            .hint("wait for it, or submit with `on_busy` \"enqueue\" or \"interrupt\""),
             SubmitError::Store(failed) => failed.into(),
         }
     }
