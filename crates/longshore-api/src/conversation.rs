@@ -49,3 +49,9 @@ pub struct PostMessage {
     #[schema(value_type = Option<String>)]
     pub on_busy: Option<OnBusy>,
 }
+
+impl PostMessage {
+    pub fn new(fleet: FleetName, content: Json) -> PostMessage {
+        PostMessage { fleet, content, tenant: None, on_busy: None }
+    }
+}

@@ -7,7 +7,7 @@ pub use journal::summary as calls_in_words;
 use longshore_api::client::{Client, TaskQuery};
 use longshore_api::journal::InputAnswer;
 use longshore_api::task::{Attempt, Task};
-use longshore_core::id::TaskId;
+use longshore_core::id::{TaskId, TenantName};
 use longshore_core::task::{Hold, State};
 
 use super::wait::{self, Show};
@@ -47,6 +47,14 @@ struct List {
     /// Only in these states: queued, running, waiting, succeeded, failed, cancelled
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = state)]
     state: Vec<State>,
+
+    /// Only of this tenant
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+
+    /// Only failed ones whose failure has this code, such as poison
+    #[arg(long, value_name = "CODE")]
+    code: Option<String>,
 
     /// Only of this conversation
     #[arg(long, value_name = "ID")]
@@ -160,6 +168,8 @@ async fn list(args: List) -> Outcome {
     let query = TaskQuery {
         fleet: args.fleet,
         state: some(states.join(",")),
+        tenant: args.tenant,
+        code: args.code,
         conversation: args.conversation,
         label: some(args.label.join(",")),
         limit: Some(args.limit),
@@ -260,12 +270,14 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     ];
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, clean(&value))));
     add("note", Some(remark(task)).filter(|note| !note.is_empty()));
+    add("tenant", (task.tenant != TenantName::default()).then(|| task.tenant.to_string()));
     add("conversation", task.conversation.as_ref().map(ToString::to_string));
     add("retry of", task.retry_of.map(|id| id.to_string()));
     let labels: Vec<_> = task.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     add("labels", Some(labels.join(" ")).filter(|labels| !labels.is_empty()));
     add("priority", (task.priority != 0).then(|| task.priority.to_string()));
     add("created", Some(format!("{} ({} ago)", task.created_at, ago(task.created_at))));
+    add("deadline", task.deadline.filter(|_| !task.state.is_terminal()).map(|at| at.to_string()));
     add("started", task.started_at.map(|at| format!("{at} (waited {})", between(task.created_at, at))));
     let from = task.started_at.unwrap_or(task.created_at);
     add("finished", task.finished_at.map(|at| format!("{at} (took {})", between(from, at))));

@@ -17,6 +17,7 @@ mod lost_answers;
 mod main_job;
 mod openapi;
 mod plane;
+mod queue;
 mod recovery;
 mod replay;
 mod run;
