@@ -122,6 +122,49 @@ impl OnBusy {
     }
 }
 
+/// What becomes of a task that comes to a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It takes the next place.
+    LineUp,
+    /// It is refused, and with it all that was submitted with it.
+    Refuse,
+    /// The unfinished ones are cancelled, the newest first, so that none becomes the head only to be cancelled; then it
+    /// takes the next place.
+    MakeWay,
+}
+
+impl OnBusy {
+    /// Decides what becomes of a newcomer; `busy`: the conversation has a task that is not finished.
+    pub fn arrival(self, busy: bool) -> Arrival {
+        match (self, busy) {
+            (OnBusy::Reject, true) => Arrival::Refuse,
+            (OnBusy::Interrupt, true) => Arrival::MakeWay,
+            _ => Arrival::LineUp,
+        }
+    }
+}
+
+/// What is done with a task whose deadline passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtDeadline {
+    /// It fails at once.
+    Fail,
+    /// Its worker is told to stop it, once, as if it were cancelled; [`after`] ends it with its attempt.
+    Stop,
+    /// It has ended already.
+    Nothing,
+}
+
+/// Decides what is done with a task whose deadline passes.
+pub fn at_deadline(state: State) -> AtDeadline {
+    match state {
+        State::Queued | State::Waiting => AtDeadline::Fail,
+        State::Running => AtDeadline::Stop,
+        State::Succeeded | State::Failed | State::Cancelled => AtDeadline::Nothing,
+    }
+}
+
 /// When a task is given up wherever it stands; none: never.
 ///
 /// What a submission says wins over the fleet's `total_timeout`, which begins with the submission or, if that is later,

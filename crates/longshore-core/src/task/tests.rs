@@ -86,6 +86,27 @@ fn after_its_deadline_a_task_ends_unless_it_had_succeeded_or_was_cancelled() {
 }
 
 #[test]
+fn a_newcomer_does_nothing_to_a_conversation_that_is_not_busy() {
+    for policy in OnBusy::ALL {
+        assert_eq!(policy.arrival(false), Arrival::LineUp);
+    }
+    let busy = OnBusy::ALL.map(|policy| policy.arrival(true));
+    assert_eq!(busy, [Arrival::LineUp, Arrival::Refuse, Arrival::MakeWay]);
+}
+
+#[test]
+fn a_deadline_stops_what_runs_and_ends_what_waits() {
+    for state in State::ALL {
+        let expected = match state {
+            State::Running => AtDeadline::Stop,
+            state if state.is_terminal() => AtDeadline::Nothing,
+            _ => AtDeadline::Fail,
+        };
+        assert_eq!(at_deadline(state), expected);
+    }
+}
+
+#[test]
 fn a_submission_says_more_than_its_fleet_about_the_deadline() {
     let after = |seconds| NOW.after(Duration::from_secs(seconds));
     let seconds = |seconds| Some(Duration::from_secs(seconds));

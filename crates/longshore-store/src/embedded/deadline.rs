@@ -2,7 +2,7 @@
 
 use longshore_core::id::TaskId;
 use longshore_core::json::Json;
-use longshore_core::task::{self, State};
+use longshore_core::task::{self, AtDeadline};
 use longshore_core::time::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde_json::json;
@@ -26,18 +26,21 @@ pub(super) fn give_up(write: &mut Write<'_>, most: usize, now: Timestamp) -> rus
     let mut ended = Vec::new();
     for ord in due {
         let mut row = TaskRow::load(write, ord)?;
-        // Set in both cases: a task that is queued again by its worker's last word was told already.
         row.expired = true;
-        if row.state == State::Running {
-            let data = json!({ "deadline_at": row.deadline_at });
-            row.event(write, "deadline_passed", &Json::of(&data), now)?;
-            list::tell_worker(write, row.ord)?;
-            row.save(write)?;
-        } else {
-            ending::fail(write, &mut row, task::deadline_exceeded(), now)?;
-            row.save(write)?;
-            conversation::advance(write, &row, now)?;
-            ended.push(row.id);
+        match task::at_deadline(row.state) {
+            AtDeadline::Nothing => {}
+            AtDeadline::Stop => {
+                let data = json!({ "deadline_at": row.deadline_at });
+                row.event(write, "deadline_passed", &Json::of(&data), now)?;
+                list::tell_worker(write, row.ord)?;
+                row.save(write)?;
+            }
+            AtDeadline::Fail => {
+                ending::fail(write, &mut row, task::deadline_exceeded(), now)?;
+                row.save(write)?;
+                conversation::advance(write, &row, now)?;
+                ended.push(row.id);
+            }
         }
     }
     Ok(ended)

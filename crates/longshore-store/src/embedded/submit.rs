@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::json::Json;
-use longshore_core::task::{Hold, OnBusy, State};
+use longshore_core::task::{Arrival, Hold, State};
 use longshore_core::time::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde_json::json;
@@ -132,12 +132,10 @@ fn come_to(
     task: &NewTask,
     now: Timestamp,
 ) -> Result<(), SubmitError> {
-    match task.on_busy {
-        OnBusy::Reject if conversation::is_busy(write, id)? => {
-            return Err(SubmitError::ConversationBusy(id.clone()));
-        }
-        OnBusy::Interrupt => conversation::make_way(write, id, task.id, now)?,
-        OnBusy::Enqueue | OnBusy::Reject => {}
+    match task.on_busy.arrival(conversation::is_busy(write, id)?) {
+        Arrival::LineUp => {}
+        Arrival::Refuse => return Err(SubmitError::ConversationBusy(id.clone())),
+        Arrival::MakeWay => conversation::make_way(write, id, task.id, now)?,
     }
     Ok(())
 }
