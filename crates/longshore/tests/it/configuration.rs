@@ -162,14 +162,19 @@ fn the_documented_file_is_a_configuration_and_shows_the_defaults() {
 #[test]
 fn commented_keys_of_the_documented_file_exist() {
     let text = page("docs/configuration.md");
-    let commented =
-        text.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| line.contains(" = "));
-    let keys: Vec<&str> = commented.filter_map(|line| line.split("  #").next()).collect();
-    assert!(!keys.is_empty(), "the page shows keys that are left out");
-    for key in keys {
-        let dir = with(&format!("[server]\n{key}\n{GOOD}"));
+    let (mut section, mut keys) = ("", Vec::new());
+    for line in text.lines() {
+        if let Some((header, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            section = header;
+        } else if let Some(key) = line.strip_prefix("# ").filter(|line| line.contains(" = ")) {
+            keys.push((section, key.split("  #").next().unwrap_or(key)));
+        }
+    }
+    assert!(keys.len() > 5, "the page shows keys that are left out: {keys:?}");
+    for (section, key) in keys {
+        let dir = with(&format!("[{section}]\n{key}\n{GOOD}"));
         let ran = run(dir.path(), ["config", "--check"]);
-        assert!(!ran.err.contains("unknown key"), "{key}: {ran:?}");
+        assert!(!ran.err.contains("unknown key"), "{section}.{key}: {ran:?}");
     }
 }
 
