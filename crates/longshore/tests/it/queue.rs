@@ -18,6 +18,9 @@ fn code(error: &ClientError) -> &str {
     error.problem().map_or("", |problem| &*problem.code)
 }
 
+/// What a test says in a submission.
+type Change = fn(&mut Submit);
+
 fn tenant(name: &str) -> Option<TenantName> {
     Some(TenantName::new(name).expect("valid"))
 }
@@ -177,7 +180,7 @@ async fn a_busy_conversation_refuses_or_gives_way() {
 #[tokio::test]
 async fn what_cannot_be_meant_is_refused_with_its_place() {
     let plane = Plane::start(&format!("[fleet.a]\n{EXTERNAL}")).await;
-    let cases: [(&str, fn(&mut Submit)); 5] = [
+    let cases: [(&str, Change); 5] = [
         ("deadline", |task| task.deadline = "2020-01-01T00:00:00Z".parse().ok()),
         ("expires_in", |task| task.expires_in = Some("soon".into())),
         ("expires_in", |task| task.expires_in = Some("0s".into())),
