@@ -2,16 +2,16 @@
 //! [FOLDER]`.
 //!
 //! Prints how long one durable submission takes, and how many tasks of 1 KiB per second go through submit,
-//! claim and complete in batches.
+//! claim and complete in batches: of one tenant, then of a thousand.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use longshore_core::fleet::Fleet;
-use longshore_core::id::{FleetName, TaskId, WorkerId};
+use longshore_core::id::{FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
-use longshore_core::task::{Ending, OnInterrupt};
+use longshore_core::task::{Ending, OnBusy, OnInterrupt};
 use longshore_core::time::Timestamp;
 use longshore_store::*;
 use uuid::Uuid;
@@ -37,16 +37,25 @@ async fn measure(dir: &std::path::Path) -> Result<()> {
     store.put_fleets(vec![Fleet::new(fleet.clone(), vec!["true".into()], "/".into())], NOW).await?;
     let input = Json::string(&"x".repeat(1022));
     single(&store, &fleet, &input).await?;
-    let started = Instant::now();
-    for _ in 0..TASKS / BATCH {
-        store.submit((0..BATCH).map(|_| task(&fleet, &input)).collect(), None, NOW).await?;
+    for (tenants, worker) in [(1, "w1"), (1000, "w2")] {
+        let started = Instant::now();
+        for batch in 0..TASKS / BATCH {
+            let number = |n: usize| (batch * BATCH + n) % tenants;
+            let tasks = (0..BATCH).map(|n| of_tenant(task(&fleet, &input), number(n)));
+            store.submit(tasks.collect::<Result<_>>()?, None, NOW).await?;
+        }
+        report(&format!("submit, batched, {tenants} tenants"), started.elapsed());
+        let started = Instant::now();
+        work(&store, &fleet, &input, worker).await?;
+        report(&format!("claim and complete, batched, {tenants} tenants"), started.elapsed());
     }
-    report("submit, batched", started.elapsed());
-    let started = Instant::now();
-    work(&store, &fleet, &input).await?;
-    report("claim and complete, batched", started.elapsed());
     store.close().await?;
     Ok(())
+}
+
+fn of_tenant(task: NewTask, number: usize) -> Result<NewTask> {
+    let tenant = if number == 0 { TenantName::default() } else { TenantName::new(format!("t{number}"))? };
+    Ok(NewTask { tenant, ..task })
 }
 
 /// One caller that waits for each: the price of one sync.
@@ -63,8 +72,8 @@ async fn single(store: &Store, fleet: &FleetName, input: &Json) -> Result<()> {
     Ok(())
 }
 
-async fn work(store: &Store, fleet: &FleetName, result: &Json) -> Result<()> {
-    let (worker, nonce) = (WorkerId::new("w")?, Uuid::new_v4());
+async fn work(store: &Store, fleet: &FleetName, result: &Json, worker: &str) -> Result<()> {
+    let (worker, nonce) = (WorkerId::new(worker)?, Uuid::new_v4());
     let registration = Registration {
         worker: worker.clone(),
         nonce,
@@ -101,10 +110,13 @@ fn task(fleet: &FleetName, input: &Json) -> NewTask {
         id: TaskId(Uuid::now_v7()),
         fleet: fleet.clone(),
         input: input.clone(),
+        tenant: TenantName::default(),
         conversation: None,
+        on_busy: OnBusy::Enqueue,
         publish_input: false,
         priority: 0,
         run_at: None,
+        deadline_at: None,
         timeout_ms: 1000,
         max_attempts: 3,
         on_interrupt: OnInterrupt::Resume,
