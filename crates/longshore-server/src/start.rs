@@ -140,6 +140,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if settings.server.fleets == FleetsFrom::File {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
+    // As providers: each control plane's own file says it, whoever declares the fleets.
+    store.put_tenants(settings.tenants.clone()).await?;
     let metrics = Metrics::default();
     let gateway = longshore_gateway::Options {
         store: store.clone(),

@@ -249,6 +249,7 @@ fn decide(row: &Live, end: &EndOf, (progressed, only): (bool, bool), now: Timest
         max_attempts: row.max_attempts,
         strikes: row.strikes,
         cancel_requested: row.cancel_requested,
+        expired: false,
         on_interrupt: row.on_interrupt,
         progressed,
         alone: row.alone || only,
@@ -415,7 +416,7 @@ impl Shared {
 
 fn refused_by_a_person() -> Failure {
     let message = "the attempt was interrupted, and a person said that it must not run again";
-    Failure { code: "interrupted".into(), message: message.into(), retryable: false }
+    Failure::lasting("interrupted", message)
 }
 
 /// Saves a row that did not run; if it has ended, its conversation goes on.

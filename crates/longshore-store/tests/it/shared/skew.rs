@@ -60,11 +60,11 @@ async fn conversations_keep_the_order_of_submission() {
 async fn nobody_has_waited_for_less_than_nothing() {
     let Some((leader, ahead)) = apart().await else { return };
     ahead.submit(new_task()).await;
-    let oldest = leader.store.load(fleet("a")).await.unwrap().oldest_runnable_since.unwrap();
+    let oldest = leader.store.load(fleet("a"), leader.now()).await.unwrap().oldest_runnable_since.unwrap();
     assert!(oldest > leader.now(), "it is told as it was written");
     assert_eq!(leader.now().since(oldest), Duration::ZERO);
     leader.submit(new_task()).await;
-    let oldest = ahead.store.load(fleet("a")).await.unwrap().oldest_runnable_since.unwrap();
+    let oldest = ahead.store.load(fleet("a"), ahead.now()).await.unwrap().oldest_runnable_since.unwrap();
     assert_eq!(ahead.now().since(oldest), AHEAD);
     leader.clean_up().await;
 }
