@@ -14,7 +14,8 @@ use crate::batch::{Batch, BatchCancelled, BatchEvent, BatchPage, BatchQuery};
 use crate::bulk::{Bulk, BulkDone};
 use crate::conversation::{Conversation, MessagePage, PostMessage};
 use crate::fleet::{
-    About, Applied, Apply, DrainWorker, FleetList, FleetStatus, ScaleStatus, SetScale, Worker, WorkerList,
+    About, Applied, Apply, DrainWorker, FleetList, FleetStatus, ScaleStatus, SetScale, TenantList, Worker,
+    WorkerList,
 };
 use crate::journal::{Input, InputAnswer, Journal};
 use crate::problem::Problem;
@@ -222,6 +223,17 @@ impl Client {
 
     pub async fn fleet(&self, name: &str) -> Result<FleetStatus, ClientError> {
         self.get(&format!("/v1/fleets/{}", escape(name)), &()).await
+    }
+
+    /// Lets nothing of a fleet start (`true`), or everything again.
+    pub async fn set_paused(&self, fleet: &str, paused: bool) -> Result<FleetStatus, ClientError> {
+        let verb = if paused { "pause" } else { "resume" };
+        self.send(self.request(Method::POST, &format!("/v1/fleets/{}/{verb}", escape(fleet)))).await
+    }
+
+    /// The tenants of a fleet with the most to do.
+    pub async fn tenants(&self, fleet: &str) -> Result<TenantList, ClientError> {
+        self.get(&format!("/v1/fleets/{}/tenants", escape(fleet)), &()).await
     }
 
     pub async fn apply(&self, apply: &Apply) -> Result<Applied, ClientError> {

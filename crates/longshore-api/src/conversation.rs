@@ -1,7 +1,8 @@
 //! Conversations on the public API.
 
-use longshore_core::id::{ConversationId, FleetName, TaskId};
+use longshore_core::id::{ConversationId, FleetName, TaskId, TenantName};
 use longshore_core::json::Json;
+use longshore_core::task::OnBusy;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -39,4 +40,18 @@ pub struct PostMessage {
     pub fleet: FleetName,
     #[schema(value_type = Value)]
     pub content: Json,
+    /// As of a task that is submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub tenant: Option<TenantName>,
+    /// As of a task that is submitted: `interrupt` lets a newer message take the place of those before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub on_busy: Option<OnBusy>,
+}
+
+impl PostMessage {
+    pub fn new(fleet: FleetName, content: Json) -> PostMessage {
+        PostMessage { fleet, content, tenant: None, on_busy: None }
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use longshore_core::fleet::Fleet;
-use longshore_core::id::FleetName;
+use longshore_core::id::{FleetName, TenantName};
 use longshore_core::json::Json;
 use longshore_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,10 +23,15 @@ pub struct FleetStatus {
     pub active: bool,
     #[schema(value_type = Object)]
     pub declaration: Fleet,
+    /// An operator paused it: nothing of it is started.
+    #[serde(default)]
+    pub paused: bool,
     pub tasks: TaskCounts,
     pub workers: WorkerCounts,
     /// Tasks that could run now.
     pub runnable: u64,
+    #[serde(default)]
+    pub depth: Depth,
     /// How long the oldest of them has waited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oldest_wait_ms: Option<u64>,
@@ -58,6 +63,46 @@ pub struct TaskCounts {
     pub succeeded: u64,
     pub failed: u64,
     pub cancelled: u64,
+}
+
+/// What a fleet's unfinished tasks wait for. Each is counted in exactly one number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Depth {
+    /// Nothing but a free slot: what workers are added for.
+    pub runnable: u64,
+    /// A time: `run_at`, or that of the next attempt.
+    pub scheduled: u64,
+    /// An earlier task of their conversation.
+    pub held_by_conversation: u64,
+    /// `max_running` of the fleet or of their tenant, or the fleet's rate.
+    pub held_by_cap: u64,
+    /// A provider of the fleet that cannot be reached.
+    pub held_by_provider: u64,
+    /// The end of the fleet's pause.
+    pub held_by_pause: u64,
+    pub running: u64,
+    /// An answer, such as a person's.
+    pub waiting: u64,
+}
+
+/// A tenant's tasks in one fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TenantStatus {
+    #[schema(value_type = String)]
+    pub tenant: TenantName,
+    /// Its share beside others that have tasks to run.
+    pub weight: u32,
+    /// Tasks of it that may run at once, over all fleets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_running: Option<u32>,
+    /// Waiting for a slot, a cap or the rate.
+    pub ready: u64,
+    pub tasks: TaskCounts,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TenantList {
+    pub items: Vec<TenantStatus>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -27,7 +27,7 @@ pub struct TaskQuery {
     pub parent: Option<String>,
     /// Code of the failure, such as `timeout`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
+    pub code: Option<String>,
     /// At this time or later, such as `2026-11-23T21:00:00Z`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_after: Option<String>,
@@ -70,7 +70,7 @@ pub struct Filter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<String>,
+    pub code: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_after: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,7 +91,7 @@ impl From<TaskQuery> for Filter {
             label: query.label,
             batch: query.batch,
             parent: query.parent,
-            failure: query.failure,
+            code: query.code,
             created_after: query.created_after,
             created_before: query.created_before,
             finished_after: query.finished_after,
@@ -111,7 +111,7 @@ impl Filter {
             label: self.label,
             batch: self.batch,
             parent: self.parent,
-            failure: self.failure,
+            code: self.code,
             created_after: self.created_after,
             created_before: self.created_before,
             finished_after: self.finished_after,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{ConversationId, FleetName, TaskId};
+use longshore_core::id::{ConversationId, FleetName, TaskId, TenantName};
 use longshore_core::json::Json;
-use longshore_core::task::{Failure, Hold, OnInterrupt, State};
+use longshore_core::task::{Failure, Hold, OnBusy, OnInterrupt, State};
 use longshore_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -20,10 +20,19 @@ pub struct Submit {
     #[serde(default = "Json::null")]
     #[schema(value_type = Value)]
     pub input: Json,
+    /// Whose task it is: tenants take turns, whatever each has queued. Absent: `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "acme")]
+    pub tenant: Option<TenantName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub conversation: Option<ConversationId>,
-    /// -1000 to 1000; higher runs first.
+    /// When an earlier task of the conversation is not finished: `enqueue`, `reject` (409 `conversation_busy`) or
+    /// `interrupt`, which cancels all of them. Absent: the fleet's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "interrupt")]
+    pub on_busy: Option<OnBusy>,
+    /// -1000 to 1000; higher runs first, among the tasks of its tenant.
     #[serde(default)]
     #[schema(minimum = -1000, maximum = 1000)]
     pub priority: i32,
@@ -31,9 +40,20 @@ pub struct Submit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub run_at: Option<Timestamp>,
+    /// Given up at this time: then it fails as `deadline_exceeded`, wherever it stands. Absent: the fleet's
+    /// `total_timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline: Option<Timestamp>,
+    /// The same, such as `10m` from now; of both, the earlier counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<String>,
     /// Per attempt, such as `90s` or `15m`. Absent: the fleet's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
+    /// How long it waits after a failed attempt. Absent: the fleet's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100)]
     pub max_attempts: Option<u32>,
@@ -45,15 +65,32 @@ pub struct Submit {
     pub labels: BTreeMap<String, String>,
 }
 
+/// Exponential with full jitter: at most `base`, twice `base`, … up to `cap`. What is absent is the fleet's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backoff {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "1s")]
+    pub base: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "5m")]
+    pub cap: Option<String>,
+}
+
 impl Submit {
     pub fn new(fleet: FleetName, input: Json) -> Submit {
         Submit {
             fleet,
             input,
+            tenant: None,
             conversation: None,
+            on_busy: None,
             priority: 0,
             run_at: None,
+            deadline: None,
+            expires_in: None,
             timeout: None,
+            backoff: None,
             max_attempts: None,
             on_interrupt: None,
             labels: BTreeMap::new(),
@@ -68,6 +105,9 @@ pub struct Task {
     pub id: TaskId,
     #[schema(value_type = String)]
     pub fleet: FleetName,
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub tenant: TenantName,
     #[schema(value_type = String, example = "queued")]
     pub state: State,
     /// Only while queued: what it waits for.
@@ -97,6 +137,10 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub run_at: Option<Timestamp>,
+    /// When it fails as `deadline_exceeded`, wherever it stands then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     pub timeout_ms: u64,
@@ -180,8 +224,8 @@ pub struct Event {
     pub seq: u64,
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// `submitted`, `queued`, `started`, `progress`, `message`, `attempt_ended`, `cancel_requested`, `succeeded`,
-    /// `failed`, `cancelled`, …; more may come.
+    /// `submitted`, `queued`, `started`, `progress`, `message`, `attempt_ended`, `cancel_requested`, `deadline_passed`,
+    /// `succeeded`, `failed`, `cancelled`, …; more may come.
     pub kind: String,
     #[schema(value_type = Value)]
     pub data: Json,

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cap::Caps;
 use crate::id::FleetName;
+use crate::rate::Rate;
 use crate::retention;
 use crate::retry::Backoff;
-use crate::task::OnInterrupt;
+use crate::task::{OnBusy, OnInterrupt};
 
 /// How tasks reach the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -58,6 +60,14 @@ pub struct Fleet {
     #[serde(default)]
     pub providers: Vec<String>,
     pub task: TaskDefaults,
+    /// Tasks that may run at once over all its workers; none: as many as there are slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_running: Option<u32>,
+    /// How many tasks may start in a time; none: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    #[serde(default)]
+    pub tenants: TenantCaps,
     pub scaling: Scaling,
     pub drain: Drain,
     pub probe: Probe,
@@ -78,12 +88,26 @@ pub enum SecretSource {
     File(String),
 }
 
+/// What a fleet allows each tenant that it runs tasks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantCaps {
+    /// Tasks of one tenant that may run at once in this fleet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_running: Option<u32>,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskDefaults {
     /// Per attempt.
     pub timeout_ms: u64,
+    /// From submission, or from `run_at`, to the task's end, whatever it does meanwhile; none: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_timeout_ms: Option<u64>,
     pub max_attempts: u32,
     pub on_interrupt: OnInterrupt,
+    /// When another task of its conversation is not finished.
+    #[serde(default)]
+    pub on_busy: OnBusy,
     pub backoff: Backoff,
     /// The most that a result, and what is captured of an agent's output for it, may hold.
     pub result_limit: u64,
@@ -134,6 +158,9 @@ impl Fleet {
             secrets: BTreeMap::new(),
             providers: Vec::new(),
             task: TaskDefaults::default(),
+            max_running: None,
+            rate: None,
+            tenants: TenantCaps::default(),
             scaling: Scaling::default(),
             drain: Drain::default(),
             probe: Probe::default(),
@@ -145,6 +172,12 @@ impl Fleet {
 }
 
 impl Fleet {
+    /// What may keep its tasks from being started though workers are free; `paused` is the operator's word.
+    pub fn caps(&self, paused: bool) -> Caps {
+        let tenant_max_running = self.tenants.max_running;
+        Caps { paused, max_running: self.max_running, tenant_max_running, rate: self.rate }
+    }
+
     /// Refuses a declaration that no worker could follow: for those that did not come through `settings`, which says
     /// more.
     ///
@@ -170,6 +203,10 @@ impl Fleet {
             ),
             (self.task.max_attempts >= 1, "task.max_attempts: at least 1"),
             (self.task.timeout_ms >= 1, "task.timeout: must be longer than nothing"),
+            (self.task.total_timeout_ms != Some(0), "task.total_timeout: must be longer than nothing"),
+            (self.max_running != Some(0), "max_running: at least 1; to stop a fleet, pause it"),
+            (self.tenants.max_running != Some(0), "tenants.max_running: at least 1"),
+            (self.rate.is_none_or(Rate::is_valid), "rate: expected 1 to 1000000 tasks per 1ms to 31 days"),
             (
                 self.probe.interval_ms >= 1 && self.probe.timeout_ms >= 1,
                 "probe: times must be longer than nothing",
@@ -199,8 +236,10 @@ impl Default for TaskDefaults {
     fn default() -> Self {
         TaskDefaults {
             timeout_ms: 15 * 60_000,
+            total_timeout_ms: None,
             max_attempts: 3,
             on_interrupt: OnInterrupt::Resume,
+            on_busy: OnBusy::Enqueue,
             backoff: Backoff::default(),
             result_limit: 1 << 20,
         }

@@ -160,6 +160,34 @@ name_type!(
     }
 );
 
+name_type!(
+    /// Names a tenant: whoever tasks are run for; chosen by the caller. Tasks that name none belong to `default`.
+    TenantName,
+    "tenant",
+    "1 to 64 of letters, digits and . _ @ : -, beginning with a letter or digit",
+    |text| {
+        (1..=64).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@' | ':' | '-'))
+    }
+);
+
+impl TenantName {
+    /// The tenant of tasks that name none.
+    pub const DEFAULT: &str = "default";
+
+    /// Whether it is that of tasks that name none.
+    pub fn is_default(&self) -> bool {
+        self.as_str() == Self::DEFAULT
+    }
+}
+
+impl Default for TenantName {
+    fn default() -> Self {
+        TenantName(Self::DEFAULT.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +210,17 @@ mod tests {
     fn an_error_names_the_rule_and_never_repeats_a_huge_value() {
         let error = FleetName::new("X".repeat(10_000)).expect_err("upper case is refused").to_string();
         assert!(error.contains("fleet name") && error.len() < 200, "{error}");
+    }
+
+    #[test]
+    fn tenants_may_be_addresses_and_ids_but_no_sentences() {
+        for name in ["acme", "7", "org_1.eu", "a@b.example", "urn:x:1", &"x".repeat(64)] {
+            assert!(TenantName::new(name).is_ok(), "{name:?}");
+        }
+        for name in ["", "-a", "a b", "ä", "a/b", "a\n", &"x".repeat(65)] {
+            assert!(TenantName::new(name).is_err(), "{name:?}");
+        }
+        assert_eq!(TenantName::new("default"), Ok(TenantName::default()));
     }
 
     #[test]

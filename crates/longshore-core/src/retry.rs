@@ -32,6 +32,23 @@ impl Backoff {
     }
 }
 
+/// The longest wait that an agent may ask for: a day. It holds no worker meanwhile, but somebody waits for the task.
+pub const LONGEST_ASKED_MS: u64 = 24 * 3_600_000;
+
+impl Backoff {
+    /// Returns how long to wait before the next attempt when the agent may have said for how long.
+    ///
+    /// Shape: what it asked for, a day at most, and up to a tenth more, so that tasks that were sent away together do not
+    /// come back together; else as [`Backoff::wait`].
+    /// Units: milliseconds.
+    pub fn wait_as_asked(&self, failures: u32, asked_ms: Option<u64>, roll: f64) -> Duration {
+        let Some(asked) = asked_ms.map(|ms| ms.min(LONGEST_ASKED_MS)) else {
+            return self.wait(failures, roll);
+        };
+        Duration::from_millis(asked + (asked as f64 / 10.0 * roll.clamp(0.0, 1.0)) as u64)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +61,17 @@ mod tests {
         assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 10_000, 10_000]);
         assert_eq!(backoff.wait(2, 0.5), Duration::from_secs(2));
         assert_eq!(backoff.wait(2, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_agents_wish_is_kept_up_to_a_day() {
+        let backoff = Backoff::default();
+        let wait = |asked, roll| backoff.wait_as_asked(7, asked, roll).as_millis() as u64;
+        assert_eq!(wait(Some(30_000), 0.0), 30_000);
+        assert_eq!(wait(Some(30_000), 0.5), 31_500);
+        assert_eq!(wait(Some(0), 0.9), 0);
+        assert_eq!(wait(Some(u64::MAX), 0.0), LONGEST_ASKED_MS);
+        assert_eq!(wait(None, 0.5), backoff.wait(7, 0.5).as_millis() as u64);
     }
 
     fn any_backoff() -> impl Strategy<Value = Backoff> {

@@ -20,7 +20,7 @@ pub use memory::{Memory, Recommendation};
 /// What a fleet's queue looks like. Tasks, and milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// Tasks that could run now: not scheduled, backing off or held back by a conversation.
+    /// Tasks that could run now: not scheduled, backing off, or held back by a conversation, a cap or a rate.
     pub runnable: u64,
     /// How long the oldest of them has waited.
     pub oldest_wait_ms: Option<u64>,
@@ -28,6 +28,19 @@ pub struct Load {
     pub running: u64,
     /// The numbers were read just now; false: nothing here may be believed.
     pub fresh: bool,
+    /// Nothing can start, however many workers there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standstill: Option<Standstill>,
+}
+
+/// Why nothing of a fleet can start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standstill {
+    /// An operator paused it.
+    Paused,
+    /// A provider that its agents need cannot be reached.
+    Provider,
 }
 
 /// A fleet's workers.
@@ -58,6 +71,8 @@ pub enum HoldReason {
     InBand,
     /// No workers, none wanted, nothing to do.
     Idle,
+    /// Nothing can start, so the queue says nothing about the workers that are needed.
+    Standstill(Standstill),
     /// More are wanted than are allowed.
     AtMax { max: u32, wanted: u32 },
     /// Fewer would do, but fewer are not allowed.
@@ -140,7 +155,7 @@ impl Crew {
 /// Decides whether a fleet holds, grows or shrinks.
 ///
 /// In order: a queue that could not be read holds; an operator's `replicas_override` is followed within `0..=max`; below
-/// `min` and above `max` are mended at once; more pending tasks per worker than `scale_up_above` adds workers, and so
+/// `min` and above `max` are mended at once; a fleet that cannot start anything holds; more pending tasks per worker than `scale_up_above` adds workers, and so
 /// does a full fleet whose oldest task has waited for `scale_up_wait`, by `step` or as many as there are at most; fewer
 /// than `scale_down_below` for all of `scale_down_after` removes half of them at most. No shrink goes below what running
 /// and runnable tasks need (as far as `max` allows); that need alone adds nothing.
@@ -230,6 +245,12 @@ impl<'a> Scene<'a> {
         let Scaling { min, max, .. } = *self.policy;
         if self.workers > max {
             return self.move_to(max, None, || HoldReason::InBand, ShrinkReason::AboveMax { max });
+        }
+        if let Some(why) = self.load.standstill {
+            return match self.workers < min {
+                true => self.grow_to(min, GrowReason::BelowMin { min }),
+                false => self.hold(HoldReason::Standstill(why), self.workers),
+            };
         }
         let (wanted, reason) = self.wanted_growth();
         match wanted {

@@ -10,6 +10,7 @@ mod provider;
 mod section;
 mod server;
 mod store;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 
 use crate::fleet::{Fleet, SecretSource};
 use crate::provider::Provider;
+use crate::tenant::Tenant;
 use section::{Notes, Section};
 
 /// The effective configuration. Its `Display` is TOML that parses to the same settings; secrets show as their source.
@@ -28,6 +30,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// In order of name.
     pub providers: Vec<Provider>,
+    /// In order of name; tenants that are not among them have the defaults.
+    pub tenants: Vec<Tenant>,
     /// In order of name.
     pub fleets: Vec<Fleet>,
 }
@@ -176,12 +180,13 @@ fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     let store = store::read_store(&mut root, base_dir);
     let server = server::read_server(&mut root, base_dir);
     let providers = provider::read_providers(&mut root, base_dir);
+    let tenants = tenant::read_tenants(&mut root);
     let fleets = fleet::read_fleets(&mut root, &providers, base_dir);
     if fleets.is_empty() && server.fleets == FleetsFrom::File {
         root.warn("fleet", "no fleet is declared: there is nothing to run");
     }
     root.finish();
-    Settings { store, server, providers, fleets }
+    Settings { store, server, providers, tenants, fleets }
 }
 
 /// The path that `path` means when it is written in a file of folder `base`.

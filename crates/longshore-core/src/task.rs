@@ -63,6 +63,21 @@ pub struct Failure {
     /// False when another attempt cannot help (the agent said so, or the same thing must happen again).
     #[serde(default = "yes")]
     pub retryable: bool,
+    /// Not sooner than after this long: the agent said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Failure {
+    /// One that another attempt may mend.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Failure {
+        Failure { code: code.into(), message: message.into(), retryable: true, retry_after_ms: None }
+    }
+
+    /// One that would come again.
+    pub fn lasting(code: impl Into<String>, message: impl Into<String>) -> Failure {
+        Failure { retryable: false, ..Failure::new(code, message) }
+    }
 }
 
 fn yes() -> bool {
@@ -80,6 +95,96 @@ pub enum OnInterrupt {
     Fail,
     /// Wait until a person says whether it may run again.
     Ask,
+}
+
+/// What a fleet or a task wants when earlier tasks of its conversation are not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBusy {
+    /// Wait for its turn.
+    #[default]
+    Enqueue,
+    /// Be refused.
+    Reject,
+    /// Cancel them all, and be next once the running one has stopped.
+    Interrupt,
+}
+
+impl OnBusy {
+    pub const ALL: [OnBusy; 3] = [OnBusy::Enqueue, OnBusy::Reject, OnBusy::Interrupt];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OnBusy::Enqueue => "enqueue",
+            OnBusy::Reject => "reject",
+            OnBusy::Interrupt => "interrupt",
+        }
+    }
+}
+
+/// What becomes of a task that comes to a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It takes the next place.
+    LineUp,
+    /// It is refused, and with it all that was submitted with it.
+    Refuse,
+    /// The unfinished ones are cancelled, the newest first, so that none becomes the head only to be cancelled; then it
+    /// takes the next place.
+    MakeWay,
+}
+
+impl OnBusy {
+    /// Decides what becomes of a newcomer; `busy`: the conversation has a task that is not finished.
+    pub fn arrival(self, busy: bool) -> Arrival {
+        match (self, busy) {
+            (OnBusy::Reject, true) => Arrival::Refuse,
+            (OnBusy::Interrupt, true) => Arrival::MakeWay,
+            _ => Arrival::LineUp,
+        }
+    }
+}
+
+/// What is done with a task whose deadline passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtDeadline {
+    /// It fails at once.
+    Fail,
+    /// Its worker is told to stop it, once, as if it were cancelled; [`after`] ends it with its attempt.
+    Stop,
+    /// It has ended already.
+    Nothing,
+}
+
+/// Decides what is done with a task whose deadline passes.
+pub fn at_deadline(state: State) -> AtDeadline {
+    match state {
+        State::Queued | State::Waiting => AtDeadline::Fail,
+        State::Running => AtDeadline::Stop,
+        State::Succeeded | State::Failed | State::Cancelled => AtDeadline::Nothing,
+    }
+}
+
+/// When a task is given up wherever it stands; none: never.
+///
+/// What a submission says wins over the fleet's `total_timeout`, which begins with the submission or, if that is later,
+/// with `run_at`. Of a `deadline` and an `expires_in` the earlier counts.
+pub fn deadline(
+    deadline: Option<Timestamp>,
+    expires_in: Option<Duration>,
+    total_timeout: Option<Duration>,
+    run_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let expires = expires_in.map(|wait| now.after(wait));
+    let asked = [deadline, expires].into_iter().flatten().min();
+    let begins = run_at.map_or(now, |at| at.max(now));
+    asked.or_else(|| total_timeout.map(|wait| begins.after(wait)))
+}
+
+/// The failure of a task that was given up at its deadline.
+pub fn deadline_exceeded() -> Failure {
+    Failure::lasting("deadline_exceeded", "its deadline passed before it was done")
 }
 
 /// Why an attempt was interrupted: our doing, not the agent's.
@@ -124,6 +229,8 @@ pub struct Standing {
     /// Poison strikes before this attempt.
     pub strikes: u32,
     pub cancel_requested: bool,
+    /// The task's deadline has passed.
+    pub expired: bool,
     pub on_interrupt: OnInterrupt,
     /// The attempt left a trace of progress: events of its agent (later: journal entries).
     pub progressed: bool,
@@ -163,8 +270,8 @@ pub const POISON_STRIKES: u32 = 3;
 
 /// Decides what becomes of a task after an attempt ended.
 ///
-/// `roll` lies in `[0, 1)` and spreads retries out. A cancelled task ends at any ending but success: a result that
-/// was already there is kept. Interruptions cost nothing; failures count against `max_attempts`; only an
+/// `roll` lies in `[0, 1)` and spreads retries out. A cancelled task, and one whose deadline has passed, ends at any
+/// ending but success: a result that was already there is kept. Interruptions cost nothing; failures count against `max_attempts`; only an
 /// interruption by a crash or an out-of-memory kill can be a strike, and only when the task was alone and left no trace
 /// of progress. `on_interrupt` is asked only where an agent may have begun, and never saves a task from poison.
 pub fn after(
@@ -179,8 +286,13 @@ pub fn after(
     match ending {
         Ending::Succeeded => unchanged(Next::Succeed),
         Ending::Interrupted(_) if standing.cancel_requested => unchanged(Next::Cancel),
-        Ending::Interrupted(Interruption::Cancelled) => unchanged(Next::Cancel),
         Ending::Failed(_) if standing.cancel_requested => unchanged(Next::Cancel),
+        Ending::Interrupted(_) | Ending::Failed(_) if standing.expired => {
+            let failed = u32::from(matches!(ending, Ending::Failed(_)));
+            let failed_attempts = standing.failed_attempts.saturating_add(failed);
+            Verdict { failed_attempts, ..unchanged(Next::Fail(deadline_exceeded())) }
+        }
+        Ending::Interrupted(Interruption::Cancelled) => unchanged(Next::Cancel),
         Ending::Failed(failure) => after_failure(failure, standing, retry, now, roll),
         Ending::Interrupted(cause) => after_interruption(*cause, standing),
     }
@@ -202,7 +314,7 @@ fn after_failure(
     } else if strikes >= POISON_STRIKES {
         Next::Fail(poison(strikes, &failure.message))
     } else {
-        let wait = retry.wait(failed_attempts - 1, roll);
+        let wait = retry.wait_as_asked(failed_attempts - 1, failure.retry_after_ms, roll);
         Next::RetryAt { at: now.after(wait), wait }
     };
     Verdict { next, failed_attempts, strikes }
@@ -228,16 +340,12 @@ fn after_interruption(cause: Interruption, standing: &Standing) -> Verdict {
 }
 
 fn interrupted() -> Failure {
-    Failure {
-        code: "interrupted".into(),
-        message: "the attempt was interrupted and on_interrupt is \"fail\"".into(),
-        retryable: false,
-    }
+    Failure::lasting("interrupted", "the attempt was interrupted and on_interrupt is \"fail\"")
 }
 
 fn poison(strikes: u32, what: &str) -> Failure {
     let message = format!("gave up after {strikes} crashes without progress: {what}");
-    Failure { code: "poison".into(), message, retryable: false }
+    Failure::lasting("poison", message)
 }
 
 #[cfg(test)]

@@ -46,6 +46,9 @@ pub async fn clock(app: App) -> &'static str {
                 for held in &tick.expired {
                     warn!(task = %held.task, fence = %held.fence, "lease expires");
                 }
+                for task in &tick.overdue {
+                    info!(%task, "task fails: its deadline has passed");
+                }
                 if tick.promoted > 0 {
                     info!(tasks = tick.promoted, "delayed tasks become runnable");
                 }

@@ -1,15 +1,16 @@
 //! Records of the store as the public API shows them.
 
 use longshore_api::batch::{Batch, BatchCounts, BatchEvent};
-use longshore_api::fleet::{TaskCounts, Usage, Worker};
+use longshore_api::fleet::{TaskCounts, TenantStatus, Usage, Worker};
 use longshore_api::journal::{Calls, Step};
 use longshore_api::link::WorkerState;
 use longshore_api::task::{Attempt, Event, Task};
 use longshore_core::batch::BatchId;
 use longshore_core::provider::show_money;
+use longshore_core::tenant::Tenant;
 use longshore_store::{
     AttemptRecord, BatchEventRecord, BatchRecord, CallCounts, EventRecord, FleetCounts, StepRecord,
-    TaskRecord, UsageRecord, WorkerRecord, WorkerState as Stored,
+    TaskRecord, TenantCounts, UsageRecord, WorkerRecord, WorkerState as Stored,
 };
 
 use crate::app::now;
@@ -21,6 +22,7 @@ pub fn task(record: TaskRecord) -> Task {
     Task {
         id: record.id,
         fleet: record.fleet,
+        tenant: record.tenant,
         state: record.state,
         hold: record.hold,
         input: record.input,
@@ -31,6 +33,7 @@ pub fn task(record: TaskRecord) -> Task {
         conversation: record.conversation,
         priority: record.priority,
         run_at: record.run_at,
+        deadline: record.deadline_at,
         labels: record.labels,
         timeout_ms: record.timeout_ms,
         max_attempts: record.max_attempts,
@@ -148,6 +151,24 @@ pub fn counts(counts: &FleetCounts) -> TaskCounts {
         succeeded: counts.succeeded,
         failed: counts.failed,
         cancelled: counts.cancelled,
+    }
+}
+
+pub fn tenant(counts: TenantCounts, declared: &[Tenant]) -> TenantStatus {
+    let known = declared.iter().find(|tenant| tenant.name == counts.tenant);
+    TenantStatus {
+        weight: known.map_or(1, |tenant| tenant.weight),
+        max_running: known.and_then(|tenant| tenant.max_running),
+        ready: counts.ready,
+        tasks: TaskCounts {
+            queued: counts.ready + counts.delayed + counts.held,
+            running: counts.running,
+            waiting: counts.waiting,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+        },
+        tenant: counts.tenant,
     }
 }
 

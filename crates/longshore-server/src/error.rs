@@ -113,10 +113,22 @@ impl From<SubmitError> for Refused {
                 "this Idempotency-Key was used before with another request",
             )
             .hint("use a new key for a new request; repeat the very same body to repeat a request"),
+            SubmitError::BatchOfSeveral { batch, tenant } => Refused::new(
+                422,
+                "batch_of_several_tenants",
+                format!("batch {batch} is of tenant `{tenant}`, and so are all of its tasks"),
+            )
+            .hint("send a batch for each tenant"),
             SubmitError::BatchClosed(batch) => {
                 Refused::new(409, "batch_closed", format!("batch {batch} takes no more tasks"))
                     .hint("send `more=true` with every request of a batch but the last")
             }
+            SubmitError::ConversationBusy(id) => Refused::new(
+                409,
+                "conversation_busy",
+                format!("conversation `{id}` has a task that is not finished"),
+            )
+            .hint("wait for it, or submit with `on_busy` \"enqueue\" or \"interrupt\""),
             SubmitError::Store(failed) => failed.into(),
         }
     }

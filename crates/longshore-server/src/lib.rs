@@ -7,6 +7,7 @@ mod apply;
 mod controller;
 mod convert;
 mod cursor;
+mod depth;
 mod error;
 mod extract;
 mod link;

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 
 use http::StatusCode;
+use longshore_api::fleet::Depth;
 use longshore_api::link::WorkerState;
 use longshore_store::{FleetCounts, WorkerFilter};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -18,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::app::{App, now};
 use crate::convert;
+use crate::depth;
 use crate::error::Answer;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -41,6 +43,13 @@ struct OfFleetState {
 struct OfFleetKind {
     fleet: String,
     kind: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfQueue {
+    fleet: String,
+    /// What its tasks wait for, or `running`.
+    part: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -68,6 +77,8 @@ pub struct Metrics {
     decisions: Family<OfFleetKind, Counter>,
     tasks: Family<OfFleetState, Gauge>,
     runnable: Family<OfFleet, Gauge>,
+    depth: Family<OfQueue, Gauge>,
+    paused: Family<OfFleet, Gauge>,
     oldest: Family<OfFleet, Seconds>,
     workers: Family<OfFleetState, Gauge>,
     replay_ratio: Family<OfFleet, Seconds>,
@@ -91,6 +102,8 @@ impl Default for Metrics {
             decisions: Family::default(),
             tasks: Family::default(),
             runnable: Family::default(),
+            depth: Family::default(),
+            paused: Family::default(),
             oldest: Family::default(),
             workers: Family::default(),
             replay_ratio: Family::default(),
@@ -120,6 +133,16 @@ impl Default for Metrics {
         registry.register("scale_decisions", "Decisions of the scaler, by kind", metrics.decisions.clone());
         registry.register("tasks", "Tasks by state", metrics.tasks.clone());
         registry.register("runnable_tasks", "Tasks that could run now", metrics.runnable.clone());
+        registry.register(
+            "queue_depth",
+            "Unfinished tasks, each in one part: runnable, scheduled, conversation, cap, provider, paused, running, waiting",
+            metrics.depth.clone(),
+        );
+        registry.register(
+            "fleet_paused",
+            "1 while an operator keeps the fleet from starting tasks",
+            metrics.paused.clone(),
+        );
         registry.register(
             "oldest_runnable_seconds",
             "How long the oldest runnable task has waited",
@@ -189,6 +212,24 @@ impl Metrics {
         }
     }
 
+    fn count_queue(&self, fleet: &OfFleet, depth: &Depth) {
+        self.runnable.get_or_create(fleet).set(depth.runnable as i64);
+        let parts = [
+            ("runnable", depth.runnable),
+            ("scheduled", depth.scheduled),
+            ("conversation", depth.held_by_conversation),
+            ("cap", depth.held_by_cap),
+            ("provider", depth.held_by_provider),
+            ("paused", depth.held_by_pause),
+            ("running", depth.running),
+            ("waiting", depth.waiting),
+        ];
+        for (part, count) in parts {
+            let labels = OfQueue { fleet: fleet.fleet.clone(), part };
+            self.depth.get_or_create(&labels).set(count as i64);
+        }
+    }
+
     /// What the store adds up outlives this process, so it is shown as it stands there.
     async fn read_usage(&self, app: &App) -> Answer<()> {
         for record in app.store.replays().await? {
@@ -223,11 +264,12 @@ impl Metrics {
     /// The text that a scrape gets.
     pub async fn scrape(&self, app: &App) -> Answer<String> {
         for record in app.store.fleets().await? {
+            let queue = depth::of(app, &record).await?;
             let name = record.name;
-            let load = app.store.load(name.clone()).await?;
             let fleet = OfFleet { fleet: name.to_string() };
-            self.runnable.get_or_create(&fleet).set(load.runnable as i64);
-            let oldest = load.oldest_runnable_since.map_or(0.0, |since| now().since(since).as_secs_f64());
+            self.count_queue(&fleet, &queue.depth);
+            self.paused.get_or_create(&fleet).set(record.paused.into());
+            let oldest = queue.oldest.map_or(0.0, |since| now().since(since).as_secs_f64());
             self.oldest.get_or_create(&fleet).set(oldest);
             let workers = app.store.workers(WorkerFilter { fleet: Some(name.clone()), gone: false }).await?;
             // Counted first and set at once: two scrapes at the same time must not add up.

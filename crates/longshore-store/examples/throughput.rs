@@ -1,17 +1,17 @@
 //! Measures a store by itself: `cargo run --release -p longshore-store --example throughput [FOLDER | postgres://…]`.
 //!
 //! Prints how long one durable submission takes, and how many tasks of 1 KiB per second go through submit,
-//! claim and complete in batches: by one worker, and by four at a time. A database is left with the schema `throughput`, which
-//! is made anew.
+//! claim and complete in batches: of one tenant and of a thousand, by one worker and by four at a time. A database is left with
+//! the schema `throughput`, which is made anew.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use longshore_core::fleet::Fleet;
-use longshore_core::id::{FleetName, TaskId, WorkerId};
+use longshore_core::id::{FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
-use longshore_core::task::{Ending, OnInterrupt};
+use longshore_core::task::{Ending, OnBusy, OnInterrupt};
 use longshore_core::time::Timestamp;
 use longshore_store::*;
 use uuid::Uuid;
@@ -20,7 +20,8 @@ const TASKS: usize = 20_000;
 const BATCH: usize = 100;
 const NOW: Timestamp = Timestamp(1_795_000_000_000);
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Failed = Box<dyn std::error::Error>;
+type Result<T> = std::result::Result<T, Failed>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -41,24 +42,31 @@ async fn measure(store: &Store) -> Result<()> {
     store.put_fleets(vec![Fleet::new(fleet.clone(), vec!["true".into()], "/".into())], NOW).await?;
     let input = Json::string(&"x".repeat(1022));
     single(store, &fleet, &input).await?;
-    for workers in [1, 4] {
+    for (tenants, workers) in [(1, 1), (1, 4), (1000, 4)] {
+        let what = format!("{tenants} tenants, {workers} at a time");
         let started = Instant::now();
-        let submits = (0..TASKS / BATCH / workers).map(|_| async {
-            let share = (0..workers)
-                .map(|_| store.submit((0..BATCH).map(|_| task(&fleet, &input)).collect(), None, NOW));
-            futures_util::future::try_join_all(share).await
-        });
-        for submit in submits {
-            submit.await?;
+        for round in 0..TASKS / BATCH / workers {
+            let share = (0..workers).map(|n| {
+                let first = (round * workers + n) * BATCH;
+                let tasks = (first..first + BATCH).map(|one| of_tenant(task(&fleet, &input), one % tenants));
+                let tasks = tasks.collect::<Result<_>>();
+                async move { Ok::<_, Failed>(store.submit(tasks?, None, NOW).await?) }
+            });
+            futures_util::future::try_join_all(share).await?;
         }
-        report(&format!("submit, batched, {workers} at a time"), started.elapsed());
+        report(&format!("submit, {what}"), started.elapsed());
         let started = Instant::now();
-        let work = (0..workers).map(|n| work(store, &fleet, &input, n));
+        let work = (0..workers).map(|n| work(store, &fleet, &input, format!("w-{tenants}-{workers}-{n}")));
         futures_util::future::try_join_all(work).await?;
-        report(&format!("claim and complete, batched, {workers} workers"), started.elapsed());
+        report(&format!("claim and complete, {what}"), started.elapsed());
     }
     store.close().await?;
     Ok(())
+}
+
+fn of_tenant(task: NewTask, number: usize) -> Result<NewTask> {
+    let tenant = if number == 0 { TenantName::default() } else { TenantName::new(format!("t{number}"))? };
+    Ok(NewTask { tenant, ..task })
 }
 
 /// One caller that waits for each: the price of one sync.
@@ -75,8 +83,8 @@ async fn single(store: &Store, fleet: &FleetName, input: &Json) -> Result<()> {
     Ok(())
 }
 
-async fn work(store: &Store, fleet: &FleetName, result: &Json, number: usize) -> Result<()> {
-    let (worker, nonce) = (WorkerId::new(format!("w-{number}"))?, Uuid::new_v4());
+async fn work(store: &Store, fleet: &FleetName, result: &Json, worker: String) -> Result<()> {
+    let (worker, nonce) = (WorkerId::new(worker)?, Uuid::new_v4());
     let registration = Registration {
         worker: worker.clone(),
         nonce,
@@ -113,10 +121,13 @@ fn task(fleet: &FleetName, input: &Json) -> NewTask {
         id: TaskId(Uuid::now_v7()),
         fleet: fleet.clone(),
         input: input.clone(),
+        tenant: TenantName::default(),
         conversation: None,
+        on_busy: OnBusy::Enqueue,
         publish_input: false,
         priority: 0,
         run_at: None,
+        deadline_at: None,
         timeout_ms: 1000,
         max_attempts: 3,
         on_interrupt: OnInterrupt::Resume,

@@ -8,6 +8,7 @@ mod claim;
 mod column;
 mod connection;
 mod conversation;
+mod deadline;
 mod ending;
 mod erase;
 mod event;
@@ -16,6 +17,7 @@ mod fleet;
 mod forget;
 mod heartbeat;
 mod journal;
+mod lane;
 mod lease;
 mod list;
 mod lock;
@@ -30,6 +32,7 @@ mod search;
 mod step;
 mod submit;
 mod task_row;
+mod tenant;
 mod tick;
 mod usage;
 mod worker;
@@ -46,7 +49,7 @@ use writer::{Write, Writer};
 
 pub(crate) use column::{drain_mode_text, hold_text, on_interrupt_text};
 pub(crate) use event::queued;
-pub(crate) use writer::Place;
+pub(crate) use writer::{PLACES, Place};
 
 /// An open embedded store.
 #[derive(Clone)]
@@ -128,6 +131,55 @@ mod tests {
         assert_eq!(store.meta_get("kept".into()).await.unwrap().as_deref(), Some("1"));
         assert_eq!(store.meta_get("lost".into()).await.unwrap(), None);
         store.meta_put("after".into(), "1".into()).await.unwrap();
+    }
+
+    fn task() -> crate::NewTask {
+        crate::NewTask {
+            id: longshore_core::id::TaskId(uuid::Uuid::now_v7()),
+            fleet: longshore_core::id::FleetName::new("a").unwrap(),
+            tenant: Default::default(),
+            input: longshore_core::json::Json::null(),
+            conversation: None,
+            on_busy: Default::default(),
+            publish_input: false,
+            priority: 0,
+            run_at: None,
+            deadline_at: None,
+            timeout_ms: 1,
+            max_attempts: 1,
+            on_interrupt: Default::default(),
+            backoff: Default::default(),
+            labels: Default::default(),
+            retry_of: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_settles_counts_and_fails_takes_none_of_them_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Embedded::open(&OpenOptions::new(dir.path())).unwrap();
+        let now = longshore_core::time::Timestamp(1);
+        let fleet = longshore_core::fleet::Fleet::new(task().fleet, vec!["true".into()], "/".into());
+        store.put_fleets(vec![fleet], now).await.unwrap();
+        for round in 1..=5 {
+            let broken = || {
+                store.write(|write: &mut Write<'_>| -> Result<(), StoreError> {
+                    write.settle_counts()?;
+                    panic!("a defect");
+                })
+            };
+            let settles = store.write(|write: &mut Write<'_>| Ok::<_, StoreError>(write.settle_counts()?));
+            // Queued before any is awaited, so they may share a group.
+            let (one, lost, two, kept, lost_again) = tokio::join!(
+                store.submit(vec![task()], None, now),
+                broken(),
+                store.submit(vec![task()], None, now),
+                settles,
+                broken()
+            );
+            assert!(one.is_ok() && two.is_ok() && kept.is_ok() && lost.is_err() && lost_again.is_err());
+            assert_eq!(store.counts().await.unwrap()[0].runnable, 2 * round);
+        }
     }
 
     #[tokio::test]

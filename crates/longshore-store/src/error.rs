@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{FleetName, WorkerId};
+use longshore_core::id::{ConversationId, FleetName, TenantName, WorkerId};
 use longshore_core::task::State;
 
 /// The store itself could not do it. Nothing of the command was kept.
@@ -34,8 +34,12 @@ pub enum SubmitError {
     UnknownFleet(FleetName),
     #[error("this idempotency key was used before with another request")]
     KeyReused,
+    #[error("batch {batch} is of tenant `{tenant}`, and all of its tasks are")]
+    BatchOfSeveral { batch: BatchId, tenant: TenantName },
     #[error("batch {0} takes no more tasks")]
     BatchClosed(BatchId),
+    #[error("conversation `{0}` has a task that is not finished")]
+    ConversationBusy(ConversationId),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

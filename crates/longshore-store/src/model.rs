@@ -12,7 +12,7 @@ mod worker;
 
 pub use batch::{BatchEventRecord, BatchFilter, BatchRecord, CancelledBatch, NewBatch};
 pub use fleet::{
-    DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
+    DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, TenantCounts, fleet_changes,
 };
 pub use journal::{
     AnswerOutcome, AskRecord, Begun, BegunCall, CallCounts, CallKey, CallRecord, Digest, DivergenceRecord,
@@ -25,7 +25,7 @@ pub use link::{
 };
 pub use replica::{Epoch, Replica};
 pub use retention::{Erased, Forgotten};
-pub use search::{DEFAULT_TENANT, MatchPage, SearchPage, TaskFilter};
+pub use search::{MatchPage, SearchPage, TaskFilter};
 pub use task::{
     AttemptRecord, ConversationRecord, EventRecord, Idempotency, NewTask, Outcome, Submitted, TaskRecord,
 };

@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::future::Either;
 use longshore_core::batch::BatchId;
 use longshore_core::fleet::{DrainMode, Fleet};
-use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, FleetName, Held, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retention::Plan;
 use longshore_core::task::State;
+use longshore_core::tenant::Tenant;
 use longshore_core::time::Timestamp;
 use uuid::Uuid;
 
@@ -165,7 +166,7 @@ not_shared! { "retention":
     /// Forgets some idempotency keys whose task is not stored any more; `after` and the answer are places in the list.
     fn forget_orphaned_keys(after: Option<(String, String)>) -> Result<Option<(String, String)>, StoreError>;
     /// Cancels and deletes some of what belongs to a tenant; to be repeated while there is more, or tasks run.
-    fn erase_tenant(tenant: String, reason: String, now: Timestamp) -> Result<Erased, StoreError>;
+    fn erase_tenant(tenant: TenantName, reason: String, now: Timestamp) -> Result<Erased, StoreError>;
     /// Rewrites the store's file so that nothing is left in it of what was deleted. Others wait meanwhile.
     fn compact() -> Result<(), StoreError>;
 }
@@ -173,7 +174,8 @@ not_shared! { "retention":
 // The worker link.
 forward! {
     fn register(registration: Registration, now: Timestamp) -> Result<RegisterOutcome, RegisterError>;
-    /// Leases runnable tasks, highest priority and oldest first; empty when there are none. Does not wait.
+    /// Leases runnable tasks, tenants in turn, of each the highest priority and oldest first; as far as caps and the rate
+    /// allow. Empty when there are none. Does not wait.
     fn claim(request: ClaimRequest, now: Timestamp) -> Result<Vec<LeasedTask>, ClaimError>;
     /// Renews what is held, requeues what is not, and tells what the worker does not know yet.
     fn heartbeat(heartbeat: Heartbeat, now: Timestamp) -> Result<HeartbeatNews, LinkError>;
@@ -250,7 +252,20 @@ forward! {
     fn record_decision(fleet: FleetName, decision: DecisionRecord, epoch: Epoch) -> Result<(), StoreError>;
     /// Newest first.
     fn decisions(fleet: FleetName, limit: usize) -> Result<Vec<DecisionRecord>, StoreError>;
-    fn load(fleet: FleetName) -> Result<Load, StoreError>;
+    /// What waits for what; costs the same for ten tasks and ten million.
+    fn load(fleet: FleetName, now: Timestamp) -> Result<Load, StoreError>;
+}
+
+// Tenants and pauses.
+not_shared! { "tenants and pauses":
+    /// Lets nothing of it start, or everything again; false if the fleet is not known. What runs goes on.
+    fn set_paused(fleet: FleetName, paused: bool, now: Timestamp) -> Result<bool, StoreError>;
+    /// Declares exactly these tenants; others have weight 1 and no cap of their own.
+    fn put_tenants(tenants: Vec<Tenant>) -> Result<(), StoreError>;
+    /// By name.
+    fn tenants() -> Result<Vec<Tenant>, StoreError>;
+    /// A fleet's tenants that ever had a task there, those with the most to do first.
+    fn tenant_counts(fleet: FleetName, limit: usize) -> Result<Vec<TenantCounts>, StoreError>;
 }
 
 // Conversations, time, small things.
@@ -258,7 +273,7 @@ forward! {
     fn conversation(id: ConversationId) -> Result<Option<ConversationRecord>, StoreError>;
     /// Messages with numbers above `after`, oldest first.
     fn messages(id: ConversationId, after: u64, limit: usize) -> Result<Vec<Message>, StoreError>;
-    /// Advances service time, expires leases, promotes due tasks. Writes nothing when nothing changes.
+    /// Advances service time, expires leases, gives up tasks whose deadline has passed, promotes due tasks. Writes nothing when nothing changes.
     ///
     /// `elapsed` and `link_seen` as in [`longshore_core::time::ServiceTime::tick`].
     fn tick(epoch: Epoch, elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;

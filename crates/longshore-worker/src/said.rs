@@ -2,6 +2,7 @@
 
 use longshore_core::json::Json;
 use longshore_core::task::Failure;
+use longshore_core::units;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -24,6 +25,17 @@ struct Line<'a> {
     message: Option<&'a RawValue>,
     code: Option<&'a RawValue>,
     retry: Option<&'a RawValue>,
+    retry_after: Option<&'a RawValue>,
+}
+
+/// What an `error` says, beside its kind or in its data.
+#[derive(Default, Deserialize)]
+struct Words<'a> {
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+    code: Option<&'a RawValue>,
+    retry: Option<&'a RawValue>,
+    retry_after: Option<&'a RawValue>,
 }
 
 /// Reads one line. `None`: it is not an event, so it is the agent's own output.
@@ -41,42 +53,68 @@ pub fn parse(line: &[u8]) -> Option<Said> {
         "progress" => carried(line.data).map_or_else(Said::Odd, Said::Progress),
         "message" => carried(line.data).map_or_else(Said::Odd, Said::Message),
         "result" => carried(line.data).map_or_else(|why| Said::Error(bad_result(why)), Said::Result),
-        "error" => Said::Error(failure(line.message.or(line.data), line.code, line.retry)),
+        "error" => Said::Error(failure(line.words())),
         other => Said::Odd(format!("unknown kind `{}`", cut(other, 64))),
     })
 }
 
+impl<'a> Line<'a> {
+    /// The words of an `error`: its own keys, or those of its data, or else data of any other form as the message.
+    fn words(&self) -> Words<'a> {
+        let Line { message, code, retry, retry_after, .. } = *self;
+        let own = Words { message, code, retry, retry_after };
+        match self.data {
+            Some(data) if own.is_empty() => match serde_json::from_str::<Words>(data.get()) {
+                Ok(inner) if !inner.is_empty() => inner,
+                _ => Words { message: Some(data), ..own },
+            },
+            data => Words { message: own.message.or(data), ..own },
+        }
+    }
+}
+
+impl Words<'_> {
+    fn is_empty(&self) -> bool {
+        [self.message, self.code, self.retry, self.retry_after].iter().all(Option::is_none)
+    }
+}
+
 /// Reads the body of an http agent's error answer: the keys of an `error` event, or else any text.
 pub fn parse_error_body(body: &[u8], otherwise: &str) -> Failure {
-    #[derive(Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        message: &'a RawValue,
-        code: Option<&'a RawValue>,
-        retry: Option<&'a RawValue>,
-    }
     let text = String::from_utf8_lossy(body);
-    if let Ok(body) = serde_json::from_str::<Body>(&text) {
-        return failure(Some(body.message), body.code, body.retry);
+    if let Ok(words) = serde_json::from_str::<Words>(&text)
+        && words.message.is_some()
+    {
+        return failure(words);
     }
     let message = match text.trim() {
         "" => otherwise.to_owned(),
         text => format!("{otherwise}: {}", cut(text, MESSAGE_LIMIT)),
     };
-    Failure { code: "agent_error".into(), message, retryable: true }
+    Failure::new("agent_error", message)
 }
 
 /// The most of an agent's own words that an error message repeats, in bytes.
 const MESSAGE_LIMIT: usize = 2 << 10;
 
-fn failure(message: Option<&RawValue>, code: Option<&RawValue>, retry: Option<&RawValue>) -> Failure {
-    let message = message.map(plain_text).filter(|text| !text.is_empty());
-    let code = code.map(plain_text).filter(|code| is_code(code));
+fn failure(words: Words<'_>) -> Failure {
+    let message = words.message.map(plain_text).filter(|text| !text.is_empty());
+    let code = words.code.map(plain_text).filter(|code| is_code(code));
     Failure {
         code: code.unwrap_or_else(|| "agent_error".into()),
         message: cut(&message.unwrap_or_else(|| "the agent gave no reason".into()), MESSAGE_LIMIT).into(),
-        retryable: retry.is_none_or(|retry| retry.get() != "false"),
+        retryable: words.retry.is_none_or(|retry| retry.get() != "false"),
+        retry_after_ms: words.retry_after.and_then(wait_ms),
     }
+}
+
+/// A duration such as `"30s"`, or a number of seconds. What is neither is as if it were not there.
+fn wait_ms(value: &RawValue) -> Option<u64> {
+    if let Ok(text) = serde_json::from_str::<String>(value.get()) {
+        return units::parse_duration(&text).ok();
+    }
+    let seconds: f64 = serde_json::from_str(value.get()).ok()?;
+    (seconds >= 0.0).then(|| (seconds * 1000.0).ceil() as u64)
 }
 
 fn is_code(code: &str) -> bool {
@@ -85,11 +123,7 @@ fn is_code(code: &str) -> bool {
 }
 
 fn bad_result(why: String) -> Failure {
-    Failure {
-        code: "agent_error".into(),
-        message: format!("the result cannot be kept: {why}"),
-        retryable: false,
-    }
+    Failure::lasting("agent_error", format!("the result cannot be kept: {why}"))
 }
 
 /// Data as it came, unless it nests too deep for those who read it later.
@@ -121,7 +155,7 @@ mod tests {
     }
 
     fn error(code: &str, message: &str, retryable: bool) -> Option<Said> {
-        Some(Said::Error(Failure { code: code.into(), message: message.into(), retryable }))
+        Some(Said::Error(Failure { retryable, ..Failure::new(code, message) }))
     }
 
     #[test]
@@ -146,6 +180,40 @@ mod tests {
         check(
             r#"{"longshore":"error","code":"two words"}"#,
             error("agent_error", "the agent gave no reason", true),
+        );
+    }
+
+    #[test]
+    fn an_error_says_when_to_try_again() {
+        let wait = |value: &str| match parse(
+            format!(r#"{{"longshore":"error","message":"busy","retry_after":{value}}}"#).as_bytes(),
+        ) {
+            Some(Said::Error(failure)) if failure.retryable => failure.retry_after_ms,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((wait("\"30s\""), wait("\"1m30s\"")), (Some(30_000), Some(90_000)));
+        assert_eq!((wait("2"), wait("0.5"), wait("0")), (Some(2_000), Some(500), Some(0)));
+        for odd in ["\"soon\"", "-1", "null", "[1]", "{}"] {
+            assert_eq!(wait(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_errors_words_may_be_in_its_data() {
+        check(
+            r#"{"longshore":"error","data":{"message":"no","code":"bad_pdf","retry":false}}"#,
+            error("bad_pdf", "no", false),
+        );
+        let busy = Failure { retry_after_ms: Some(1_000), ..Failure::new("agent_error", "busy") };
+        check(
+            r#"{"longshore":"error","data":{"message":"busy","retry_after":"1s"}}"#,
+            Some(Said::Error(busy)),
+        );
+        check(r#"{"longshore":"error","data":"no"}"#, error("agent_error", "no", true));
+        check(r#"{"longshore":"error","data":{"a":1}}"#, error("agent_error", r#"{"a":1}"#, true));
+        check(
+            r#"{"longshore":"error","retry":false,"data":{"message":"m"}}"#,
+            error("agent_error", r#"{"message":"m"}"#, false),
         );
     }
 

@@ -140,11 +140,11 @@ async fn live(
     }
     info!(protocol = ?registered.protocol, concurrency = worker.concurrency, "worker registered");
     let claims = tokio::spawn(claims::run(Arc::clone(&worker)));
-    background.spawn(heartbeats::run(Arc::clone(&worker)));
+    let heartbeats = background.spawn(heartbeats::run(Arc::clone(&worker)));
     background.spawn(senders::events(Arc::clone(&worker)));
     background.spawn(senders::endings(Arc::clone(&worker)));
     background.spawn(turn(Arc::clone(&worker)));
-    let parts = Parts { claims, http };
+    let parts = Parts { claims, heartbeats, http };
     let order = tokio::select! {
         name = signals.next() => {
             info!(signal = name, "told to end");

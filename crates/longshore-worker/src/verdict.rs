@@ -71,7 +71,7 @@ pub fn of_exit(end: &End) -> Failure {
         "" => what,
         words => format!("{what}: {words}"),
     };
-    Failure { code: code.into(), message, retryable: true }
+    Failure::new(code, message)
 }
 
 fn signal_name(signal: i32) -> String {
@@ -83,22 +83,19 @@ fn signal_name(signal: i32) -> String {
 
 pub fn timeout(after_ms: u64) -> Failure {
     let message = format!("the attempt took longer than {} s", after_ms as f64 / 1000.0);
-    Failure { code: TIMEOUT.into(), message, retryable: true }
+    Failure::new(TIMEOUT, message)
 }
 
 pub fn too_large(limit: usize) -> Failure {
-    Failure {
-        code: "output_too_large".into(),
-        message: format!(
-            "the agent's output is larger than result_limit, {limit} bytes; say `result` and log to standard error"
-        ),
-        retryable: false,
-    }
+    let message = format!(
+        "the agent's output is larger than result_limit, {limit} bytes; say `result` and log to standard error"
+    );
+    Failure::lasting("output_too_large", message)
 }
 
 pub fn spawn_failed(program: &str, error: &std::io::Error) -> Failure {
     let message = format!("could not start `{program}`: {error}");
-    Failure { code: "spawn_failed".into(), message, retryable: true }
+    Failure::new("spawn_failed", message)
 }
 
 #[cfg(test)]

@@ -52,6 +52,11 @@ class Exec(unittest.TestCase):
         event = {"longshore": "error", "message": "no such city", "code": "unknown_city", "retry": False}
         self.assertEqual((done.status, done.lines), (1, [event]))
 
+    def test_an_error_may_ask_for_time(self) -> None:
+        done = run("longshore.error('busy', retry_after='30s')", support.document())
+        self.assertEqual(done.lines, [{"longshore": "error", "message": "busy", "retry_after": "30s"}])
+        self.assertEqual(done.status, 1)
+
     def test_a_log_line_is_never_an_event(self) -> None:
         done = run("longshore.task(); longshore.log('hi', longshore='result', data={1})", support.document())
         self.assertNotIn("longshore", done.lines[0])

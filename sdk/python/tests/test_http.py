@@ -77,6 +77,14 @@ class Answers(support.ServerTest):
         event = {"longshore": "error", "message": "no such city", "code": "unknown_city", "retry": False}
         self.assertEqual((await self.run_task(document())).events(), [event])
 
+    async def test_a_failure_may_ask_for_time(self) -> None:
+        def handler(task: Any) -> None:
+            raise longshore.Failed("busy", retry_after=2.5)
+
+        await self.serve(handler)
+        event = {"longshore": "error", "message": "busy", "retry_after": 2.5}
+        self.assertEqual((await self.run_task(document())).events(), [event])
+
     async def test_a_failure_after_progress_ends_the_stream(self) -> None:
         async def handler(task: Any) -> None:
             longshore.progress(1)

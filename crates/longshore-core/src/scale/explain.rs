@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Answer, Decision, GrowReason, HoldReason, ShrinkReason};
+use super::{Answer, Decision, GrowReason, HoldReason, ShrinkReason, Standstill};
 use crate::units::show_duration;
 
 impl fmt::Display for Answer {
@@ -38,6 +38,10 @@ impl Answer {
                 policy.scale_up_above
             ),
             HoldReason::Idle => "nothing is pending and none are asked for".into(),
+            HoldReason::Standstill(Standstill::Paused) => "the fleet is paused".into(),
+            HoldReason::Standstill(Standstill::Provider) => {
+                "a provider of its agents cannot be reached".into()
+            }
             HoldReason::AtMax { max, wanted } => {
                 format!("{wanted} are wanted, but {max} is the most allowed")
             }

@@ -15,7 +15,7 @@ const POLICY: Scaling = Scaling {
 };
 
 fn load(runnable: u64, running: u64) -> Load {
-    Load { runnable, oldest_wait_ms: (runnable > 0).then_some(100), running, fresh: true }
+    Load { runnable, oldest_wait_ms: (runnable > 0).then_some(100), running, fresh: true, standstill: None }
 }
 
 fn crew(ready: u32) -> Crew {
@@ -68,6 +68,21 @@ fn starting_workers_count_and_draining_ones_do_not() {
         "holds at 6 workers: 5 pending per worker is within 2 to 8 (30 pending, 2 running, oldest waits 100ms; \
          2 ready, 4 starting, 9 draining)",
     );
+}
+
+#[test]
+fn what_cannot_start_moves_nothing_but_what_is_out_of_bounds() {
+    let stuck = |why| Load { standstill: Some(why), ..load(0, 0) };
+    let paused = plain(stuck(Standstill::Paused), crew(9));
+    check(
+        &paused,
+        "holds at 9 workers: the fleet is paused (0 pending, 0 running; 9 ready, 0 starting, 0 draining)",
+    );
+    let memory = quiet(-600, 0, 2);
+    let answer = decide(&stuck(Standstill::Provider), &crew(9), &POLICY, 1, None, &memory, at(0));
+    assert_eq!(answer.decision, Decision::Hold(HoldReason::Standstill(Standstill::Provider)));
+    assert_eq!(plain(stuck(Standstill::Paused), crew(1)).desired, 2);
+    assert_eq!(plain(stuck(Standstill::Paused), crew(25)).desired, 20);
 }
 
 #[test]
@@ -239,7 +254,7 @@ prop_compose! {
         runnable in prop_oneof![0u64..200, 0u64..=u64::MAX], running in prop_oneof![0u64..100, 0u64..=u64::MAX],
         oldest_wait_ms in proptest::option::of(0u64..40_000), fresh in prop::bool::weighted(0.9),
     ) -> Load {
-        Load { runnable, oldest_wait_ms, running, fresh }
+        Load { runnable, oldest_wait_ms, running, fresh, standstill: None }
     }
 }
 
@@ -386,6 +401,7 @@ impl Simulation {
     fn look(&self) -> Answer {
         let oldest_wait_ms = self.queue.front().map(|since| (self.now - since) * 1000);
         let load = Load {
+            standstill: None,
             runnable: self.queue.len() as u64,
             oldest_wait_ms,
             running: self.running.len() as u64,

@@ -94,10 +94,10 @@ fn lay(root: &mut Table, name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A variable changes fleets and providers and adds none: otherwise a typing error would make one.
+/// A variable changes fleets, providers and tenants and adds none: otherwise a typing error would make one.
 fn check_named(root: &Table, path: &[&str]) -> Result<(), String> {
     let [section, given, ..] = path else { return Ok(()) };
-    let Some(section) = ["fleet", "provider"].into_iter().find(|named| same(named, section)) else {
+    let Some(section) = ["fleet", "provider", "tenant"].into_iter().find(|named| same(named, section)) else {
         return Ok(());
     };
     let known = match root.get(section).map(|node| &node.value) {

@@ -11,12 +11,14 @@ use super::section::{Section, text_of};
 use super::tree::{Node, Value};
 use crate::drain;
 use crate::fleet::{
-    Drain, DrainMode, Fleet, Platform, Probe, Protocol, Scaling, TaskDefaults, default_concurrency,
+    Drain, DrainMode, Fleet, Platform, Probe, Protocol, Scaling, TaskDefaults, TenantCaps,
+    default_concurrency,
 };
 use crate::id::FleetName;
 use crate::provider::Provider;
+use crate::rate::{self, Rate};
 use crate::retry::Backoff;
-use crate::task::OnInterrupt;
+use crate::task::{OnBusy, OnInterrupt};
 use crate::units::{show_duration, show_size};
 
 const COMMAND: &str = "an array such as command = [\"python\", \"agent.py\"]";
@@ -68,6 +70,7 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
     }
     fleet.kill_grace_ms = section.duration_or_zero("kill_grace").unwrap_or(fleet.kill_grace_ms);
     fleet.task = read_task(&mut section);
+    read_caps(&mut section, &mut fleet);
     fleet.scaling = read_scaling(&mut section, fleet.platform);
     fleet.drain = read_drain(&mut section, fleet.kill_grace_ms);
     fleet.probe = read_probe(&mut section);
@@ -203,9 +206,12 @@ fn read_task(section: &mut Section<'_>) -> TaskDefaults {
     let mut task = TaskDefaults::default();
     let Some(mut section) = section.section("task") else { return task };
     task.timeout_ms = section.duration("timeout").unwrap_or(task.timeout_ms);
+    task.total_timeout_ms = section.duration("total_timeout");
     task.max_attempts = section.whole("max_attempts", 1..=1_000).unwrap_or(task.max_attempts);
     let choices = [("resume", OnInterrupt::Resume), ("fail", OnInterrupt::Fail), ("ask", OnInterrupt::Ask)];
     task.on_interrupt = section.choice("on_interrupt", &choices, &[]).unwrap_or_default();
+    let choices = OnBusy::ALL.map(|choice| (choice.as_str(), choice));
+    task.on_busy = section.choice("on_busy", &choices, &[]).unwrap_or_default();
     if let Some(backoff) = section.section("backoff") {
         task.backoff = read_backoff(backoff);
     }
@@ -218,6 +224,31 @@ fn read_task(section: &mut Section<'_>) -> TaskDefaults {
     }
     section.finish();
     task
+}
+
+fn read_caps(section: &mut Section<'_>, fleet: &mut Fleet) {
+    fleet.max_running = section.whole("max_running", 1..=u32::MAX);
+    if let Some(rate) = section.section("rate") {
+        fleet.rate = read_rate(rate);
+    }
+    if let Some(mut section) = section.section("tenants") {
+        fleet.tenants = TenantCaps { max_running: section.whole("max_running", 1..=u32::MAX) };
+        section.finish();
+    }
+}
+
+fn read_rate(mut section: Section<'_>) -> Option<Rate> {
+    let (tasks, per_ms) = (section.whole("tasks", 1..=rate::MOST_TASKS), section.duration("per"));
+    for key in ["tasks", "per"] {
+        if !section.was_given(key) {
+            section.error(key, "missing: a rate is written { tasks = 100, per = \"1m\" }".into());
+        }
+    }
+    if per_ms.is_some_and(|ms| ms > rate::LONGEST_MS) {
+        section.error("per", "expected 31 days at most".into());
+    }
+    section.finish();
+    Some(Rate { tasks: tasks?, per_ms: per_ms? })
 }
 
 fn read_backoff(mut section: Section<'_>) -> Backoff {

@@ -30,6 +30,13 @@ pub(super) fn settings(settings: &Settings) -> String {
     for one in &settings.providers {
         provider(&mut out, one);
     }
+    for tenant in &settings.tenants {
+        out.table(&format!("tenant.{}", key(tenant.name.as_str())));
+        out.line("weight", tenant.weight.to_string());
+        if let Some(most) = tenant.max_running {
+            out.line("max_running", most.to_string());
+        }
+    }
     for one in &settings.fleets {
         fleet(&mut out, one);
     }
@@ -128,22 +135,36 @@ fn fleet(out: &mut Lines, fleet: &Fleet) {
     out.line("providers", texts(&fleet.providers));
     out.line("health_path", text(&fleet.health_path));
     out.line("kill_grace", duration(fleet.kill_grace_ms));
+    caps(out, fleet);
     policies(out, fleet);
+}
+
+/// Left out they mean no cap.
+fn caps(out: &mut Lines, fleet: &Fleet) {
+    if let Some(most) = fleet.max_running {
+        out.line("max_running", most.to_string());
+    }
+    if let Some(rate) = fleet.rate {
+        out.line("rate", inline([("tasks", rate.tasks.to_string()), ("per", duration(rate.per_ms))]));
+    }
+    if let Some(most) = fleet.tenants.max_running {
+        out.line("tenants", inline([("max_running", most.to_string())]));
+    }
 }
 
 fn policies(out: &mut Lines, fleet: &Fleet) {
     let Fleet { task, scaling, drain, probe, .. } = fleet;
     let backoff = inline([("base", duration(task.backoff.base_ms)), ("cap", duration(task.backoff.cap_ms))]);
-    out.line(
-        "task",
-        inline([
-            ("timeout", duration(task.timeout_ms)),
-            ("max_attempts", task.max_attempts.to_string()),
-            ("on_interrupt", text(on_interrupt(task.on_interrupt))),
-            ("backoff", backoff),
-            ("result_limit", text(&show_size(task.result_limit))),
-        ]),
-    );
+    let mut limits = vec![
+        ("timeout", duration(task.timeout_ms)),
+        ("max_attempts", task.max_attempts.to_string()),
+        ("on_interrupt", text(on_interrupt(task.on_interrupt))),
+        ("on_busy", text(task.on_busy.as_str())),
+        ("backoff", backoff),
+        ("result_limit", text(&show_size(task.result_limit))),
+    ];
+    limits.extend(task.total_timeout_ms.map(|ms| ("total_timeout", duration(ms))));
+    out.line("task", inline(limits));
     out.line(
         "scaling",
         inline([

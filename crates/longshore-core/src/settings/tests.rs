@@ -6,12 +6,14 @@ mod providers;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{Drain, DrainMode, Platform, Probe, Protocol, Scaling, TaskDefaults};
-use crate::id::FleetName;
+use crate::fleet::{Drain, DrainMode, Platform, Probe, Protocol, Scaling, TaskDefaults, TenantCaps};
+use crate::id::{FleetName, TenantName};
 use crate::provider::{Kind, Limit, Price, Provider, ProviderName};
+use crate::rate::{self, Rate};
 use crate::retention;
 use crate::retry::Backoff;
-use crate::task::OnInterrupt;
+use crate::task::{OnBusy, OnInterrupt};
+use crate::tenant::MOST_WEIGHT;
 
 type Parsed = Result<(Settings, Vec<Warning>), Vec<SettingsError>>;
 
@@ -130,8 +132,15 @@ fn every_key_is_read() {
         prices."gpt-5-mini" = { input = "0.25", cached_input = 0.025, output = 2 }
         prices."*" = { input = 0.000001, output = "10.50" }
         currency = "EUR"
+        [tenant."a@b.example"]
+        weight = 5
+        max_running = 9
+        [tenant.default]
         [fleet.a-b]
         command = ["./run", "--fast"]
+        max_running = 50
+        rate = { tasks = 100, per = "1m" }
+        tenants = { max_running = 3 }
         working_dir = "./agent"
         protocol = "http"
         concurrency = 16
@@ -141,13 +150,13 @@ fn every_key_is_read() {
         providers = ["local", "azure-eu"]
         health_path = ""
         kill_grace = "0s"
-        task = { timeout = "1h30m", max_attempts = 5, on_interrupt = "ask", backoff = { base = "2s", cap = "1m" }, result_limit = "2Mi" }
+        task = { timeout = "1h30m", total_timeout = "1d", max_attempts = 5, on_interrupt = "ask", on_busy = "reject", backoff = { base = "2s", cap = "1m" }, result_limit = "2Mi" }
         scaling = { min = 0, max = 7, scale_up_above = 3, scale_down_below = 0.5, scale_up_wait = "5s", scale_down_after = "2m", step = 1 }
         drain = { timeout = "30s", mode = "handover" }
         probe = { interval = "5s", timeout = "1s", failures = 5, startup = "1m" }
         retention = { journal = "1h", results = "never", tasks = "never", max_tasks = 10 }
     "#;
-    let Settings { store, server, providers, fleets } = good(text, &[]);
+    let Settings { store, server, providers, tenants, fleets } = good(text, &[]);
     assert_eq!(store.dir, "/srv/agents/data/store");
     assert_eq!(
         (server.api.to_string(), server.link.to_string()),
@@ -172,11 +181,16 @@ fn every_key_is_read() {
         providers: vec!["local".into(), "azure-eu".into()],
         task: TaskDefaults {
             timeout_ms: 5_400_000,
+            total_timeout_ms: Some(86_400_000),
             max_attempts: 5,
             on_interrupt: OnInterrupt::Ask,
+            on_busy: OnBusy::Reject,
             backoff: Backoff { base_ms: 2_000, cap_ms: 60_000 },
             result_limit: 2 << 20,
         },
+        max_running: Some(50),
+        rate: Some(Rate { tasks: 100, per_ms: 60_000 }),
+        tenants: TenantCaps { max_running: Some(3) },
         scaling: Scaling {
             min: 0,
             max: 7,
@@ -198,6 +212,9 @@ fn every_key_is_read() {
         kill_grace_ms: 0,
     };
     assert_eq!(fleets, [expected]);
+    let tenant = |name| Tenant::new(TenantName::new(name).expect("valid"));
+    let known = Tenant { weight: 5, max_running: Some(9), ..tenant("a@b.example") };
+    assert_eq!(tenants, [known, tenant("default")]);
     let named = |name: &str| ProviderName::new(name).expect("valid");
     let local = Provider::new(named("local"), Kind::OpenAi, "http://[::1]:8000/v1".into());
     let azure = Provider {
@@ -343,7 +360,7 @@ fn what_may_surprise_is_a_warning() {
 }
 
 /// Bad files by name. Each shows all its mistakes at once.
-const BAD: [(&str, &str); 20] = [
+const BAD: [(&str, &str); 21] = [
     ("syntax", "[fleet.research\ncommand = [\"x\"]\n[server]\napi = \n"),
     ("duplicate_key", "[fleet.a]\ncommand = [\"x\"]\ncommand = [\"y\"]\n"),
     (
@@ -371,6 +388,10 @@ const BAD: [(&str, &str); 20] = [
     (
         "ranges",
         "[fleet.a]\ncommand = [\"x\"]\nconcurrency = 0\nscaling = { min = -1, max = 100000, step = 0, scale_up_above = 0, scale_down_below = nan }\nprobe = { failures = 99999999999999999999 }\n",
+    ),
+    (
+        "caps",
+        "[tenant.\"a b\"]\nweight = 0\n[tenant.b]\nmax_running = 0\nwieght = 2\n[fleet.a]\ncommand = [\"x\"]\nmax_running = 0\nrate = { tasks = 5 }\ntenants = { max = 1 }\n[fleet.b]\ncommand = [\"x\"]\nrate = { tasks = 0, per = \"90d\" }\ntask = { on_busy = \"wait\", total_timeout = 5 }\n",
     ),
     (
         "contradictions",
@@ -460,13 +481,28 @@ fn any_source() -> impl Strategy<Value = SecretSource> {
 }
 
 prop_compose! {
+    fn any_rate()(tasks in 1..=rate::MOST_TASKS, per_ms in 1..=rate::LONGEST_MS) -> Rate {
+        Rate { tasks, per_ms }
+    }
+}
+
+prop_compose! {
+    fn any_tenant()(
+        name in "[a-zA-Z0-9][a-z.@_:-]{0,5}", weight in 1..=MOST_WEIGHT, max_running in proptest::option::of(1u32..),
+    ) -> Tenant {
+        Tenant { name: TenantName::new(name).expect("valid"), weight, max_running }
+    }
+}
+
+prop_compose! {
     fn any_task()(
         timeout_ms in 1u64..1 << 40, max_attempts in 1u32..=1000, base_ms in 0u64..1 << 30,
+        total_timeout_ms in proptest::option::of(1u64..1 << 40), on_busy in proptest::sample::select(&OnBusy::ALL[..]),
         on_interrupt in prop_oneof![Just(OnInterrupt::Resume), Just(OnInterrupt::Fail), Just(OnInterrupt::Ask)],
         more in 0u64..1 << 30, result_limit in 1u64 << 10..=256 << 20,
     ) -> TaskDefaults {
         let backoff = Backoff { base_ms, cap_ms: base_ms + more };
-        TaskDefaults { timeout_ms, max_attempts, on_interrupt, backoff, result_limit }
+        TaskDefaults { timeout_ms, total_timeout_ms, max_attempts, on_interrupt, on_busy, backoff, result_limit }
     }
 }
 
@@ -503,6 +539,7 @@ prop_compose! {
         http: bool, external: bool, concurrency in 1u32..=10_000,
         env in proptest::collection::btree_map("[^\u{0}=]{1,6}", any_text(), 0..3),
         secrets in proptest::collection::btree_map("[A-Z]{7,9}", any_source(), 0..3),
+        caps in (proptest::option::of(1u32..), proptest::option::of(1u32..), proptest::option::of(any_rate())),
         task in any_task(), scaling in any_scaling(), times in (1u64..1 << 40, 1u64..1 << 40, 0u64..1 << 40), retention in any_retention(),
     ) -> Fleet {
         let mut fleet = Fleet::new(FleetName::new(name).expect("valid"), vec![first], "/srv/a b".into());
@@ -511,7 +548,9 @@ prop_compose! {
         fleet.platform = if external { Platform::External } else { Platform::Process };
         fleet.drain.mode = if http { DrainMode::Handover } else { DrainMode::Wait };
         (fleet.drain.timeout_ms, fleet.probe.startup_ms, fleet.kill_grace_ms) = times;
-        Fleet { concurrency, env, secrets, task, scaling, retention, ..fleet }
+        let (max_running, of_tenant, rate) = caps;
+        let tenants = TenantCaps { max_running: of_tenant };
+        Fleet { concurrency, env, secrets, task, max_running, rate, tenants, scaling, retention, ..fleet }
     }
 }
 
@@ -521,6 +560,7 @@ proptest! {
         fleets in proptest::collection::btree_map("[a-z]{1,5}", any_fleet(), 0..3),
         providers in proptest::collection::btree_map("[a-z]{1,5}", providers::any_provider(), 0..3),
         listed in proptest::collection::vec(any::<bool>(), 3),
+        tenants in proptest::collection::vec(any_tenant(), 0..3),
         token in proptest::option::of(any_source()), conversations_ms in any_kept(), dir in "/[a-z ]{0,6}[a-z]", port in 1u16..7000,
     ) {
         let mut settings = good("", &[]);
@@ -531,6 +571,9 @@ proptest! {
         settings.fleets = fleets.into_iter().map(|(name, fleet)| {
             Fleet { name: FleetName::new(name).expect("valid"), providers: listed.iter().rev().cloned().collect(), ..fleet }
         }).collect();
+        settings.tenants = tenants;
+        settings.tenants.sort_by(|a, b| a.name.cmp(&b.name));
+        settings.tenants.dedup_by(|a, b| a.name == b.name);
         settings.store.dir = dir;
         settings.server.api.set_port(port);
         settings.server.token = token;

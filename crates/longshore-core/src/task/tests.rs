@@ -13,6 +13,7 @@ fn standing() -> Standing {
         max_attempts: 3,
         strikes: 0,
         cancel_requested: false,
+        expired: false,
         on_interrupt: OnInterrupt::Resume,
         progressed: false,
         alone: true,
@@ -20,7 +21,7 @@ fn standing() -> Standing {
 }
 
 fn failure(code: &str, retryable: bool) -> Failure {
-    Failure { code: code.into(), message: "m".into(), retryable }
+    Failure { retryable, ..Failure::new(code, "m") }
 }
 
 fn verdict(ending: Ending, standing: &Standing) -> Verdict {
@@ -53,6 +54,67 @@ fn a_failure_backs_off_until_attempts_are_used_up() {
 fn a_failure_that_cannot_be_mended_is_final() {
     let verdict = verdict(Ending::Failed(failure("output_too_large", false)), &standing());
     assert_eq!(final_code(&verdict.next), Some("output_too_large"));
+}
+
+#[test]
+fn an_agent_says_when_to_try_again_but_not_how_often() {
+    let busy = |ms| Failure { retry_after_ms: Some(ms), ..failure("agent_error", true) };
+    let wait = Duration::from_millis(31_500);
+    let next = verdict(Ending::Failed(busy(30_000)), &standing()).next;
+    assert_eq!(next, Next::RetryAt { at: NOW.after(wait), wait });
+    let last = Standing { failed_attempts: 2, ..standing() };
+    assert_eq!(final_code(&verdict(Ending::Failed(busy(30_000)), &last).next), Some("agent_error"));
+    let both = Failure { retryable: false, ..busy(30_000) };
+    assert_eq!(final_code(&verdict(Ending::Failed(both), &standing()).next), Some("agent_error"));
+}
+
+#[test]
+fn after_its_deadline_a_task_ends_unless_it_had_succeeded_or_was_cancelled() {
+    let late = Standing { expired: true, ..standing() };
+    let endings = [
+        Ending::Failed(failure("exit_status", true)),
+        Ending::Interrupted(Interruption::Cancelled),
+        Ending::Interrupted(Interruption::LeaseExpired),
+    ];
+    for ending in endings {
+        assert_eq!(final_code(&verdict(ending.clone(), &late).next), Some("deadline_exceeded"), "{ending:?}");
+        let cancelled = Standing { cancel_requested: true, ..late.clone() };
+        assert_eq!(verdict(ending, &cancelled).next, Next::Cancel);
+    }
+    assert_eq!(verdict(Ending::Succeeded, &late).next, Next::Succeed);
+    assert_eq!(verdict(Ending::Interrupted(Interruption::Cancelled), &standing()).next, Next::Cancel);
+}
+
+#[test]
+fn a_newcomer_does_nothing_to_a_conversation_that_is_not_busy() {
+    for policy in OnBusy::ALL {
+        assert_eq!(policy.arrival(false), Arrival::LineUp);
+    }
+    let busy = OnBusy::ALL.map(|policy| policy.arrival(true));
+    assert_eq!(busy, [Arrival::LineUp, Arrival::Refuse, Arrival::MakeWay]);
+}
+
+#[test]
+fn a_deadline_stops_what_runs_and_ends_what_waits() {
+    for state in State::ALL {
+        let expected = match state {
+            State::Running => AtDeadline::Stop,
+            state if state.is_terminal() => AtDeadline::Nothing,
+            _ => AtDeadline::Fail,
+        };
+        assert_eq!(at_deadline(state), expected);
+    }
+}
+
+#[test]
+fn a_submission_says_more_than_its_fleet_about_the_deadline() {
+    let after = |seconds| NOW.after(Duration::from_secs(seconds));
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!(deadline(None, None, None, None, NOW), None);
+    assert_eq!(deadline(None, None, seconds(5), None, NOW), Some(after(5)));
+    assert_eq!(deadline(None, None, seconds(5), Some(after(10)), NOW), Some(after(15)));
+    assert_eq!(deadline(None, seconds(9), seconds(5), Some(after(10)), NOW), Some(after(9)));
+    assert_eq!(deadline(Some(after(7)), seconds(9), seconds(5), None, NOW), Some(after(7)));
 }
 
 #[test]
@@ -181,7 +243,8 @@ prop_compose! {
         strikes in prop_oneof![0u32..5, Just(u32::MAX)], cancel_requested: bool, progressed: bool,
         alone: bool, on_interrupt in any_on_interrupt(),
     ) -> Standing {
-        Standing { failed_attempts, max_attempts, strikes, cancel_requested, on_interrupt, progressed, alone }
+        let expired = false;
+        Standing { failed_attempts, max_attempts, strikes, cancel_requested, expired, on_interrupt, progressed, alone }
     }
 }
 

@@ -8,11 +8,11 @@ use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Method};
 use longshore_api::llm::{Broken, Decoder, Frame, Head};
 use longshore_core::fleet::Fleet;
-use longshore_core::id::{FleetName, Held, TaskId, WorkerId};
+use longshore_core::id::{FleetName, Held, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::provider::{Kind, Provider, ProviderName};
 use longshore_core::retry::Backoff;
-use longshore_core::task::OnInterrupt;
+use longshore_core::task::{OnBusy, OnInterrupt};
 use longshore_core::time::Timestamp;
 use longshore_gateway::{Caller, Frames, Gateway, Incoming, Metrics, Options};
 use longshore_simulate::Sim;
@@ -120,10 +120,13 @@ fn task() -> NewTask {
         id: TaskId(Uuid::now_v7()),
         fleet: fleet(),
         input: Json::null(),
+        tenant: TenantName::default(),
         conversation: None,
+        on_busy: OnBusy::Enqueue,
         publish_input: false,
         priority: 0,
         run_at: None,
+        deadline_at: None,
         timeout_ms: 600_000,
         max_attempts: 3,
         on_interrupt: OnInterrupt::Resume,

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::Crew;
 use crate::app::{App, now};
 use crate::convert::worker_state;
+use crate::depth;
 
 /// How often fleets are looked at when nothing wakes us.
 const LOOK: Duration = Duration::from_millis(500);
@@ -128,15 +129,10 @@ impl Controller {
         observed: &Observed,
     ) -> Result<Answer, StoreError> {
         let fleet = &record.declaration;
-        let load = match app.store.load(fleet.name.clone()).await {
-            Ok(load) => Load {
-                runnable: load.runnable,
-                oldest_wait_ms: load.oldest_runnable_since.map(|since| now().since(since).as_millis() as u64),
-                running: load.running,
-                fresh: true,
-            },
+        let load = match depth::of(app, record).await {
+            Ok(queue) => queue.load(),
             Err(StoreError::Closed) => return Err(StoreError::Closed),
-            Err(_) => Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: false },
+            Err(_) => Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: false, standstill: None },
         };
         let crew = observed.crew.unwrap_or(scale::Crew { ready: 0, starting: 0, draining: 0 });
         Ok(scale::decide(

@@ -143,7 +143,7 @@ async fn retried(
         return Ok(None);
     };
     match fleets.get(app, &old.fleet).await? {
-        Some(fleet) => once_more(old, fleet).map(Some),
+        Some(fleet) => once_more(old, fleet, now()).map(Some),
         None => Ok(None),
     }
 }

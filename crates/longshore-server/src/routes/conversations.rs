@@ -81,7 +81,8 @@ pub async fn post(
 ) -> Answer<Response> {
     let id = conversation_id(&id)?;
     let fingerprint = Sha256::digest(serde_json::to_vec(&(&id, &message)).unwrap_or_default()).into();
-    let submit = Submit { conversation: Some(id), ..Submit::new(message.fleet, message.content) };
+    let PostMessage { fleet, content, tenant, on_busy } = message;
+    let submit = Submit { conversation: Some(id), tenant, on_busy, ..Submit::new(fleet, content) };
     let mut task = new_task(&app, submit).await?;
     task.publish_input = true;
     let idempotency = key.map(|key| Idempotency { scope: "message".into(), key, fingerprint });

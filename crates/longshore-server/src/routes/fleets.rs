@@ -2,17 +2,22 @@
 
 use axum::Json;
 use axum::extract::State;
-use longshore_api::fleet::{Applied, Apply, Decision, FleetList, FleetStatus, ScaleStatus, SetScale};
+use longshore_api::fleet::{
+    Applied, Apply, Decision, FleetList, FleetStatus, ScaleStatus, SetScale, TenantList,
+};
 use longshore_api::link::WorkerState;
 use longshore_core::id::FleetName;
 use longshore_core::settings::FleetsFrom;
 use longshore_store::{FleetRecord, WorkerFilter};
+use serde::Deserialize;
+use tracing::info;
 
 use crate::app::{App, now};
 use crate::apply;
 use crate::convert;
+use crate::depth;
 use crate::error::{Answer, Refused};
-use crate::extract::{JsonBody, Param};
+use crate::extract::{JsonBody, Param, Params};
 
 /// Every fleet with its tasks and workers.
 #[utoipa::path(get, path = "/v1/fleets", responses((status = 200, body = FleetList)))]
@@ -39,7 +44,7 @@ pub async fn find(app: &App, name: &str) -> Answer<FleetRecord> {
 
 async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
     let name = record.name.clone();
-    let load = app.store.load(name.clone()).await?;
+    let queue = depth::of(app, &record).await?;
     let counts = app.store.counts().await?;
     let mut workers = longshore_api::fleet::WorkerCounts::default();
     for worker in app.store.workers(WorkerFilter { fleet: Some(name.clone()), gone: false }).await? {
@@ -60,8 +65,10 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
         active: record.active,
         declaration: record.declaration,
         workers,
-        runnable: load.runnable,
-        oldest_wait_ms: load.oldest_runnable_since.map(|since| now().since(since).as_millis() as u64),
+        paused: record.paused,
+        runnable: queue.depth.runnable,
+        oldest_wait_ms: queue.oldest_wait_ms(),
+        depth: queue.depth,
         replicas: record.replicas,
         trouble,
         name,
@@ -103,6 +110,58 @@ pub async fn set_scale(
     app.store.set_replicas(record.name, scale_to.replicas, now()).await?;
     app.look_again.notify_one();
     scale(State(app), Param(name)).await
+}
+
+/// Let nothing of a fleet start. What runs goes on, and tasks are accepted.
+#[utoipa::path(post, path = "/v1/fleets/{name}/pause", params(("name" = String, Path)),
+    responses((status = 200, body = FleetStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
+pub async fn pause(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<FleetStatus>> {
+    set_paused(&app, &name, true).await
+}
+
+/// Let a paused fleet start tasks again.
+#[utoipa::path(post, path = "/v1/fleets/{name}/resume", params(("name" = String, Path)),
+    responses((status = 200, body = FleetStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
+pub async fn resume(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<FleetStatus>> {
+    set_paused(&app, &name, false).await
+}
+
+async fn set_paused(app: &App, name: &str, paused: bool) -> Answer<Json<FleetStatus>> {
+    let record = find(app, name).await?;
+    if record.paused != paused {
+        app.store.set_paused(record.name, paused, now()).await?;
+        info!(fleet = name, paused, "an operator decides whether the fleet starts tasks");
+        app.look_again.notify_one();
+    }
+    status(app, find(app, name).await?).await.map(Json)
+}
+
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TenantQuery {
+    /// 1 to 1000; 100 if absent.
+    limit: Option<i64>,
+}
+
+/// The tenants of a fleet, those with the most to do first.
+#[utoipa::path(get, path = "/v1/fleets/{name}/tenants", params(("name" = String, Path), TenantQuery),
+    responses((status = 200, body = TenantList), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
+pub async fn tenants(
+    State(app): State<App>,
+    Param(name): Param<String>,
+    Params(query): Params<TenantQuery>,
+) -> Answer<Json<TenantList>> {
+    let record = find(&app, &name).await?;
+    let limit = match query.limit.unwrap_or(100) {
+        limit @ 1..=1000 => limit as usize,
+        limit => return Err(Refused::invalid("limit", format!("{limit} is outside 1 to 1000"))),
+    };
+    let declared = app.store.tenants().await?;
+    let counts = app.store.tenant_counts(record.name, limit).await?;
+    Ok(Json(TenantList {
+        items: counts.into_iter().map(|counts| convert::tenant(counts, &declared)).collect(),
+    }))
 }
 
 /// Replace the declared fleets.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use longshore_api::search::Filter;
 use longshore_core::batch::BatchId;
-use longshore_core::id::{ConversationId, FleetName, IdError, TaskId};
+use longshore_core::id::{ConversationId, FleetName, IdError, TaskId, TenantName};
 use longshore_core::task::State as TaskState;
 use longshore_core::time::Timestamp;
 use longshore_store::TaskFilter;
@@ -27,12 +27,12 @@ fn read(given: &Filter) -> Answer<TaskFilter> {
     Ok(TaskFilter {
         fleet: id("fleet", &given.fleet, FleetName::new)?,
         states: states(given.state.as_deref().unwrap_or(""))?,
-        tenant: given.tenant.clone(),
+        tenant: id("tenant", &given.tenant, TenantName::new)?,
         conversation: id("conversation", &given.conversation, ConversationId::new)?,
         labels: labels(given.label.as_deref().unwrap_or(""))?,
         batch: id("batch", &given.batch, |text| text.parse::<BatchId>())?,
         parent: id("parent", &given.parent, |text| text.parse::<TaskId>())?,
-        failure_code: given.failure.clone(),
+        code: given.code.clone(),
         created_from: time("created_after", &given.created_after)?,
         created_before: time("created_before", &given.created_before)?,
         finished_from: time("finished_after", &given.finished_after)?,

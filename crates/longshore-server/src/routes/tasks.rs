@@ -1,6 +1,7 @@
 //! Submitting, listing, showing, cancelling and retrying tasks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,7 +14,9 @@ use longshore_api::task::{BatchAccepted, Cancel, Submit, Task, TaskPage};
 use longshore_core::batch::BatchId;
 use longshore_core::fleet::Fleet;
 use longshore_core::id::{FleetName, TaskId};
-use longshore_core::task::State as TaskState;
+use longshore_core::retry::Backoff;
+use longshore_core::task::{self, OnBusy, State as TaskState};
+use longshore_core::time::Timestamp;
 use longshore_core::units;
 use longshore_store::{CancelOutcome, Idempotency, NewTask, Submitted, TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
@@ -172,25 +175,54 @@ pub async fn new_task(app: &App, task: Submit) -> Answer<NewTask> {
 
 fn build(app: &App, task: Submit, fleet: &Fleet) -> Answer<NewTask> {
     check(app, &task)?;
-    let timeout_ms = match &task.timeout {
-        Some(text) => timeout_ms(text)?,
-        None => fleet.task.timeout_ms,
-    };
+    let now = now();
+    let timeout_ms = task.timeout.as_deref().map(timeout_ms).transpose()?.unwrap_or(fleet.task.timeout_ms);
     Ok(NewTask {
         id: TaskId(Uuid::now_v7()),
+        deadline_at: deadline(&task, fleet, now)?,
+        backoff: backoff(task.backoff.as_ref(), fleet.task.backoff)?,
         fleet: task.fleet,
+        tenant: task.tenant.unwrap_or_default(),
         input: task.input,
         conversation: task.conversation,
+        on_busy: task.on_busy.unwrap_or(fleet.task.on_busy),
         publish_input: false,
         priority: task.priority,
         run_at: task.run_at,
         timeout_ms,
         max_attempts: task.max_attempts.unwrap_or(fleet.task.max_attempts),
         on_interrupt: task.on_interrupt.unwrap_or(fleet.task.on_interrupt),
-        backoff: fleet.task.backoff,
         labels: task.labels,
         retry_of: None,
     })
+}
+
+/// The longest that a task may be waited for: a year.
+const LONGEST_LIFE_MS: u64 = 366 * 24 * 3_600_000;
+
+fn deadline(task: &Submit, fleet: &Fleet, now: Timestamp) -> Answer<Option<Timestamp>> {
+    if let Some(deadline) = task.deadline.filter(|at| *at <= now) {
+        return Err(Refused::invalid("deadline", format!("{deadline} has passed")));
+    }
+    let expires_in = task.expires_in.as_deref().map(|text| duration_ms("expires_in", text, LONGEST_LIFE_MS));
+    let expires_in = expires_in.transpose()?.map(Duration::from_millis);
+    let total = fleet.task.total_timeout_ms.map(Duration::from_millis);
+    Ok(task::deadline(task.deadline, expires_in, total, task.run_at, now))
+}
+
+fn backoff(given: Option<&longshore_api::task::Backoff>, of_fleet: Backoff) -> Answer<Backoff> {
+    let Some(given) = given else { return Ok(of_fleet) };
+    let read = |at: &str, text: &Option<String>| {
+        text.as_deref().map(|text| duration_ms(at, text, LONGEST_MS)).transpose()
+    };
+    let (base, cap) = (read("backoff.base", &given.base)?, read("backoff.cap", &given.cap)?);
+    // One that is given alone moves the fleet's other one out of its way.
+    let base_ms = base.unwrap_or_else(|| of_fleet.base_ms.min(cap.unwrap_or(u64::MAX)));
+    let cap_ms = cap.unwrap_or(of_fleet.cap_ms.max(base_ms));
+    if cap_ms < base_ms {
+        return Err(Refused::invalid("backoff.cap", "is shorter than `base`"));
+    }
+    Ok(Backoff { base_ms, cap_ms })
 }
 
 fn check(app: &App, task: &Submit) -> Answer<()> {
@@ -224,11 +256,17 @@ pub fn check_labels(labels: &BTreeMap<String, String>) -> Answer<()> {
 const LONGEST_MS: u64 = 7 * 24 * 3_600_000;
 
 pub fn timeout_ms(text: &str) -> Answer<u64> {
-    let parsed =
-        units::parse_duration(text).map_err(|error| Refused::invalid("timeout", error.to_string()))?;
+    duration_ms("timeout", text, LONGEST_MS)
+}
+
+fn duration_ms(at: &str, text: &str, longest: u64) -> Answer<u64> {
+    let parsed = units::parse_duration(text).map_err(|error| Refused::invalid(at, error.to_string()))?;
     match parsed {
-        ms @ 1..=LONGEST_MS => Ok(ms),
-        _ => Err(Refused::invalid("timeout", format!("`{text}` is outside 1ms to 7 days"))),
+        ms if (1..=longest).contains(&ms) => Ok(ms),
+        _ => {
+            let days = longest / (24 * 3_600_000);
+            Err(Refused::invalid(at, format!("`{text}` is outside 1ms to {days} days")))
+        }
     }
 }
 
@@ -330,7 +368,7 @@ pub async fn retry(
         return Err(Refused::new(409, "not_ended", detail).hint("cancel it first, or wait for it"));
     }
     let fleet = active_fleet(&app, &old.fleet).await?;
-    let new = once_more(old, &fleet)?;
+    let new = once_more(old, &fleet, now())?;
     let fingerprint = Sha256::digest(id.0.as_bytes()).into();
     let idempotency = key.map(|key| Idempotency { scope: "retry".into(), key, fingerprint });
     let submitted = app.store.submit(vec![new], idempotency, now()).await?;
@@ -338,19 +376,24 @@ pub async fn retry(
 }
 
 /// The task that runs an ended one again.
-pub fn once_more(old: TaskRecord, fleet: &Fleet) -> Answer<NewTask> {
+pub fn once_more(old: TaskRecord, fleet: &Fleet, now: Timestamp) -> Answer<NewTask> {
+    let total = fleet.task.total_timeout_ms.map(Duration::from_millis);
     Ok(NewTask {
         id: TaskId(Uuid::now_v7()),
         fleet: old.fleet,
+        tenant: old.tenant,
         input: old.input.ok_or_else(|| Refused::new(500, "store_failed", "the task's input is missing"))?,
         conversation: old.conversation,
+        // Somebody asks for it anew: it neither gives way nor pushes in.
+        on_busy: OnBusy::Enqueue,
         publish_input: old.publish_input,
         priority: old.priority,
         run_at: None,
+        deadline_at: task::deadline(None, None, total, None, now),
         timeout_ms: old.timeout_ms,
         max_attempts: old.max_attempts,
         on_interrupt: old.on_interrupt,
-        backoff: fleet.task.backoff,
+        backoff: old.backoff,
         labels: old.labels,
         retry_of: Some(old.id),
     })

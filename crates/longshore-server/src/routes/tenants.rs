@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use longshore_api::tenant::{EraseQuery, TenantErased};
+use longshore_core::id::TenantName;
 use tracing::info;
 
 use crate::app::{App, now};
@@ -31,7 +32,8 @@ pub async fn erase(
     Param(tenant): Param<String>,
     Params(how): Params<EraseQuery>,
 ) -> Answer<(StatusCode, Json<TenantErased>)> {
-    check(&tenant)?;
+    let tenant =
+        TenantName::new(tenant).map_err(|error| Refused::new(400, "invalid_tenant", error.to_string()))?;
     let mut erased = delete(&app, &tenant).await?;
     if erased.complete {
         forget_keys(&app).await?;
@@ -41,7 +43,7 @@ pub async fn erase(
         }
     }
     info!(
-        tenant,
+        %tenant,
         tasks = erased.tasks,
         conversations = erased.conversations,
         complete = erased.complete,
@@ -52,23 +54,11 @@ pub async fn erase(
     Ok((status, Json(erased)))
 }
 
-fn check(tenant: &str) -> Answer<()> {
-    let valid = (1..=128).contains(&tenant.chars().count()) && !tenant.chars().any(char::is_control);
-    match valid {
-        true => Ok(()),
-        false => Err(Refused::new(
-            400,
-            "invalid_tenant",
-            "a tenant has 1 to 128 characters, none of them a control character",
-        )),
-    }
-}
-
-async fn delete(app: &App, tenant: &str) -> Answer<TenantErased> {
-    let mut erased = TenantErased { tenant: tenant.to_owned(), ..TenantErased::default() };
+async fn delete(app: &App, tenant: &TenantName) -> Answer<TenantErased> {
+    let mut erased = TenantErased { tenant: tenant.to_string(), ..TenantErased::default() };
     let started = Instant::now();
     while started.elapsed() < LONGEST && !app.is_stopping() {
-        let step = app.store.erase_tenant(tenant.to_owned(), REASON.into(), now()).await?;
+        let step = app.store.erase_tenant(tenant.clone(), REASON.into(), now()).await?;
         erased.cancelled += step.cancelled;
         erased.tasks += step.tasks;
         erased.conversations += step.conversations;

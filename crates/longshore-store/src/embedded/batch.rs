@@ -1,7 +1,7 @@
 //! Batches: made by their first submission, counted where their tasks move, ended with their last task.
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::TaskId;
+use longshore_core::id::{TaskId, TenantName};
 use longshore_core::json::Json;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
@@ -108,30 +108,48 @@ fn read(row: &Row<'_>) -> rusqlite::Result<BatchRecord> {
 }
 
 /// Makes the batch, or finds it still open; closes it when no more is to come.
-pub(super) fn open(write: &mut Write<'_>, batch: &NewBatch, now: Timestamp) -> Result<(), SubmitError> {
-    let found = write
+///
+/// It is of the tenant of its first task, and so are all of its tasks.
+pub(super) fn open(
+    write: &mut Write<'_>,
+    batch: &NewBatch,
+    tasks: &[NewTask],
+    now: Timestamp,
+) -> Result<(), SubmitError> {
+    let found: Option<(bool, TenantName)> = write
         .connection
-        .prepare_cached("SELECT open FROM batch WHERE id = ?1")?
-        .query_row([batch_id(&batch.id)], |row| row.get(0))
+        .prepare_cached("SELECT open, tenant FROM batch WHERE id = ?1")?
+        .query_row([batch_id(&batch.id)], |row| Ok((row.get(0)?, get(row, 1)?)))
         .optional()?;
-    match found {
-        Some(false) => return Err(SubmitError::BatchClosed(batch.id)),
-        Some(true) if !batch.more => close(write, batch.id, now)?,
-        Some(true) => {}
-        None => create(write, batch, now)?,
+    let (open, tenant) = match found {
+        Some((open, tenant)) => (Some(open), tenant),
+        None => (None, tasks.first().map(|task| task.tenant.clone()).unwrap_or_default()),
+    };
+    if open == Some(false) {
+        return Err(SubmitError::BatchClosed(batch.id));
+    }
+    if tasks.iter().any(|task| task.tenant != tenant) {
+        return Err(SubmitError::BatchOfSeveral { batch: batch.id, tenant });
+    }
+    match open {
+        None => create(write, batch, &tenant, now)?,
+        Some(_) if !batch.more => close(write, batch.id, now)?,
+        Some(_) => {}
     }
     write.touch_batch(batch.id, now);
     Ok(())
 }
 
-fn create(write: &Write<'_>, batch: &NewBatch, now: Timestamp) -> rusqlite::Result<()> {
+fn create(write: &Write<'_>, batch: &NewBatch, tenant: &TenantName, now: Timestamp) -> rusqlite::Result<()> {
     write
         .connection
         .prepare_cached(
-            "INSERT INTO batch (id, name, labels, open, created_at, last_event) VALUES (?1, ?2, ?3, ?4, ?5, 1)",
+            "INSERT INTO batch (id, tenant, name, labels, open, created_at, last_event)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1)",
         )?
         .execute(params![
             batch_id(&batch.id),
+            tenant.as_str(),
             batch.name,
             Json::of(&batch.labels).text(),
             batch.more,
@@ -151,15 +169,6 @@ fn close(write: &Write<'_>, batch: BatchId, now: Timestamp) -> rusqlite::Result<
         .optional()?;
     let data = Json::of(&json!({}));
     seq.map_or(Ok(()), |seq| batches::event(write.connection, batch, seq, ("closed", &data), now))
-}
-
-/// The batch of a task that is being submitted belongs to its tenant.
-pub(super) fn belongs_to(write: &Write<'_>, batch: BatchId, first: &TaskId) -> rusqlite::Result<()> {
-    write
-        .connection
-        .prepare_cached("UPDATE batch SET tenant = (SELECT tenant FROM task WHERE id = ?2) WHERE id = ?1")?
-        .execute(params![batch_id(&batch), id(first)])
-        .map(drop)
 }
 
 fn cancel(

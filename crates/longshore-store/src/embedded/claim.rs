@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
 use super::column::{count, get, get_option, int};
+use super::lane::{self, Turn};
 use super::lease::{self, Lease};
 use super::register::{self, Known};
 use super::task_row::TaskRow;
@@ -63,11 +64,11 @@ fn fresh(
     worker: &Known,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<LeasedTask>> {
-    let picked = pick(write, it, &worker.fleet, now)?;
-    let mut tasks = Vec::with_capacity(picked.len());
+    let Some(turn) = pick(write, it, &worker.fleet, now)? else { return Ok(Vec::new()) };
+    let mut tasks = Vec::with_capacity(turn.picks.len());
     let mut bytes = 0;
-    for ord in picked {
-        let lease = grant(write, it, ord, now)?;
+    for (ord, _) in &turn.picks {
+        let lease = grant(write, it, *ord, now)?;
         let task = leased(write.connection, &lease)?;
         bytes += task.input.text().len();
         tasks.push(task);
@@ -76,6 +77,7 @@ fn fresh(
         }
     }
     if !tasks.is_empty() {
+        turn.taken(write, tasks.len(), now)?;
         write
             .connection
             .prepare_cached("UPDATE worker SET claim_seq = ?2 WHERE id = ?1")?
@@ -84,44 +86,33 @@ fn fresh(
     Ok(tasks)
 }
 
-/// Chooses tasks in order; a suspect goes to a worker that does nothing else, and then alone.
+/// Chooses tasks in order, tenant by tenant; a suspect goes to a worker that does nothing else, and then alone.
 fn pick(
-    write: &Write<'_>,
+    write: &mut Write<'_>,
     it: &ClaimRequest,
     fleet: &FleetName,
     now: Timestamp,
-) -> rusqlite::Result<Vec<i64>> {
+) -> rusqlite::Result<Option<Turn>> {
     let (holds, holds_suspect): (bool, bool) = write
         .connection
         .prepare_cached("SELECT count(*) > 0, coalesce(max(alone), 0) FROM lease WHERE worker = ?1")?
         .query_row([it.worker.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if holds_suspect {
-        return Ok(Vec::new());
+    if holds_suspect || it.max == 0 {
+        return Ok(None);
     }
+    // Caps are held by what is counted: all that was done before has to be.
+    write.settle_counts()?;
     let idle = it.in_flight == 0 && !holds;
-    if !idle && suspect_is_next(write, fleet)? && is_least_busy(write, &it.worker, fleet, now)? {
-        // It runs dry and takes the suspect then: else a fleet that is always busy would never run it.
-        return Ok(Vec::new());
+    if let Some(suspect) = lane::suspect(write.connection, fleet, now)? {
+        if idle {
+            return Ok(Some(suspect));
+        }
+        if is_least_busy(write, &it.worker, fleet, now)? {
+            // It runs dry and takes the suspect then: else a fleet that is always busy would never run it.
+            return Ok(None);
+        }
     }
-    let mut select = write.connection.prepare_cached(
-        "SELECT ord, alone FROM runnable WHERE fleet = ?1 AND (?2 OR NOT alone) ORDER BY rank, ord LIMIT ?3",
-    )?;
-    let rows = select.query_map(params![fleet.as_str(), idle, it.max.min(MOST)], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
-    })?;
-    let rows: Vec<(i64, bool)> = rows.collect::<Result<_, _>>()?;
-    Ok(match rows.first() {
-        Some((suspect, true)) => vec![*suspect],
-        _ => rows.into_iter().filter(|(_, alone)| !alone).map(|(ord, _)| ord).collect(),
-    })
-}
-
-/// Whether the task that is to run next has to run alone.
-pub(super) fn suspect_is_next(write: &Write<'_>, fleet: &FleetName) -> rusqlite::Result<bool> {
-    let mut select = write
-        .connection
-        .prepare_cached("SELECT alone FROM runnable WHERE fleet = ?1 ORDER BY rank, ord LIMIT 1")?;
-    Ok(select.query_row([fleet.as_str()], |row| row.get(0)).optional()?.unwrap_or(false))
+    lane::turn(write.connection, fleet, it.max.min(MOST), now).map(Some)
 }
 
 /// Whether no other worker of the fleet that may claim holds fewer tasks; among equals the first by name.

@@ -2,7 +2,7 @@
 //!
 //! Only the head may be queued to run; the head changes when it ends, never before.
 
-use longshore_core::id::{ConversationId, Fence};
+use longshore_core::id::{ConversationId, Fence, TaskId};
 use longshore_core::json::Json;
 use longshore_core::task::Hold;
 use longshore_core::time::Timestamp;
@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::Embedded;
 use super::column::{count, get, id, int};
-use super::event;
 use super::task_row::TaskRow;
 use super::writer::Write;
+use super::{event, list};
 use crate::error::StoreError;
 use crate::model::{ConversationRecord, History, Message};
 
@@ -37,6 +37,36 @@ pub(super) fn advance(write: &mut Write<'_>, ended: &TaskRow, now: Timestamp) ->
         Some(next) if before == Some(ended.ord) => release(write, next, now),
         _ => Ok(()),
     }
+}
+
+/// Whether it has a task that is not finished.
+pub(super) fn is_busy(write: &Write<'_>, id: &ConversationId) -> rusqlite::Result<bool> {
+    write
+        .connection
+        .prepare_cached("SELECT 1 FROM conversation_queue WHERE conversation = ?1")?
+        .exists([id.as_str()])
+}
+
+/// Cancels all unfinished tasks of a conversation for one that is to come.
+pub(super) fn make_way(
+    write: &mut Write<'_>,
+    id: &ConversationId,
+    newcomer: TaskId,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    // From the end, so that none becomes the head only to be cancelled.
+    let unfinished: Vec<i64> = {
+        let mut select = write
+            .connection
+            .prepare_cached("SELECT ord FROM conversation_queue WHERE conversation = ?1 ORDER BY seq DESC")?;
+        let rows = select.query_map([id.as_str()], |row| row.get(0))?;
+        rows.collect::<Result<_, _>>()?
+    };
+    for ord in unfinished {
+        let row = TaskRow::load(write, ord)?;
+        list::cancel_row(write, row, Some(format!("interrupted by task {newcomer}")), now)?;
+    }
+    Ok(())
 }
 
 fn head(connection: &Connection, conversation: &ConversationId) -> rusqlite::Result<Option<i64>> {

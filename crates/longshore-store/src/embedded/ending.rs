@@ -13,7 +13,7 @@ use super::column::{id, int};
 use super::lease::{self, Lease};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, claim, conversation, event, journal};
+use super::{Embedded, conversation, event, journal, lane};
 use crate::error::{InputOutcome, LinkError, StoreError};
 use crate::model::{EndAttempt, Ended};
 
@@ -130,7 +130,7 @@ impl End<'_> {
     /// Decides and writes what follows; the lease is gone already.
     fn write(&self, write: &mut Write<'_>, lease: &Lease, now: Timestamp) -> rusqlite::Result<()> {
         let mut row = TaskRow::load(write, lease.ord)?;
-        let standing = self.standing(write, &row, lease)?;
+        let standing = self.standing(write, &row, lease, now)?;
         let verdict = task::after(self.ending, &standing, &row.backoff, now, self.roll);
         self.end_attempt(write, &mut row, lease, now)?;
         journal::attempt_ends(write, &mut row, lease, now)?;
@@ -156,14 +156,20 @@ impl End<'_> {
         }
         row.save(write)?;
         // Whoever waits for tasks may have looked while this lease still kept a suspect, or others beside it, away.
-        if lease.alone || claim::suspect_is_next(write, &row.fleet)? {
+        if lease.alone || lane::has_suspects(write.connection, &row.fleet)? {
             write.wake_fleet(&row.fleet);
         }
         conversation::drop_staged(write, &row, lease.fence)?;
         if row.state.is_terminal() { conversation::advance(write, &row, now) } else { Ok(()) }
     }
 
-    fn standing(&self, write: &Write<'_>, row: &TaskRow, lease: &Lease) -> rusqlite::Result<Standing> {
+    fn standing(
+        &self,
+        write: &Write<'_>,
+        row: &TaskRow,
+        lease: &Lease,
+        now: Timestamp,
+    ) -> rusqlite::Result<Standing> {
         let last_n: i64 = write
             .connection
             .prepare_cached("SELECT last_n FROM attempt WHERE ord = ?1 AND number = ?2")?
@@ -173,6 +179,7 @@ impl End<'_> {
             max_attempts: row.max_attempts,
             strikes: row.strikes,
             cancel_requested: row.cancel_requested,
+            expired: row.expired || row.deadline_at.is_some_and(|at| at <= now),
             on_interrupt: row.on_interrupt,
             progressed: last_n > 0 || journal::progressed(write, lease.ord, lease.fence)?,
             alone: lease.alone || self.only,
@@ -230,7 +237,13 @@ impl End<'_> {
     }
 }
 
-fn fail(write: &mut Write<'_>, row: &mut TaskRow, failure: Failure, now: Timestamp) -> rusqlite::Result<()> {
+/// Ends a task as failed.
+pub(super) fn fail(
+    write: &mut Write<'_>,
+    row: &mut TaskRow,
+    failure: Failure,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
     row.finish(write, State::Failed, now)?;
     let data = Json::of(&json!({ "code": failure.code, "message": failure.message }));
     row.failure = Some(failure);
@@ -277,7 +290,7 @@ fn answer_interruption(
         requeue(write, &mut row, (Hold::Ready, None), false, now)?;
     } else {
         let message = "the attempt was interrupted, and a person said that it must not run again";
-        let failure = Failure { code: "interrupted".into(), message: message.into(), retryable: false };
+        let failure = Failure::lasting("interrupted", message);
         fail(write, &mut row, failure, now)?;
     }
     row.save(write)?;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::TaskId;
+use longshore_core::id::{TaskId, TenantName};
 use longshore_core::time::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use super::column::get;
 use super::forget::{delete_batch, delete_conversation};
@@ -15,9 +15,9 @@ use super::{Embedded, list};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::Erased;
 
-/// Tables whose rows have a tenant, all of which are erased here. A test finds one that is missing.
+/// Tables whose rows have a tenant, all of which are erased here; `runnable` by cancelling. A test finds one that is missing.
 #[cfg(test)]
-pub(super) const TABLES: [&str; 3] = ["batch", "conversation", "task"];
+pub(super) const TABLES: [&str; 5] = ["batch", "conversation", "lane", "runnable", "task"];
 
 /// Tasks of one step.
 const STEP: usize = 100;
@@ -25,7 +25,7 @@ const STEP: usize = 100;
 impl Embedded {
     pub(crate) async fn erase_tenant(
         &self,
-        tenant: String,
+        tenant: TenantName,
         reason: String,
         now: Timestamp,
     ) -> Result<Erased, StoreError> {
@@ -67,7 +67,7 @@ type Seen = (i64, TaskId, bool);
 
 fn erase(
     write: &mut Write<'_>,
-    tenant: &str,
+    tenant: &TenantName,
     tasks: &[Seen],
     reason: &str,
     now: Timestamp,
@@ -92,19 +92,19 @@ fn erase(
 }
 
 /// SQLite uses the index of tenants only when it is told that this is not the default one.
-fn of_tenant(tenant: &str) -> &'static str {
-    if tenant == crate::model::DEFAULT_TENANT { "tenant = ?1" } else { "tenant = ?1 AND tenant != 'default'" }
+fn of_tenant(tenant: &TenantName) -> &'static str {
+    if tenant.is_default() { "tenant = ?1" } else { "tenant = ?1 AND tenant != 'default'" }
 }
 
 /// Tasks that can be deleted or cancelled now; not those that run and were told to stop.
-fn some_tasks(connection: &Connection, tenant: &str) -> rusqlite::Result<Vec<Seen>> {
+fn some_tasks(connection: &Connection, tenant: &TenantName) -> rusqlite::Result<Vec<Seen>> {
     let select = format!(
         "SELECT ord, id, finished_at IS NOT NULL FROM task
          WHERE {} AND (finished_at IS NOT NULL OR NOT cancel_requested) ORDER BY id LIMIT {STEP}",
         of_tenant(tenant)
     );
     let mut select = connection.prepare_cached(&select)?;
-    let rows = select.query_map([tenant], |row| Ok((row.get(0)?, get(row, 1)?, row.get(2)?)))?;
+    let rows = select.query_map([tenant.as_str()], |row| Ok((row.get(0)?, get(row, 1)?, row.get(2)?)))?;
     rows.collect()
 }
 
@@ -124,7 +124,7 @@ fn erase_task(write: &mut Write<'_>, ord: i64) -> rusqlite::Result<bool> {
 }
 
 /// Conversations that nobody waits in, and batches, once their tasks are gone.
-fn erase_the_rest(write: &mut Write<'_>, tenant: &str, done: &mut Erased) -> rusqlite::Result<()> {
+fn erase_the_rest(write: &mut Write<'_>, tenant: &TenantName, done: &mut Erased) -> rusqlite::Result<()> {
     let conversations: Vec<String> = {
         let select = format!(
             "SELECT id FROM conversation WHERE {} AND NOT EXISTS
@@ -132,7 +132,7 @@ fn erase_the_rest(write: &mut Write<'_>, tenant: &str, done: &mut Erased) -> rus
             of_tenant(tenant)
         );
         let mut select = write.connection.prepare_cached(&select)?;
-        select.query_map([tenant], |row| row.get(0))?.collect::<Result<_, _>>()?
+        select.query_map([tenant.as_str()], |row| row.get(0))?.collect::<Result<_, _>>()?
     };
     for name in &conversations {
         delete_conversation(write, name)?;
@@ -143,19 +143,33 @@ fn erase_the_rest(write: &mut Write<'_>, tenant: &str, done: &mut Erased) -> rus
             of_tenant(tenant)
         );
         let mut select = write.connection.prepare_cached(&select)?;
-        select.query_map([tenant], |row| get(row, 0))?.collect::<Result<_, _>>()?
+        select.query_map([tenant.as_str()], |row| get(row, 0))?.collect::<Result<_, _>>()?
     };
     for batch in &batches {
         delete_batch(write, batch)?;
     }
+    erase_lanes(write, tenant)?;
     done.conversations += conversations.len() as u64;
     done.batches += batches.len() as u64;
     Ok(())
 }
 
-fn running(write: &Write<'_>, tenant: &str) -> rusqlite::Result<u64> {
+/// Its name in the counts, where it has nothing that is counted any more.
+fn erase_lanes(write: &mut Write<'_>, tenant: &TenantName) -> rusqlite::Result<()> {
+    write.settle_counts()?;
+    write
+        .connection
+        .prepare_cached(
+            "DELETE FROM lane WHERE tenant = ?1
+                AND runnable + delayed + held + running + waiting + succeeded + failed + cancelled = 0",
+        )?
+        .execute([tenant.as_str()])
+        .map(drop)
+}
+
+fn running(write: &Write<'_>, tenant: &TenantName) -> rusqlite::Result<u64> {
     write
         .connection
         .prepare_cached("SELECT count(*) FROM lease JOIN task ON task.ord = lease.ord WHERE tenant = ?1")?
-        .query_row(params![tenant], |row| super::column::count(row, 0))
+        .query_row([tenant.as_str()], |row| super::column::count(row, 0))
 }

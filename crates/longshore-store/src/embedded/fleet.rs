@@ -1,5 +1,6 @@
 //! Fleets: declarations, counts, the scaler's decisions.
 
+use longshore_core::cap::{self, Ready};
 use longshore_core::fleet::Fleet;
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
@@ -8,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Embedded;
 use super::column::{count, get, get_option, int};
+use super::lane::{self, Gate};
 use super::writer::Write;
 use crate::error::StoreError;
 use crate::model::{
@@ -27,7 +29,10 @@ impl Embedded {
             let changes = fleet_changes(&all(write.connection)?, &fleets);
             for change in &changes {
                 apply(write, change, now)?;
+                // Under other caps others may start.
+                write.wake_fleet(&change.name);
             }
+            write.caps_changed()?;
             Ok(changes)
         })
         .await
@@ -55,6 +60,22 @@ impl Embedded {
             let update = "UPDATE fleet SET replicas = ?2, changed_at = ?3 WHERE name = ?1";
             let update =
                 write.connection.prepare_cached(update)?.execute(params![fleet.as_str(), replicas, now.0])?;
+            Ok(update > 0)
+        })
+        .await
+    }
+
+    pub(crate) async fn set_paused(
+        &self,
+        fleet: FleetName,
+        paused: bool,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write(move |write| {
+            let update = "UPDATE fleet SET paused = ?2, changed_at = ?3 WHERE name = ?1";
+            let update =
+                write.connection.prepare_cached(update)?.execute(params![fleet.as_str(), paused, now.0])?;
+            write.wake_fleet(&fleet);
             Ok(update > 0)
         })
         .await
@@ -93,8 +114,8 @@ impl Embedded {
         .await
     }
 
-    pub(crate) async fn load(&self, fleet: FleetName) -> Result<Load, StoreError> {
-        self.read(move |connection| Ok(load(connection, &fleet)?)).await
+    pub(crate) async fn load(&self, fleet: FleetName, now: Timestamp) -> Result<Load, StoreError> {
+        self.read(move |connection| Ok(load(connection, &fleet, now)?)).await
     }
 
     pub(crate) async fn counts(&self) -> Result<Vec<FleetCounts>, StoreError> {
@@ -123,7 +144,7 @@ impl Embedded {
     }
 }
 
-const COLUMNS: &str = "name, declaration, generation, active, replicas, changed_at";
+const COLUMNS: &str = "name, declaration, generation, active, replicas, changed_at, paused";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<FleetRecord> {
     let declaration: Json = get(row, 1)?;
@@ -137,6 +158,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<FleetRecord> {
         active: row.get(3)?,
         replicas: row.get(4)?,
         changed_at: get_option(row, 5)?.unwrap_or_default(),
+        paused: row.get(6)?,
     })
 }
 
@@ -151,14 +173,21 @@ fn apply(write: &Write<'_>, change: &FleetChange, now: Timestamp) -> rusqlite::R
         (Some(declaration), _) => write
             .connection
             .prepare_cached(
-                "INSERT INTO fleet (name, declaration, generation, active, changed_at) VALUES (?1, ?2, ?3, 1, ?4)
-                 ON CONFLICT (name) DO UPDATE SET declaration = ?2, generation = ?3, active = 1, changed_at = ?4",
+                "INSERT INTO fleet (name, declaration, generation, active, changed_at, max_running, tenant_max_running,
+                    rate_tasks, rate_per_ms)
+                 VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8)
+                 ON CONFLICT (name) DO UPDATE SET declaration = ?2, generation = ?3, active = 1, changed_at = ?4,
+                    max_running = ?5, tenant_max_running = ?6, rate_tasks = ?7, rate_per_ms = ?8",
             )?
             .execute(params![
                 change.name.as_str(),
                 Json::of(declaration).text(),
                 int(change.generation),
-                now.0
+                now.0,
+                declaration.max_running,
+                declaration.tenants.max_running,
+                declaration.rate.map(|rate| rate.tasks),
+                declaration.rate.map(|rate| int(rate.per_ms)),
             ])
             .map(drop),
         (None, _) => write
@@ -188,22 +217,37 @@ fn record(write: &Write<'_>, fleet: &FleetName, it: &DecisionRecord) -> rusqlite
         .map(drop)
 }
 
-fn load(connection: &Connection, fleet: &FleetName) -> rusqlite::Result<Load> {
-    let load = connection
-        .prepare_cached(
-            "SELECT runnable, (SELECT min(since) FROM runnable WHERE fleet = ?1), running, delayed, held
-             FROM fleet_count WHERE fleet = ?1",
-        )?
+fn load(connection: &Connection, fleet: &FleetName, now: Timestamp) -> rusqlite::Result<Load> {
+    // One snapshot for all questions.
+    let snapshot = connection.unchecked_transaction()?;
+    let counted = snapshot
+        .prepare_cached("SELECT runnable, running, delayed, held, waiting FROM fleet_count WHERE fleet = ?1")?
         .query_row([fleet.as_str()], |row| {
-            Ok(Load {
-                runnable: count(row, 0)?,
-                oldest_runnable_since: get_option(row, 1)?,
-                running: count(row, 2)?,
-                delayed: count(row, 3)?,
-                held: count(row, 4)?,
-            })
+            let load = Load {
+                running: count(row, 1)?,
+                delayed: count(row, 2)?,
+                held: count(row, 3)?,
+                waiting: count(row, 4)?,
+                ..Load::default()
+            };
+            Ok((count(row, 0)?, load))
         })
         .optional()?;
     // A fleet that never had a task has no row.
-    Ok(load.unwrap_or_default())
+    let Some((ready, load)) = counted else { return Ok(Load::default()) };
+    let gate = Gate::read(&snapshot, fleet)?;
+    let within = lane::within_tenants(&snapshot, fleet, &gate.caps, ready)?;
+    let Ready { runnable, capped, paused } = cap::split(ready, within, gate.room(now), gate.caps.paused);
+    let oldest_runnable_since = match (runnable, within == ready) {
+        (0, _) => None,
+        (_, true) => oldest(&snapshot, fleet)?,
+        (_, false) => lane::oldest_within_tenants(&snapshot, fleet, &gate.caps)?,
+    };
+    Ok(Load { runnable, capped, paused, oldest_runnable_since, ..load })
+}
+
+fn oldest(connection: &Connection, fleet: &FleetName) -> rusqlite::Result<Option<Timestamp>> {
+    connection
+        .prepare_cached("SELECT min(since) FROM runnable WHERE fleet = ?1")?
+        .query_row([fleet.as_str()], |row| get_option(row, 0))
 }

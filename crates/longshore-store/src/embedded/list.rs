@@ -65,7 +65,8 @@ impl Embedded {
 
 pub(super) const COLUMNS: &str = "id, fleet, state, hold, failure, conversation, publish_input, priority, run_at, due_at, labels,
     timeout_ms, max_attempts, on_interrupt, backoff_base_ms, backoff_cap_ms, failed_attempts, attempts, interrupted,
-    strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event, batch, dropped";
+    strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event, batch, dropped, tenant,
+    deadline_at";
 
 /// Reads [`COLUMNS`].
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
@@ -101,6 +102,8 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         started_at: get_option(row, 23)?,
         finished_at: get_option(row, 24)?,
         last_event: count(row, 25)?,
+        tenant: get(row, 28)?,
+        deadline_at: get_option(row, 29)?,
     })
 }
 
@@ -132,7 +135,7 @@ fn one(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<TaskRec
     connection
         .prepare_cached(&select)?
         .query_row([id(&task)], |row| {
-            Ok(TaskRecord { input: get_option(row, 28)?, result: get_option(row, 29)?, ..read(row)? })
+            Ok(TaskRecord { input: get_option(row, 30)?, result: get_option(row, 31)?, ..read(row)? })
         })
         .optional()
 }
@@ -145,12 +148,22 @@ pub(super) fn cancel(
     reason: Option<String>,
     now: Timestamp,
 ) -> rusqlite::Result<CancelOutcome> {
-    let Some(mut row) = TaskRow::find(write, task)? else { return Ok(CancelOutcome::NotFound) };
+    let Some(row) = TaskRow::find(write, task)? else { return Ok(CancelOutcome::NotFound) };
+    if !row.state.is_terminal() && !states.is_empty() && !states.contains(&row.state) {
+        return Ok(CancelOutcome::Elsewhere(row.state));
+    }
+    cancel_row(write, row, reason, now)
+}
+
+/// Ends a task that does not run; lets the worker know of one that does.
+pub(super) fn cancel_row(
+    write: &mut Write<'_>,
+    mut row: TaskRow,
+    reason: Option<String>,
+    now: Timestamp,
+) -> rusqlite::Result<CancelOutcome> {
     if row.state.is_terminal() {
         return Ok(CancelOutcome::AlreadyTerminal(row.state));
-    }
-    if !states.is_empty() && !states.contains(&row.state) {
-        return Ok(CancelOutcome::Elsewhere(row.state));
     }
     let first = !row.cancel_requested;
     if first {
@@ -175,7 +188,8 @@ pub(super) fn cancel(
     Ok(outcome)
 }
 
-fn tell_worker(write: &mut Write<'_>, ord: i64) -> rusqlite::Result<()> {
+/// Has the worker of a running task stop its agent.
+pub(super) fn tell_worker(write: &mut Write<'_>, ord: i64) -> rusqlite::Result<()> {
     let worker = write
         .connection
         .prepare_cached("UPDATE lease SET cancel = 1 WHERE ord = ?1 RETURNING worker")?

@@ -15,6 +15,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0001.sql"),
     include_str!("../../sql/0002.sql"),
     include_str!("../../sql/0003.sql"),
+    include_str!("../../sql/0006.sql"),
     include_str!("../../sql/0008.sql"),
 ];
 
@@ -67,4 +68,39 @@ fn keep_copy(connection: &Connection, path: &Path, version: u32) -> Result<PathB
     std::fs::File::open(&partial).and_then(|file| file.sync_all()).map_err(failed)?;
     std::fs::rename(&partial, &copy).map_err(failed)?;
     Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_queued_before_there_were_tenants_is_counted_and_claimed_as_before() {
+        let mut file = Connection::open_in_memory().expect("memory");
+        run(&mut file, &MIGRATIONS[..3], 0).expect("the schema before");
+        let task = |ord: i64, state: &str, hold: &str| {
+            format!(
+                "INSERT INTO task (ord, id, fleet, state, hold, priority, timeout_ms, max_attempts, on_interrupt,
+                    backoff_base_ms, backoff_cap_ms, labels, publish_input, created_at)
+                 VALUES ({ord}, randomblob(16), 'a', '{state}', {hold}, 0, 1, 1, 'resume', 1, 1, '{{}}', 0, 1);"
+            )
+        };
+        let rows = [
+            task(1, "queued", "'ready'"),
+            task(2, "queued", "'ready'"),
+            task(3, "running", "NULL"),
+            "INSERT INTO runnable (fleet, rank, ord, alone, since) VALUES ('a', 0, 1, 0, 7), ('a', 0, 2, 1, 8);".into(),
+            "INSERT INTO fleet_count VALUES ('a', 2, 0, 0, 1, 0, 0, 0, 0);".into(),
+        ];
+        file.execute_batch(&rows.concat()).expect("rows of then");
+        run(&mut file, MIGRATIONS, 3).expect("the schema of now");
+        let lane = "SELECT tenant, runnable, suspects, running, pass FROM lane";
+        let lane: (String, i64, i64, i64, i64) = file
+            .query_row(lane, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+            .expect("one lane");
+        assert_eq!(lane, ("default".into(), 2, 1, 1, 0));
+        let queued = "SELECT group_concat(tenant || ord || since) FROM runnable";
+        let queued: String = file.query_row(queued, [], |row| row.get(0)).expect("both");
+        assert_eq!(queued, "default17,default28");
+    }
 }

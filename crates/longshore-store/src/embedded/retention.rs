@@ -4,7 +4,7 @@
 //! A reader looks for them, so that those that are still needed hold nobody up. What it finds stays free to go: an ended
 //! task never runs again, and gets no new parent, child or batch.
 
-use longshore_core::id::FleetName;
+use longshore_core::id::{FleetName, TenantName};
 use longshore_core::retention::{Dropped, Needs, Part, Plan};
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
@@ -166,15 +166,15 @@ fn delete(write: &Write<'_>, tables: &[&str], ord: i64) -> rusqlite::Result<()> 
 /// Deletes an ended task with all that is its own; returns its conversation's name, if it had one, or `None` if the task is
 /// gone or has not ended.
 pub(super) fn delete_task(write: &mut Write<'_>, ord: i64) -> rusqlite::Result<Option<Option<String>>> {
-    let gone: Option<(FleetName, State, Option<String>)> = write
+    let gone: Option<(FleetName, TenantName, State, Option<String>)> = write
         .connection
         .prepare_cached(
-            "DELETE FROM task WHERE ord = ?1 AND finished_at IS NOT NULL RETURNING fleet, state, conversation",
+            "DELETE FROM task WHERE ord = ?1 AND finished_at IS NOT NULL RETURNING fleet, tenant, state, conversation",
         )?
-        .query_row([ord], |row| Ok((get(row, 0)?, get(row, 1)?, row.get(2)?)))
+        .query_row([ord], |row| Ok((get(row, 0)?, get(row, 1)?, get(row, 2)?, row.get(3)?)))
         .optional()?;
-    let Some((fleet, state, conversation)) = gone else { return Ok(None) };
-    write.uncount(&fleet, Place::of(state, None));
+    let Some((fleet, tenant, state, conversation)) = gone else { return Ok(None) };
+    write.uncount(&fleet, &tenant, Place::of(state, None));
     delete(write, &JOURNAL, ord)?;
     delete(write, &TASK, ord)?;
     Ok(Some(conversation))

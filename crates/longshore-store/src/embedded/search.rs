@@ -133,7 +133,7 @@ fn walk(filter: &TaskFilter) -> (&'static str, Conditions) {
         }
         Lead::Tenant => {
             only("tenant != 'default'");
-            walked.add("tenant = ?", filter.tenant.clone());
+            walked.add("tenant = ?", filter.tenant.as_ref().map(ToString::to_string));
             "INDEXED BY task_by_tenant"
         }
         Lead::Id => "",
@@ -161,7 +161,7 @@ fn conditions(filter: &TaskFilter) -> Conditions {
         all.parts.push(format!("state IN ({})", states.join(", ")));
     }
     if let Some(tenant) = &filter.tenant {
-        all.add("tenant = ?", tenant.clone());
+        all.add("tenant = ?", tenant.to_string());
     }
     if let Some(conversation) = &filter.conversation {
         all.add("conversation = ?", conversation.to_string());
@@ -179,7 +179,7 @@ fn conditions(filter: &TaskFilter) -> Conditions {
     if let Some(parent) = &filter.parent {
         all.add("parent = ?", blob(id(parent)));
     }
-    if let Some(code) = &filter.failure_code {
+    if let Some(code) = &filter.code {
         all.add("json_extract(failure, '$.code') = ?", code.clone());
     }
     let times: [(&str, Option<Timestamp>); 4] = [

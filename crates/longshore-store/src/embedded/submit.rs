@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::json::Json;
-use longshore_core::task::{Hold, State};
+use longshore_core::task::{Arrival, Hold, State};
 use longshore_core::time::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde_json::json;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::column::{batch_id, hold_text, id, int, on_interrupt_text};
 use super::writer::{Place, Write};
-use super::{Embedded, batch, event, task_row};
+use super::{Embedded, batch, conversation, event, task_row};
 use crate::error::{StoreError, SubmitError};
 use crate::model::{Idempotency, NewBatch, NewTask, Submitted};
 
@@ -51,13 +51,10 @@ pub(super) fn submit(
         check_fleet(write, fleet)?;
     }
     if let Some(batch) = batch {
-        batch::open(write, batch, now)?;
+        batch::open(write, batch, tasks, now)?;
     }
     for task in tasks {
         insert(write, task, batch.map(|batch| batch.id), now)?;
-    }
-    if let (Some(batch), Some(first)) = (batch, tasks.first()) {
-        batch::belongs_to(write, batch.id, &first.id)?;
     }
     let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
     if let Some(key) = idempotency {
@@ -107,7 +104,10 @@ fn insert(
     task: &NewTask,
     batch: Option<BatchId>,
     now: Timestamp,
-) -> rusqlite::Result<()> {
+) -> Result<(), SubmitError> {
+    if let Some(conversation) = &task.conversation {
+        come_to(write, conversation, task, now)?;
+    }
     let ord = write.next_ord();
     let place = match &task.conversation {
         Some(conversation) => Some(line_up(write, conversation, ord, now)?),
@@ -124,15 +124,32 @@ fn insert(
         .prepare_cached("INSERT INTO input (ord, data) VALUES (?1, ?2)")?
         .execute(params![ord, task.input.text()])?;
     let place = Place::of(State::Queued, Some(hold));
-    write.count(&task.fleet, None, place);
+    write.count(&task.fleet, &task.tenant, None, place);
     if let Some(batch) = batch {
         write.count_batch(batch, None, State::Queued);
     }
-    task_row::enter(write, &task.fleet, (-i64::from(task.priority), ord, false), (place, due), now)?;
-    let submitted = Json::of(&json!({ "fleet": task.fleet, "priority": task.priority }));
+    let lane = (&task.fleet, &task.tenant);
+    task_row::enter(write, lane, (-i64::from(task.priority), ord), (place, due), now)?;
+    let submitted = json!({ "fleet": task.fleet, "tenant": task.tenant, "priority": task.priority });
+    let submitted = Json::of(&submitted);
     event::insert(write, ord, 1, "submitted", &submitted, now)?;
     event::insert(write, ord, 2, "queued", &event::queued(hold, due), now)?;
     write.wake_task(task.id);
+    Ok(())
+}
+
+/// Does to a conversation that may be busy what the task wants done.
+fn come_to(
+    write: &mut Write<'_>,
+    id: &ConversationId,
+    task: &NewTask,
+    now: Timestamp,
+) -> Result<(), SubmitError> {
+    match task.on_busy.arrival(conversation::is_busy(write, id)?) {
+        Arrival::LineUp => {}
+        Arrival::Refuse => return Err(SubmitError::ConversationBusy(id.clone())),
+        Arrival::MakeWay => conversation::make_way(write, id, task.id, now)?,
+    }
     Ok(())
 }
 
@@ -152,10 +169,7 @@ fn line_up(
              RETURNING next_seq - 1",
         )?
         .query_row(params![name, now.0], |row| row.get(0))?;
-    let others = write
-        .connection
-        .prepare_cached("SELECT 1 FROM conversation_queue WHERE conversation = ?1")?
-        .exists([name])?;
+    let others = conversation::is_busy(write, conversation)?;
     write
         .connection
         .prepare_cached("INSERT INTO conversation_queue (conversation, seq, ord) VALUES (?1, ?2, ?3)")?
@@ -176,8 +190,9 @@ fn insert_row(
         .prepare_cached(
             "INSERT INTO task (ord, id, fleet, state, hold, priority, run_at, due_at, timeout_ms, max_attempts,
                 on_interrupt, backoff_base_ms, backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of,
-                created_at, batch, last_event)
-             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, 2)",
+                created_at, batch, last_event, tenant, deadline_at)
+             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, 2,
+                ?20, ?21)",
         )?
         .execute(params![
             ord,
@@ -199,6 +214,8 @@ fn insert_row(
             task.retry_of.as_ref().map(id),
             now.0,
             batch.as_ref().map(batch_id),
+            task.tenant.as_str(),
+            task.deadline_at.map(|at| at.0),
         ])
         .map(drop)
 }

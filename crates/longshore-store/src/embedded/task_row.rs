@@ -3,7 +3,7 @@
 //! Each move leaves one hot table, enters another, and counts: a task is in exactly one place.
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{ConversationId, FleetName, TaskId};
+use longshore_core::id::{ConversationId, FleetName, TaskId, TenantName};
 use longshore_core::json::Json;
 use longshore_core::retention::Dropped;
 use longshore_core::retry::Backoff;
@@ -13,7 +13,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::column::{count, get, get_option, hold_text, id};
 use super::writer::{Place, Write};
-use super::{event, journal};
+use super::{event, journal, lane};
 
 pub(super) struct TaskRow {
     pub ord: i64,
@@ -42,11 +42,16 @@ pub(super) struct TaskRow {
     pub last_event: i64,
     pub batch: Option<BatchId>,
     pub dropped: Dropped,
+    pub tenant: TenantName,
+    pub deadline_at: Option<Timestamp>,
+    /// Its worker was told that the deadline has passed.
+    pub expired: bool,
 }
 
 const COLUMNS: &str = "ord, id, fleet, state, hold, priority, run_at, due_at, max_attempts, on_interrupt,
     backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input, alone, failed_attempts, attempts,
-    interrupted, strikes, cancel_requested, cancel_reason, failure, started_at, finished_at, last_event, batch, dropped";
+    interrupted, strikes, cancel_requested, cancel_reason, failure, started_at, finished_at, last_event, batch, dropped,
+    tenant, deadline_at, expired";
 
 impl TaskRow {
     pub(super) fn find(write: &Write<'_>, task: TaskId) -> rusqlite::Result<Option<TaskRow>> {
@@ -96,6 +101,9 @@ impl TaskRow {
             last_event: row.get(25)?,
             batch: get_option(row, 26)?,
             dropped: get(row, 27)?,
+            tenant: get(row, 28)?,
+            deadline_at: get_option(row, 29)?,
+            expired: row.get(30)?,
         })
     }
 
@@ -106,7 +114,7 @@ impl TaskRow {
             .prepare_cached(
                 "UPDATE task SET state = ?2, hold = ?3, due_at = ?4, alone = ?5, failed_attempts = ?6, attempts = ?7,
                     interrupted = ?8, strikes = ?9, cancel_requested = ?10, cancel_reason = ?11, failure = ?12,
-                    started_at = ?13, finished_at = ?14, last_event = ?15, dropped = ?16
+                    started_at = ?13, finished_at = ?14, last_event = ?15, dropped = ?16, expired = ?17
                  WHERE ord = ?1",
             )?
             .execute(params![
@@ -126,6 +134,7 @@ impl TaskRow {
                 self.finished_at.map(|at| at.0),
                 self.last_event,
                 self.dropped.0,
+                self.expired,
             ])
             .map(drop)
     }
@@ -188,43 +197,57 @@ impl TaskRow {
         Ok(())
     }
 
+    fn place(&self) -> Place {
+        Place::of(self.state, self.hold).alone(self.alone)
+    }
+
     fn leave(&self, write: &mut Write<'_>, state: State, hold: Option<Hold>) -> rusqlite::Result<()> {
-        let from = Place::of(self.state, self.hold);
-        write.count(&self.fleet, Some(from), Place::of(state, hold));
+        let from = self.place();
+        let to = Place::of(state, hold).alone(self.alone);
+        write.count(&self.fleet, &self.tenant, Some(from), to);
         if let Some(batch) = self.batch {
             write.count_batch(batch, Some(self.state), state);
         }
         match (from, self.due_at) {
-            (Place::Runnable, _) => write
+            (Place::Runnable | Place::Suspect, _) => write
                 .connection
-                .prepare_cached("DELETE FROM runnable WHERE fleet = ?1 AND rank = ?2 AND ord = ?3")?
-                .execute(params![self.fleet.as_str(), -i64::from(self.priority), self.ord])
+                .prepare_cached(
+                    "DELETE FROM runnable WHERE fleet = ?1 AND tenant = ?2 AND rank = ?3 AND ord = ?4",
+                )?
+                .execute(params![
+                    self.fleet.as_str(),
+                    self.tenant.as_str(),
+                    -i64::from(self.priority),
+                    self.ord
+                ])
                 .map(drop),
             (Place::Delayed, Some(due)) => write
                 .connection
                 .prepare_cached("DELETE FROM delayed WHERE due_at = ?1 AND ord = ?2")?
                 .execute(params![due.0, self.ord])
                 .map(drop),
+            (Place::Running, _) => lane::freed(write, &self.fleet, &self.tenant),
             _ => Ok(()),
         }
     }
 
     fn enter(&self, write: &mut Write<'_>, now: Timestamp) -> rusqlite::Result<()> {
-        let (place, rank) = (Place::of(self.state, self.hold), -i64::from(self.priority));
-        enter(write, &self.fleet, (rank, self.ord, self.alone), (place, self.due_at), now)
+        let lane = (&self.fleet, &self.tenant);
+        enter(write, lane, (-i64::from(self.priority), self.ord), (self.place(), self.due_at), now)
     }
 }
 
 /// Enters the hot table of a place.
 pub(super) fn enter(
     write: &mut Write<'_>,
-    fleet: &FleetName,
-    (rank, ord, alone): (i64, i64, bool),
+    (fleet, tenant): (&FleetName, &TenantName),
+    (rank, ord): (i64, i64),
     (place, due): (Place, Option<Timestamp>),
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     match (place, due) {
-        (Place::Runnable, _) => {
+        (Place::Runnable | Place::Suspect, _) => {
+            let alone = place == Place::Suspect;
             // Only an idle worker may take one that has to run alone.
             if alone {
                 write.wake_fleet(fleet)
@@ -234,9 +257,9 @@ pub(super) fn enter(
             write
                 .connection
                 .prepare_cached(
-                    "INSERT INTO runnable (fleet, rank, ord, alone, since) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    "INSERT INTO runnable (fleet, tenant, rank, ord, alone, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
-                .execute(params![fleet.as_str(), rank, ord, alone, now.0])
+                .execute(params![fleet.as_str(), tenant.as_str(), rank, ord, alone, now.0])
                 .map(drop)
         }
         (Place::Delayed, Some(due)) => write

@@ -1,4 +1,4 @@
-//! The passing of time: service time goes on, leases expire, due tasks become runnable.
+//! The passing of time: service time goes on, leases expire, deadlines pass, due tasks become runnable.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 use super::column::get;
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, ending, event, lease};
+use super::{Embedded, deadline, ending, event, lane, lease};
 use crate::error::StoreError;
 use crate::model::{Epoch, Tick};
 
@@ -29,8 +29,11 @@ impl Embedded {
             let leases = lease::any(write)?;
             write.advance(elapsed, link_seen, leases);
             let expired = if leases && write.may_expire() { expire(write, roll, now)? } else { Vec::new() };
+            let overdue = deadline::give_up(write, MOST, now)?;
             let promoted = promote(write, now)?;
-            Ok(Tick { service: write.service(), expired, promoted, next_due: next_due(write)? })
+            let next = [next_due(write)?, deadline::next(write)?, lane::rates(write, now)?];
+            let next_due = next.into_iter().flatten().min();
+            Ok(Tick { service: write.service(), expired, overdue, promoted, next_due })
         })
         .await
     }

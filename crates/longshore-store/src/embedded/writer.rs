@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use super::fault::{self, Fault};
 use crate::error::StoreError;
 use crate::signals::Signals;
-pub(crate) use counts::Place;
+pub(crate) use counts::{PLACES, Place};
 use group::Groups;
 pub(super) use write::Write;
 

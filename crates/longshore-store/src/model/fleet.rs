@@ -1,7 +1,7 @@
 //! Fleets: what was declared, how they stand, what the scaler decided.
 
 use longshore_core::fleet::Fleet;
-use longshore_core::id::FleetName;
+use longshore_core::id::{FleetName, TenantName};
 use longshore_core::json::Json;
 use longshore_core::time::Timestamp;
 
@@ -15,6 +15,8 @@ pub struct FleetRecord {
     pub active: bool,
     /// Workers that an operator asked for; `None`: the scaler decides.
     pub replicas: Option<u32>,
+    /// An operator said that nothing of it is to be started.
+    pub paused: bool,
     pub changed_at: Timestamp,
 }
 
@@ -82,6 +84,7 @@ fn told_at_start(fleet: &Fleet) -> Fleet {
     let mut fleet = fleet.clone();
     fleet.scaling = Default::default();
     fleet.retention = Default::default();
+    (fleet.max_running, fleet.rate, fleet.tenants) = Default::default();
     fleet.task =
         longshore_core::fleet::TaskDefaults { result_limit: fleet.task.result_limit, ..Default::default() };
     fleet
@@ -91,7 +94,7 @@ fn told_at_start(fleet: &Fleet) -> Fleet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetCounts {
     pub fleet: FleetName,
-    /// Queued and waiting for nothing but a worker.
+    /// Queued and waiting for nothing but a worker, or for a cap, a rate or a pause to let them: see [`Load`].
     pub runnable: u64,
     /// Queued, scheduled or backing off.
     pub delayed: u64,
@@ -110,14 +113,38 @@ impl FleetCounts {
     }
 }
 
-/// What a fleet has to do.
+/// What a fleet has to do. Each unfinished task is counted in one of the numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
+    /// Could start now: only a free slot is missing.
     pub runnable: u64,
+    /// Since when the oldest of them waits; where caps hold many older ones it may be younger than that.
     pub oldest_runnable_since: Option<Timestamp>,
+    /// Held by a cap of the fleet or of a tenant, or by the fleet's rate.
+    pub capped: u64,
+    /// Held since the fleet is paused.
+    pub paused: u64,
     pub running: u64,
+    pub waiting: u64,
+    /// Scheduled or backing off.
+    pub delayed: u64,
+    /// Behind an earlier task of the same conversation.
+    pub held: u64,
+}
+
+/// How many tasks of a tenant a fleet has in which state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantCounts {
+    pub tenant: TenantName,
+    /// Waiting for nothing but a worker, a cap, a rate or the end of a pause.
+    pub ready: u64,
     pub delayed: u64,
     pub held: u64,
+    pub running: u64,
+    pub waiting: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+    pub cancelled: u64,
 }
 
 /// What the scaler decided, and why.

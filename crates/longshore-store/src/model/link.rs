@@ -157,8 +157,11 @@ pub struct Tick {
     pub service: ServiceTime,
     /// Leases that expired: their tasks were requeued.
     pub expired: Vec<Held>,
+    /// Tasks that did not run when their deadline passed: they have failed.
+    pub overdue: Vec<TaskId>,
     /// Scheduled and backing-off tasks that became runnable.
     pub promoted: usize,
-    /// When the next one will; in the past if this tick could not promote all.
+    /// When the next becomes runnable, the next deadline passes or a rate lets the next start; in the past if this tick
+    /// could not do all.
     pub next_due: Option<Timestamp>,
 }

@@ -3,15 +3,12 @@
 use std::collections::BTreeMap;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{ConversationId, FleetName, TaskId};
+use longshore_core::id::{ConversationId, FleetName, TaskId, TenantName};
 use longshore_core::search::{Wanted, is_wide};
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
 
 use super::TaskRecord;
-
-/// The tenant of tasks that name none.
-pub const DEFAULT_TENANT: &str = "default";
 
 /// Which tasks; an empty filter means all. A task has to fulfil every condition.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,14 +16,14 @@ pub struct TaskFilter {
     pub fleet: Option<FleetName>,
     /// Empty: any.
     pub states: Vec<State>,
-    pub tenant: Option<String>,
+    pub tenant: Option<TenantName>,
     pub conversation: Option<ConversationId>,
     /// All of them must be there.
     pub labels: BTreeMap<String, String>,
     pub batch: Option<BatchId>,
     pub parent: Option<TaskId>,
     /// Of its failure: the one that ended it, or while it is not over the last attempt's.
-    pub failure_code: Option<String>,
+    pub code: Option<String>,
     /// At this time or later.
     pub created_from: Option<Timestamp>,
     /// Earlier than this.
@@ -45,11 +42,11 @@ impl TaskFilter {
             parent: self.parent.is_some(),
             conversation: self.conversation.is_some(),
             states: &self.states,
-            tenant: self.tenant.as_deref().is_some_and(|tenant| tenant != DEFAULT_TENANT),
+            tenant: self.tenant.as_ref().is_some_and(|tenant| !tenant.is_default()),
             more: self.fleet.is_some()
-                || self.tenant.as_deref() == Some(DEFAULT_TENANT)
+                || self.tenant.as_ref().is_some_and(TenantName::is_default)
                 || !self.labels.is_empty()
-                || self.failure_code.is_some()
+                || self.code.is_some()
                 || self.created_from.is_some()
                 || self.created_before.is_some()
                 || self.finished_from.is_some()

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
-use longshore_core::task::{Failure, Hold, OnInterrupt, State};
+use longshore_core::task::{Failure, Hold, OnBusy, OnInterrupt, State};
 use longshore_core::time::Timestamp;
 
 /// A task to be submitted, the fleet's defaults filled in.
@@ -14,14 +14,19 @@ use longshore_core::time::Timestamp;
 pub struct NewTask {
     pub id: TaskId,
     pub fleet: FleetName,
+    pub tenant: TenantName,
     pub input: Json,
     pub conversation: Option<ConversationId>,
+    /// When another task of its conversation is not finished.
+    pub on_busy: OnBusy,
     /// When it succeeds its input becomes a message of the conversation, as
     /// `{"role":"user","content":<input>}`.
     pub publish_input: bool,
     /// Higher runs first.
     pub priority: i32,
     pub run_at: Option<Timestamp>,
+    /// When it fails, wherever it stands then.
+    pub deadline_at: Option<Timestamp>,
     /// Per attempt.
     pub timeout_ms: u64,
     pub max_attempts: u32,
@@ -54,6 +59,7 @@ pub struct Submitted {
 pub struct TaskRecord {
     pub id: TaskId,
     pub fleet: FleetName,
+    pub tenant: TenantName,
     pub state: State,
     /// Only while queued.
     pub hold: Option<Hold>,
@@ -71,6 +77,8 @@ pub struct TaskRecord {
     pub run_at: Option<Timestamp>,
     /// When it becomes runnable, while scheduled or backing off.
     pub due_at: Option<Timestamp>,
+    /// When it fails, wherever it stands then.
+    pub deadline_at: Option<Timestamp>,
     pub labels: BTreeMap<String, String>,
     pub timeout_ms: u64,
     pub max_attempts: u32,

@@ -1,6 +1,6 @@
 //! Hands runnable tasks to workers, each with a lease and a fence of its own; many claims in one transaction.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -80,14 +80,15 @@ const AGAIN: &str = concat!(
      WHERE live.worker = $1 AND live.claim_seq = $2 ORDER BY live.fence"
 );
 
-/// Suspects come on top: a worker that is busy passes them by.
+/// Suspects come on top: a worker that is busy passes them by. They are counted wherever they stand: were only those asked
+/// for that are ready, it could be answered by going through the index of all tasks that are.
 const PICK: &str = concat!(
     "SELECT ",
     live_columns!(),
     ", task.input, task.labels
      FROM (SELECT * FROM @live WHERE fleet = $1 AND hold = 'ready' AND (rank, id) >= ($2, $3)
            ORDER BY rank, id
-           LIMIT $4 + (SELECT count(*) FROM @live WHERE alone AND fleet = $1 AND hold = 'ready')
+           LIMIT $4 + (SELECT count(*) FROM @live WHERE alone AND fleet = $1)
            FOR UPDATE SKIP LOCKED) AS live
         JOIN @task AS task ON task.id = live.id
      ORDER BY live.rank, live.id"
@@ -153,7 +154,13 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
     let (mut workers, mut holds) = (workers?, read_holds(&holds?)?);
     let mut answers: Vec<Option<Answer>> = Vec::with_capacity(batch.len());
     let mut fresh: BTreeMap<FleetName, Vec<usize>> = BTreeMap::new();
+    let (mut seen, mut repeated) = (HashSet::new(), Vec::new());
     for (at, asked) in batch.iter().enumerate() {
+        if !seen.insert((&asked.request.worker, asked.request.nonce, asked.request.seq)) {
+            repeated.push(at);
+            answers.push(None);
+            continue;
+        }
         answers.push(match judge(connection, &asked.request, &workers).await? {
             Judged::Answer(answer) => Some(answer),
             Judged::Fresh(fleet) => {
@@ -176,6 +183,10 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
     let mut tasks: HashMap<usize, Vec<LeasedTask>> = HashMap::new();
     for (at, picked) in given {
         tasks.entry(at).or_default().push(leased(picked));
+    }
+    for at in repeated {
+        // Its worker gave up waiting and asks once more, while the first one had not had its turn.
+        tasks.insert(at, again(connection, &batch[at].request).await?);
     }
     let answers = answers
         .into_iter()
@@ -245,14 +256,27 @@ async fn pick(
     claims: &[usize],
 ) -> Result<VecDeque<Picked>, DbError> {
     let wanted: i64 = claims.iter().map(|at| i64::from(batch[*at].request.max.min(MOST))).sum();
-    let (Position(rank, id), version) = core.floors.begin(fleet);
-    let rows = connection.query(PICK, args![fleet.as_str(), rank, id, wanted]).await?;
+    let (floor, version) = core.floors.begin(fleet);
+    let mut rows = search(connection, fleet, floor, wanted).await?;
+    if (rows.len() as i64) < wanted && floor != Position::FIRST {
+        // Another replica may have put something in front, and whoever is told that there is nothing waits.
+        rows = search(connection, fleet, Position::FIRST, wanted).await?;
+    }
     let picked = rows.iter().map(read_picked).collect::<Result<VecDeque<_>, _>>()?;
     if let Some(first) = picked.front().filter(|_| picked.len() as i64 >= wanted) {
         // Others skip what is locked here, and what is not given away after all has to be found again.
         core.floors.raise(fleet, Position(first.row.rank, first.row.uuid()), version);
     }
     Ok(picked)
+}
+
+async fn search(
+    connection: &Connection,
+    fleet: &FleetName,
+    Position(rank, id): Position,
+    wanted: i64,
+) -> Result<Vec<Row>, DbError> {
+    connection.query(PICK, args![fleet.as_str(), rank, id, wanted]).await
 }
 
 /// Gives tasks to claims, in order; a suspect goes to a worker that does nothing else, and then alone.

@@ -2,7 +2,7 @@
 
 use longshore_core::batch::BatchId;
 use longshore_core::fleet::DrainMode;
-use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::journal::AskState;
 use longshore_core::json::Json;
 use longshore_core::retention::Dropped;
@@ -84,6 +84,7 @@ columns! {
     bool: bool, |value| Ok(value);
     String: String, |value| Ok(value);
     FleetName: &'a str, |value| FleetName::new(value).map_err(text);
+    TenantName: &'a str, |value| TenantName::new(value).map_err(text);
     WorkerId: &'a str, |value| WorkerId::new(value).map_err(text);
     ConversationId: &'a str, |value| ConversationId::new(value).map_err(text);
     Json: String, |value| Json::trusted(value).map_err(text);

@@ -59,17 +59,29 @@ impl Connection {
         self.client.is_closed() || self.silent.load(Ordering::Relaxed)
     }
 
-    /// What gets no answer in time fails, and the connection with it.
+    /// Asks, and fails with its connection when no answer comes in time.
     ///
-    /// A server that was stopped, or that is behind a cut wire, breaks no connection for a long time.
-    async fn within<T>(
+    /// A server that was stopped, or that is behind a cut wire, breaks no connection for a long time. What may take long is
+    /// told from it by something that takes no time, sent ahead with it.
+    async fn ask<T>(
         &self,
-        limit: Duration,
         asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DbError> {
         if self.long.load(Ordering::Relaxed) {
             return Ok(asked.await?);
         }
+        if self.dirty.load(Ordering::Relaxed) {
+            return self.within(TO_ANSWER, asked).await;
+        }
+        let nothing = self.within(TO_BEGIN, self.client.batch_execute(""));
+        Ok(futures_util::try_join!(nothing, self.within(TO_ANSWER, asked))?.1)
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, DbError> {
         match tokio::time::timeout(limit, asked).await {
             Ok(answer) => Ok(answer?),
             Err(_) => {
@@ -95,7 +107,7 @@ impl Connection {
             return Ok(statement);
         }
         let text = self.names.of(sql);
-        let statement = self.within(TO_ANSWER, self.client.prepare(&text)).await?;
+        let statement = self.ask(self.client.prepare(&text)).await?;
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(sql, statement.clone());
         Ok(statement)
     }
@@ -106,13 +118,13 @@ impl Connection {
         }
         let statement = self.statement(sql).await?;
         let values: Vec<&(dyn ToSql + Sync)> = args.iter().map(|arg| arg.as_sql().0).collect();
-        self.within(TO_ANSWER, self.client.query(&statement, &values)).await
+        self.ask(self.client.query(&statement, &values)).await
     }
 
     /// A statement that is not worth keeping, its names expanded already.
     pub(super) async fn query_once(&self, sql: &str, args: Args<'_>) -> Result<Vec<Row>, DbError> {
         let typed: Vec<_> = args.iter().map(|arg| arg.as_sql()).collect();
-        self.within(TO_ANSWER, self.client.query_typed(sql, &typed)).await
+        self.ask(self.client.query_typed(sql, &typed)).await
     }
 
     pub(super) async fn query_opt(&self, sql: &'static str, args: Args<'_>) -> Result<Option<Row>, DbError> {
@@ -128,16 +140,16 @@ impl Connection {
         if !self.named {
             let typed: Vec<_> = args.iter().map(|arg| arg.as_sql()).collect();
             let sql = self.names.of(sql);
-            return self.within(TO_ANSWER, self.client.execute_typed(&sql, &typed)).await;
+            return self.ask(self.client.execute_typed(&sql, &typed)).await;
         }
         let statement = self.statement(sql).await?;
         let values: Vec<&(dyn ToSql + Sync)> = args.iter().map(|arg| arg.as_sql().0).collect();
-        self.within(TO_ANSWER, self.client.execute(&statement, &values)).await
+        self.ask(self.client.execute(&statement, &values)).await
     }
 
     /// Text with any number of statements, their names expanded already.
     pub(super) async fn script(&self, sql: &str) -> Result<(), DbError> {
-        self.within(TO_ANSWER, self.client.batch_execute(sql)).await
+        self.ask(self.client.batch_execute(sql)).await
     }
 
     pub(super) async fn begin(&self) -> Result<(), DbError> {

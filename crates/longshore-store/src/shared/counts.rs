@@ -7,14 +7,14 @@ use longshore_core::id::FleetName;
 use super::connection::Connection;
 use super::fault::DbError;
 use super::sql::args;
-pub(super) use crate::embedded::Place;
+pub(super) use crate::embedded::{PLACES, Place};
 
 /// How many rows each fleet's counts are spread over.
 pub(super) const SLOTS: i16 = 16;
 
 /// By how much the counts of each fleet change; in order of names, so that two transactions never wait crosswise.
 #[derive(Debug, Default)]
-pub(super) struct Counts(BTreeMap<FleetName, [i64; 8]>);
+pub(super) struct Counts(BTreeMap<FleetName, [i64; PLACES]>);
 
 pub(super) const SAVE: &str = "INSERT INTO @fleet_count AS c (fleet, slot, runnable, delayed, held, running, waiting,
         succeeded, failed, cancelled)
@@ -29,7 +29,7 @@ pub(super) const SAVE: &str = "INSERT INTO @fleet_count AS c (fleet, slot, runna
 impl Counts {
     pub(super) fn add(&mut self, fleet: &FleetName, place: Place, by: i64) {
         if !self.0.contains_key(fleet) {
-            self.0.insert(fleet.clone(), [0; 8]);
+            self.0.insert(fleet.clone(), [0; PLACES]);
         }
         if let Some(counts) = self.0.get_mut(fleet) {
             counts[place as usize] += by;
@@ -42,8 +42,9 @@ impl Counts {
         }
         let names: Vec<&str> = self.0.keys().map(FleetName::as_str).collect();
         let of = |place: usize| self.0.values().map(|counts| counts[place]).collect::<Vec<i64>>();
+        let runnable: Vec<i64> = of(0).iter().zip(of(1)).map(|(plain, suspects)| plain + suspects).collect();
         connection
-            .execute(SAVE, args![names, slot, of(0), of(1), of(2), of(3), of(4), of(5), of(6), of(7)])
+            .execute(SAVE, args![names, slot, runnable, of(2), of(3), of(4), of(5), of(6), of(7), of(8)])
             .await
             .map(drop)
     }

@@ -163,8 +163,11 @@ pub(super) const LOCK_LIVE: &str =
 
 const HELD_BY: &str = "SELECT worker, count(*) FROM @live WHERE worker = ANY($1) GROUP BY worker";
 
-/// Fleets in which a task that has to be alone could run now.
-const SUSPECTS: &str = "SELECT DISTINCT fleet FROM @live WHERE alone AND fleet = ANY($1) AND hold = 'ready'";
+/// Fleets in which a task that has to be alone could run now. First all that have to be: else it could be answered by going
+/// through the index of all tasks that are ready.
+const SUSPECTS: &str =
+    "SELECT DISTINCT fleet FROM (SELECT fleet, hold FROM @live WHERE alone AND fleet = ANY($1) OFFSET 0) AS alone
+     WHERE hold = 'ready'";
 
 const STATEMENTS: &[&str] = &[LOCK_CONVERSATIONS, LOCK_LIVE, HELD_BY, SUSPECTS, journal::HAVE, ENDED_BEFORE];
 
@@ -246,6 +249,7 @@ fn decide(row: &Live, end: &EndOf, (progressed, only): (bool, bool), now: Timest
         max_attempts: row.max_attempts,
         strikes: row.strikes,
         cancel_requested: row.cancel_requested,
+        expired: false,
         on_interrupt: row.on_interrupt,
         progressed,
         alone: row.alone || only,
@@ -412,7 +416,7 @@ impl Shared {
 
 fn refused_by_a_person() -> Failure {
     let message = "the attempt was interrupted, and a person said that it must not run again";
-    Failure { code: "interrupted".into(), message: message.into(), retryable: false }
+    Failure::lasting("interrupted", message)
 }
 
 /// Saves a row that did not run; if it has ended, its conversation goes on.

@@ -10,7 +10,7 @@ use crate::error::{CallError, ClaimError, LinkError, RegisterError, StoreError, 
 /// An error of the database or of the way to it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DbError {
-    #[error("the database answered with an error")]
+    #[error(transparent)]
     Postgres(#[from] tokio_postgres::Error),
     #[error("no connection to the database: {0}")]
     Pool(String),

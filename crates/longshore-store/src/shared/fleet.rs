@@ -141,7 +141,7 @@ impl Shared {
         Ok(rows.iter().map(decision).collect::<Result<_, _>>()?)
     }
 
-    pub(crate) async fn load(&self, fleet: FleetName) -> Result<Load, StoreError> {
+    pub(crate) async fn load(&self, fleet: FleetName, _now: Timestamp) -> Result<Load, StoreError> {
         let row = self.core().run(async |it| it.query_one(LOAD, args![fleet.as_str()]).await).await?;
         Ok(Load {
             runnable: count(&row, 0)?,
@@ -149,6 +149,7 @@ impl Shared {
             running: count(&row, 1)?,
             delayed: count(&row, 2)?,
             held: count(&row, 3)?,
+            ..Load::default()
         })
     }
 
@@ -183,6 +184,7 @@ fn read(row: &Row) -> Result<FleetRecord, DbError> {
         active: row.try_get(3)?,
         replicas: count_option(row, 4)?,
         changed_at: get(row, 5)?,
+        paused: false,
     })
 }
 

@@ -31,12 +31,12 @@ macro_rules! record_columns {
          coalesce(live.interrupted, done.interrupted), coalesce(live.strikes, done.strikes),
          coalesce(live.cancel_requested, done.cancel_requested), task.retry_of, task.created_at,
          coalesce(live.started_at, done.started_at), done.finished_at, coalesce(live.last_event, done.last_event),
-         task.batch, coalesce(done.dropped, 0)"
+         task.batch, coalesce(done.dropped, 0), task.tenant, task.deadline_at"
     };
 }
 pub(super) use record_columns;
 
-const COLUMNS: usize = 28;
+const COLUMNS: usize = 30;
 
 macro_rules! record_tables {
     () => {
@@ -174,6 +174,8 @@ pub(super) fn read(row: &Row) -> Result<TaskRecord, DbError> {
         started_at: get_option(row, 23)?,
         finished_at: get_option(row, 24)?,
         last_event: count(row, 25)?,
+        tenant: get(row, 28)?,
+        deadline_at: get_option(row, 29)?,
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A move changes the row in memory and notes what is to be written in [`Changes`]; nothing is written here.
 
-use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
@@ -19,7 +19,7 @@ use super::fault::DbError;
 pub(super) struct Live {
     pub id: TaskId,
     pub fleet: FleetName,
-    pub tenant: String,
+    pub tenant: TenantName,
     pub state: State,
     pub hold: Option<Hold>,
     /// The negated priority.

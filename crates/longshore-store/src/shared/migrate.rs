@@ -11,13 +11,22 @@ pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../sql/postgres/0001.s
 const LOCK: &str = "SELECT pg_advisory_xact_lock(1280263507, hashtext($1))";
 
 const VERSION: &str = "SELECT version FROM @schema_version";
-const SCHEMA_EXISTS: &str = "SELECT to_regnamespace($1) IS NOT NULL";
-const EXISTS: &str = "SELECT to_regclass($1) IS NOT NULL";
+const SCHEMA_EXISTS: &str =
+    "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1::text::name)";
+
+/// Asks the catalog itself: `to_regclass` may tell what was so before we waited for a lock.
+const EXISTS: &str = "SELECT EXISTS (SELECT 1
+     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname = $1::text::name AND c.relname = $2::text::name)";
+
+/// Whether our schema has this table.
+pub(super) async fn exists(connection: &Connection, names: &Names, table: &str) -> Result<bool, DbError> {
+    Ok(connection.query_one(EXISTS, args![names.plain(), table]).await?.try_get(0)?)
+}
 
 /// The version of the schema; 0 where there is none.
 pub(super) async fn version(connection: &Connection, names: &Names) -> Result<usize, DbError> {
-    let table = format!("{}.schema_version", names.schema());
-    if !connection.query_one(EXISTS, args![table]).await?.try_get::<_, bool>(0)? {
+    if !exists(connection, names, "schema_version").await? {
         return Ok(0);
     }
     let version: i64 = connection.query_one(VERSION, args![]).await?.try_get(0)?;
@@ -43,7 +52,7 @@ pub(super) async fn forward(connection: &Connection, names: &Names) -> Result<(u
 
 /// Where the schema was made for us, we may not be allowed to make any: `IF NOT EXISTS` asks for that right all the same.
 async fn make_schema(connection: &Connection, names: &Names) -> Result<(), DbError> {
-    let exists: bool = connection.query_one(SCHEMA_EXISTS, args![names.schema()]).await?.try_get(0)?;
+    let exists: bool = connection.query_one(SCHEMA_EXISTS, args![names.plain()]).await?.try_get(0)?;
     if exists {
         return Ok(());
     }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::connection::Connection;
 use super::fault::DbError;
+use super::migrate::exists;
 use super::sql::{Names, args};
 
 /// Tables that are partitioned by the id of their task; the tasks themselves first.
@@ -42,8 +43,9 @@ impl Day {
         Day(at.0.div_euclid(DAY_MS))
     }
 
-    fn suffix(self) -> String {
-        format!("d{}", self.0)
+    /// The name of its partition of a table.
+    fn part_of(self, table: &str) -> String {
+        format!("{table}_d{}", self.0)
     }
 
     /// The lowest id that a task of this day can have.
@@ -55,8 +57,6 @@ impl Day {
 /// How long a new partition may wait for tables that others use. While it waits, whoever comes after it waits, too.
 const PATIENCE_MS: u32 = 1000;
 
-const EXISTS: &str = "SELECT to_regclass($1) IS NOT NULL";
-
 /// One replica at a time: "LNGT".
 const LOCK: &str = "SELECT pg_advisory_xact_lock(1280263508, hashtext($1))";
 
@@ -67,7 +67,7 @@ pub(super) async fn ensure(connection: &Connection, names: &Names, now: Timestam
     let today = Day::of(now);
     // Tables of tasks come last: a day that has those has all.
     for day in (today.0..=today.0 + AHEAD).map(Day) {
-        if exists(connection, names, TABLES[0], &day.suffix()).await? {
+        if exists(connection, names, &day.part_of(TABLES[0])).await? {
             continue;
         }
         for table in TABLES.iter().rev() {
@@ -88,22 +88,17 @@ pub(super) async fn ensure(connection: &Connection, names: &Names, now: Timestam
     Ok(())
 }
 
-async fn exists(connection: &Connection, names: &Names, table: &str, suffix: &str) -> Result<bool, DbError> {
-    let name = format!("{}.{table}_{suffix}", names.schema());
-    Ok(connection.query_one(EXISTS, args![name]).await?.try_get(0)?)
-}
-
 /// Makes what is missing for one table, in a transaction of its own: so it never waits for one table while it keeps
 /// others from another.
 async fn make(connection: &Connection, names: &Names, table: &str, day: Day) -> Result<(), DbError> {
     connection.begin_long().await?;
     connection.query(LOCK, args![names.schema()]).await?;
     connection.script(&format!("SET LOCAL lock_timeout = {PATIENCE_MS}")).await?;
-    if !exists(connection, names, table, REST).await? {
+    if !exists(connection, names, &format!("{table}_{REST}")).await? {
         let rest = format!("CREATE TABLE @{table}_{REST} PARTITION OF @{table} DEFAULT");
         connection.script(&names.expand(&rest)).await?;
     }
-    if !exists(connection, names, table, &day.suffix()).await? {
+    if !exists(connection, names, &day.part_of(table)).await? {
         connection.script(&script(names, table, day)).await?;
     }
     connection.commit().await
@@ -113,15 +108,15 @@ async fn make(connection: &Connection, names: &Names, table: &str, day: Day) -> 
 ///
 /// Nothing of the day may be left among the rest by then, where it lies if the day came before its partition did.
 fn script(names: &Names, table: &str, day: Day) -> String {
-    let (from, to, of) = (day.first_id(), Day(day.0 + 1).first_id(), day.suffix());
+    let (from, to, part) = (day.first_id(), Day(day.0 + 1).first_id(), day.part_of(table));
     // Tasks are found by their id, everything else by the task's.
     let key = if matches!(table, "task" | "done") { "id" } else { "task" };
     names.expand(&format!(
-        "CREATE TABLE @{table}_{of} (LIKE @{table} INCLUDING ALL);
+        "CREATE TABLE @{part} (LIKE @{table} INCLUDING ALL);
          LOCK TABLE @{table}_{REST} IN ACCESS EXCLUSIVE MODE;
          WITH moved AS (DELETE FROM @{table}_{REST} WHERE {key} >= '{from}' AND {key} < '{to}' RETURNING *)
-            INSERT INTO @{table}_{of} SELECT * FROM moved;
-         ALTER TABLE @{table} ATTACH PARTITION @{table}_{of} FOR VALUES FROM ('{from}') TO ('{to}');"
+            INSERT INTO @{part} SELECT * FROM moved;
+         ALTER TABLE @{table} ATTACH PARTITION @{part} FOR VALUES FROM ('{from}') TO ('{to}');"
     ))
 }
 

@@ -126,7 +126,7 @@ fn walk(filter: &TaskFilter, all: &mut Conditions) {
         Lead::Cancelled => all.parts.push("done.state = 'cancelled'".into()),
         Lead::Tenant => {
             all.parts.push("task.tenant <> 'default'".into());
-            all.add("task.tenant = ?", filter.tenant.clone());
+            all.add("task.tenant = ?", filter.tenant.as_ref().map(ToString::to_string));
         }
         Lead::Id => {}
     }
@@ -150,7 +150,7 @@ fn check(filter: &TaskFilter, all: &mut Conditions) {
         all.parts.push(format!("{STATE} IN ({})", states.join(", ")));
     }
     if let Some(tenant) = &filter.tenant {
-        all.add("task.tenant = ?", tenant.clone());
+        all.add("task.tenant = ?", tenant.to_string());
     }
     if let Some(conversation) = &filter.conversation {
         all.add("task.conversation = ?", conversation.to_string());
@@ -165,7 +165,7 @@ fn check(filter: &TaskFilter, all: &mut Conditions) {
     if let Some(parent) = &filter.parent {
         all.add("task.parent = ?", parent.0);
     }
-    if let Some(code) = &filter.failure_code {
+    if let Some(code) = &filter.code {
         all.add("coalesce(live.failure, done.failure)::json ->> 'code' = ?", code.clone());
     }
     let times: [(&str, Option<Timestamp>); 4] = [

@@ -75,15 +75,22 @@ pub(super) use args;
 
 /// Our schema, and the statements as they read in it.
 pub(super) struct Names {
+    plain: String,
     schema: String,
     known: Mutex<HashMap<&'static str, Arc<str>>>,
 }
 
 impl Names {
     pub(super) fn new(schema: &str) -> Names {
-        Names { schema: quoted(schema), known: Mutex::default() }
+        Names { plain: schema.to_owned(), schema: quoted(schema), known: Mutex::default() }
     }
 
+    /// The schema's name as the catalog has it.
+    pub(super) fn plain(&self) -> &str {
+        &self.plain
+    }
+
+    /// The schema's name as it is written in a statement.
     pub(super) fn schema(&self) -> &str {
         &self.schema
     }

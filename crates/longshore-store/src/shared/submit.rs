@@ -88,23 +88,23 @@ const LINE_UP: &str = "INSERT INTO @conversation AS c (id, next_seq, messages)
 const BUSY: &str = "SELECT DISTINCT conversation FROM @live WHERE conversation = ANY($1)";
 
 const INSERT_TASKS: &str =
-    "INSERT INTO @task (id, fleet, tenant, priority, run_at, timeout_ms, max_attempts, on_interrupt, backoff_base_ms,
+    "INSERT INTO @task (id, fleet, tenant, priority, run_at, deadline_at, timeout_ms, max_attempts, on_interrupt, backoff_base_ms,
         backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of, created_at, input)
      SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::boolean[], $15::uuid[],
-        $16::bigint[], $17::text[])";
+        $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::bigint[], $15::boolean[],
+        $16::uuid[], $17::bigint[], $18::text[])";
 
 const INSERT_LIVE: &str =
-    "INSERT INTO @live (id, fleet, tenant, state, hold, rank, run_at, due_at, since, timeout_ms, max_attempts,
+    "INSERT INTO @live (id, fleet, tenant, state, hold, rank, run_at, due_at, deadline_at, since, timeout_ms, max_attempts,
         on_interrupt, backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input, alone, failed_attempts,
         attempts, interrupted, strikes, cancel_requested, created_at, last_event)
-     SELECT id, fleet, tenant, 'queued', hold, rank, run_at, due_at, CASE WHEN hold = 'ready' THEN created_at END,
+     SELECT id, fleet, tenant, 'queued', hold, rank, run_at, due_at, deadline_at, CASE WHEN hold = 'ready' THEN created_at END,
         timeout_ms, max_attempts, on_interrupt, backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input,
         false, 0, 0, 0, 0, false, created_at, 2
      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-        $9::bigint[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::bigint[], $15::boolean[],
-        $16::bigint[])
-        AS n (id, fleet, tenant, hold, rank, run_at, due_at, timeout_ms, max_attempts, on_interrupt, backoff_base_ms,
+        $9::bigint[], $10::bigint[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::boolean[],
+        $17::bigint[])
+        AS n (id, fleet, tenant, hold, rank, run_at, due_at, deadline_at, timeout_ms, max_attempts, on_interrupt, backoff_base_ms,
             backoff_cap_ms, conversation, conv_seq, publish_input, created_at)";
 
 pub(super) fn together<'a>(
@@ -303,7 +303,7 @@ fn rows<'a>(accepted: &[&'a Submission], mut places: Places, changes: &mut Chang
 }
 
 fn begin_log(task: &NewTask, hold: Hold, due: Option<Timestamp>, changes: &mut Changes) {
-    let submitted = json!({ "fleet": task.fleet, "priority": task.priority });
+    let submitted = json!({ "fleet": task.fleet, "tenant": task.tenant, "priority": task.priority });
     changes.event(task.id, 1, "submitted", &Json::of(&submitted));
     changes.event(task.id, 2, "queued", &crate::embedded::queued(hold, due));
 }
@@ -320,9 +320,10 @@ async fn insert_tasks(connection: &Connection, rows: &[Row<'_>]) -> Result<(), D
             args![
                 tasks().map(|it| it.id.0).collect::<Vec<_>>(),
                 tasks().map(|it| it.fleet.as_str()).collect::<Vec<_>>(),
-                tasks().map(tenant).collect::<Vec<_>>(),
+                tasks().map(|it| it.tenant.as_str()).collect::<Vec<_>>(),
                 tasks().map(|it| it.priority).collect::<Vec<_>>(),
                 tasks().map(|it| it.run_at.map(|at| at.0)).collect::<Vec<_>>(),
+                tasks().map(|it| it.deadline_at.map(|at| at.0)).collect::<Vec<_>>(),
                 tasks().map(|it| int(it.timeout_ms)).collect::<Vec<_>>(),
                 tasks().map(|it| i64::from(it.max_attempts)).collect::<Vec<_>>(),
                 tasks().map(|it| on_interrupt_text(it.on_interrupt)).collect::<Vec<_>>(),
@@ -352,11 +353,12 @@ async fn insert_live(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Db
             args![
                 tasks().map(|it| it.id.0).collect::<Vec<_>>(),
                 tasks().map(|it| it.fleet.as_str()).collect::<Vec<_>>(),
-                tasks().map(tenant).collect::<Vec<_>>(),
+                tasks().map(|it| it.tenant.as_str()).collect::<Vec<_>>(),
                 rows.iter().map(|row| hold_text(row.hold)).collect::<Vec<_>>(),
                 tasks().map(|it| -i64::from(it.priority)).collect::<Vec<_>>(),
                 tasks().map(|it| it.run_at.map(|at| at.0)).collect::<Vec<_>>(),
                 rows.iter().map(|row| row.due.map(|at| at.0)).collect::<Vec<_>>(),
+                tasks().map(|it| it.deadline_at.map(|at| at.0)).collect::<Vec<_>>(),
                 tasks().map(|it| int(it.timeout_ms)).collect::<Vec<_>>(),
                 tasks().map(|it| i64::from(it.max_attempts)).collect::<Vec<_>>(),
                 tasks().map(|it| on_interrupt_text(it.on_interrupt)).collect::<Vec<_>>(),
@@ -370,8 +372,4 @@ async fn insert_live(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Db
         )
         .await
         .map(drop)
-}
-
-fn tenant(_task: &NewTask) -> &str {
-    "default"
 }

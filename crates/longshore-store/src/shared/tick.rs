@@ -59,13 +59,13 @@ impl Shared {
             Advanced::To(service) => service,
             // Due by a clock that no longer counts.
             Advanced::OtherLeads(service) => {
-                return Ok(Tick { service, expired: Vec::new(), promoted: 0, next_due: None });
+                return Ok(Tick { service, expired: Vec::new(), overdue: Vec::new(), promoted: 0, next_due: None });
             }
         };
         let expired = self.expire(service, now, roll).await?;
         let promoted = self.promote(now).await?;
         let next = self.core().run(async |it| it.query_one(NEXT_DUE, args![]).await).await?;
-        Ok(Tick { service, expired, promoted, next_due: get_option(&next, 0)? })
+        Ok(Tick { service, expired, overdue: Vec::new(), promoted, next_due: get_option(&next, 0)? })
     }
 
     async fn expire(&self, service: ServiceTime, now: Timestamp, roll: f64) -> Result<Vec<Held>, StoreError> {

@@ -1,9 +1,11 @@
 //! What every backend does. A new one is added by one more line of the macro.
 
 mod batches;
+mod caps;
 mod claims;
 mod conversations;
 mod crowd;
+mod deadlines;
 mod endings;
 mod fleets;
 mod journal;
@@ -11,6 +13,7 @@ mod link;
 mod retention;
 mod search;
 mod tasks;
+mod tenants;
 
 /// What the shared store does not do yet.
 macro_rules! embedded_so_far {
@@ -73,7 +76,7 @@ every_backend! {
         filters_choose, counts_follow_every_move, events_are_numbered_and_resumable,
         a_scheduled_task_waits_for_its_time, a_task_with_huge_numbers_is_stored;
     claims: higher_priority_first_then_order_of_submission, a_repeated_claim_gets_the_same_leases,
-        an_older_claim_is_refused, an_empty_claim_uses_up_no_number, fences_only_grow,
+        a_claim_that_is_repeated_at_once_gets_the_same_leases, an_older_claim_is_refused, an_empty_claim_uses_up_no_number, fences_only_grow,
         strangers_and_stale_starts_get_nothing, a_draining_worker_gets_nothing, a_suspect_runs_alone,
         the_least_busy_worker_runs_dry_for_a_suspect, a_claim_of_large_inputs_ends_early;
     link: what_is_not_held_is_queued_again, what_is_on_its_way_is_not_taken, lost_leases_are_told,
@@ -100,11 +103,24 @@ every_backend! {
 }
 
 embedded_so_far! {
+    tenants: a_tenant_is_stored_and_found, ten_times_as_many_tasks_get_no_more_turns, weights_are_shares,
+        priorities_order_a_tenants_tasks_but_not_tenants, who_was_away_has_saved_no_turns_up,
+        a_suspect_of_one_tenant_does_not_stop_another, each_tenant_is_counted_by_itself,
+        what_is_counted_and_claimed_at_once_is_exact;
+    caps: a_fleet_runs_no_more_than_it_may, a_tenants_cap_in_a_fleet_leaves_the_others_alone,
+        a_tenants_own_cap_holds_over_all_fleets, no_more_start_than_the_rate_lets,
+        a_paused_fleet_starts_nothing_and_finishes_what_runs, every_unfinished_task_is_counted_in_one_number;
+    deadlines: what_waits_fails_when_its_deadline_passes, what_runs_is_stopped_and_fails,
+        a_result_that_was_there_beats_a_deadline, no_attempt_follows_a_deadline,
+        a_lost_workers_task_fails_at_its_deadline;
+    endings: an_agent_says_when_to_try_again, poison_is_found_by_its_code;
+    conversations: a_task_that_would_have_to_wait_is_refused, a_newcomer_stops_all_before_it,
+        a_newcomer_gets_its_turn_from_a_lost_worker;
     batches: a_batch_counts_its_tasks_and_ends_with_the_last,
         the_end_of_a_batch_is_told_once_whatever_is_repeated,
         a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps,
         an_open_batch_whose_tasks_have_ended_ends_when_it_is_cancelled, a_repeated_key_adds_nothing_to_a_batch,
-        batches_are_listed_from_new_to_old, who_waits_for_a_batch_is_woken;
+        batches_are_listed_from_new_to_old, who_waits_for_a_batch_is_woken, a_batch_has_one_tenant;
     retention: journals_go_first_then_results_then_tasks, a_task_without_result_or_journal_is_touched_once,
         the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
         messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;

@@ -40,7 +40,7 @@ async fn a_full_file_refuses_and_keeps_what_it_has() {
     let kept = fill(&world).await;
     assert!(!kept.is_empty());
     all_there(&world.store, &kept).await;
-    let load = world.store.load(crate::support::fleet("a")).await.unwrap();
+    let load = world.load("a").await;
     assert_eq!(load.runnable, kept.len() as u64, "counts were rolled back, too");
     world.store.close().await.unwrap();
     let roomy = World::new(Store::open(&OpenOptions::new(dir.path())).unwrap(), None).await;

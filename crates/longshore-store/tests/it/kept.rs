@@ -75,7 +75,8 @@ async fn children_and_tenants_are_found() {
         let page = world.store.search(filter, 10).await.unwrap();
         page.tasks.into_iter().map(|task| task.id).collect::<Vec<_>>()
     };
-    let tenant = |tenant: &str| TaskFilter { tenant: Some(tenant.into()), ..TaskFilter::default() };
+    let tenant =
+        |tenant: &str| TaskFilter { tenant: Some(crate::support::tenant(tenant)), ..TaskFilter::default() };
     assert_eq!(found(TaskFilter { parent: Some(parent), ..TaskFilter::default() }).await, [child]);
     assert_eq!(found(tenant("acme")).await, [child]);
     assert_eq!(found(tenant("default")).await, [parent]);

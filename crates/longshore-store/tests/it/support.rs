@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use longshore_core::fleet::Fleet;
-use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, FleetName, Held, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
-use longshore_core::task::{Ending, Failure, Interruption, OnInterrupt};
+use longshore_core::task::{Ending, Failure, Interruption, OnBusy, OnInterrupt};
 use longshore_core::time::Timestamp;
 use longshore_store::*;
 use tempfile::TempDir;
@@ -90,6 +90,12 @@ impl World {
     /// The store of another control plane on the same database.
     pub async fn another(&self) -> Store {
         Store::connect(self.options(), self.now()).await.unwrap()
+    }
+
+    /// The same world as another control plane sees it: a clock of its own, and nothing to clean up.
+    pub async fn beside(&self) -> World {
+        let now = AtomicI64::new(self.now().0);
+        World { store: self.another().await, now, dir: None, epoch: self.epoch, schema: None }
     }
 
     /// A connection beside the store, which finds the store's tables.
@@ -228,6 +234,11 @@ impl World {
         rusqlite::Connection::open(path).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
     }
 
+    /// How a fleet stands now.
+    pub async fn load(&self, name: &str) -> Load {
+        self.store.load(fleet(name), self.now()).await.unwrap()
+    }
+
     pub async fn task(&self, id: TaskId) -> TaskRecord {
         self.store.task(id).await.unwrap().expect("it was submitted")
     }
@@ -258,10 +269,13 @@ pub fn new_task() -> NewTask {
         id: TaskId(Uuid::now_v7()),
         fleet: fleet("a"),
         input: json(r#"{"n":1e400}"#),
+        tenant: TenantName::default(),
         conversation: None,
+        on_busy: OnBusy::Enqueue,
         publish_input: false,
         priority: 0,
         run_at: None,
+        deadline_at: None,
         timeout_ms: 1000,
         max_attempts: 3,
         on_interrupt: OnInterrupt::Resume,
@@ -275,6 +289,10 @@ pub fn talk(conversation: &str) -> NewTask {
     NewTask { conversation: Some(ConversationId::new(conversation).unwrap()), ..new_task() }
 }
 
+pub fn tenant(name: &str) -> TenantName {
+    TenantName::new(name).unwrap()
+}
+
 pub fn fleet(name: &str) -> FleetName {
     FleetName::new(name).unwrap()
 }
@@ -284,7 +302,7 @@ pub fn json(text: &str) -> Json {
 }
 
 pub fn failed(code: &str) -> Ending {
-    Ending::Failed(Failure { code: code.into(), message: "no".into(), retryable: true })
+    Ending::Failed(Failure::new(code, "no"))
 }
 
 pub fn says(n: u64, kind: AgentEventKind, text: &str) -> NewAgentEvent {

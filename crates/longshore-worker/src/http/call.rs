@@ -4,18 +4,20 @@
 //! dropping the call closes the connection, which is how an agent learns of a cancellation.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use longshore_api::sse::SseReader;
+use longshore_core::call::parse_retry_after;
 use longshore_core::json::Json;
 use longshore_core::task::Failure;
+use longshore_core::time::Timestamp;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -75,10 +77,12 @@ pub async fn run(
     let status = response.status();
     let kind =
         response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("").to_owned();
+    let asked = retry_after(status, response.headers());
     let body = response.into_body();
     if !status.is_success() {
         let (body, _) = collect(body, ERROR_BODY).await?;
-        return Ok(Err(said::parse_error_body(&body, &format!("the agent answered with status {status}"))));
+        let failure = said::parse_error_body(&body, &format!("the agent answered with status {status}"));
+        return Ok(Err(Failure { retry_after_ms: failure.retry_after_ms.or(asked), ..failure }));
     }
     if kind.starts_with("text/event-stream") {
         return Stream { limit, result: None, speaker, log }.read(body).await;
@@ -87,6 +91,17 @@ pub async fn run(
         (_, true) => Ok(Err(verdict::too_large(limit))),
         (body, false) => Ok(read_result(&body, &kind, limit)),
     }
+}
+
+/// How long an agent that has too much to do wants to be left alone, in milliseconds.
+fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<u64> {
+    if !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        return None;
+    }
+    let header = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Timestamp(i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+    parse_retry_after(None, Some(header), now)
 }
 
 fn request(
@@ -156,11 +171,8 @@ async fn next(body: &mut Incoming) -> Result<Option<Bytes>, Broken> {
 }
 
 fn read_result(body: &[u8], kind: &str, limit: usize) -> Result<Json, Failure> {
-    let wrong = |what: String| Failure {
-        code: "agent_error".into(),
-        message: format!("the agent's answer cannot be kept: {what}"),
-        retryable: true,
-    };
+    let wrong =
+        |what: String| Failure::new("agent_error", format!("the agent's answer cannot be kept: {what}"));
     if body.trim_ascii().is_empty() {
         return Ok(Json::null());
     }
@@ -225,10 +237,6 @@ impl Stream<'_> {
     }
 
     fn finish(self) -> Result<Json, Failure> {
-        self.result.ok_or_else(|| Failure {
-            code: "agent_error".into(),
-            message: "the agent's stream ended without a result".into(),
-            retryable: true,
-        })
+        self.result.ok_or_else(|| Failure::new("agent_error", "the agent's stream ended without a result"))
     }
 }

@@ -97,10 +97,7 @@ async fn after_answer(answer: Answer, visit: &Visit) -> Option<Outcome> {
         Ok(answer) => Some(of_answer(answer)),
         Err(Broken(why)) => match tokio::time::timeout(PROCESS_ENDS, visit.ended()).await {
             Ok(end) => Some(of_end(end)),
-            Err(_) => {
-                let code = "agent_unreachable".into();
-                Some(Outcome::Failed(Failure { code, message: why, retryable: true }))
-            }
+            Err(_) => Some(Outcome::Failed(Failure::new("agent_unreachable", why))),
         },
     }
 }

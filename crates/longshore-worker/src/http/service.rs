@@ -92,8 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_crash_is_the_doing_of_a_task_that_was_alone() {
-        let failure =
-            Failure { code: "exit_status".into(), message: "exit status 1".into(), retryable: true };
+        let failure = Failure::new("exit_status", "exit status 1");
         check(1, ServiceEnd::Crashed(failure.clone()), TaskEnd::Failed(Arc::new(failure.clone()))).await;
         check(3, ServiceEnd::Crashed(failure), TaskEnd::Crashed).await;
         check(1, ServiceEnd::Restarted, TaskEnd::HandedOver).await;

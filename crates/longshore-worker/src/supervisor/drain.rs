@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_api::link::{Deregister, DrainOrder};
 use longshore_core::fleet::DrainMode;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -27,6 +27,7 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// The worker's parts that a drain waits for.
 pub struct Parts {
     pub claims: JoinHandle<()>,
+    pub heartbeats: AbortHandle,
     pub http: Option<JoinHandle<()>>,
 }
 
@@ -55,6 +56,8 @@ pub async fn drain(
     }
     hand_over(worker, deadline, &mut parts).await;
     let delivered = deliver(worker, deadline).await;
+    // One that is held is answered by the goodbye itself: not known any more. It would register the worker again.
+    parts.heartbeats.abort();
     say_goodbye(worker, deadline).await;
     delivered
 }

@@ -151,7 +151,7 @@ fn replaced(worker: &Worker, ending: AttemptEnding, why: &str) -> Option<Attempt
     if let Outcome::Succeeded { .. } = ending.outcome {
         error!(task = %held.task, why, "result refused; the attempt fails instead");
         let message = format!("the control plane refused the result: {why}");
-        let failure = Failure { code: "result_refused".into(), message, retryable: false };
+        let failure = Failure::lasting("result_refused", message);
         return Some(AttemptEnding { held, events: Vec::new(), outcome: Outcome::Failed(failure) });
     }
     if !ending.events.is_empty() {

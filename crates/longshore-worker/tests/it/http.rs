@@ -19,9 +19,10 @@ folder = sys.argv[1]
 sick = threading.Event()
 class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
-    def answer(self, status, body, kind="application/json"):
+    def answer(self, status, body, kind="application/json", retry_after=None):
         body = body.encode()
         self.send_response(status)
+        if retry_after: self.send_header("retry-after", retry_after)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -37,6 +38,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif do == "nothing": self.answer(200, "")
         elif do == "half": self.answer(200, '{"a":')
         elif do == "error": self.answer(500, '{"message":"no quota","code":"quota","retry":false}')
+        elif do == "busy": self.answer(503, "", retry_after="7")
+        elif do == "busy, it says": self.answer(429, '{"message":"m","retry_after":"2s"}', retry_after="7")
+        elif do == "broken": self.answer(500, "", retry_after="7")
+        elif do == "busy stream":
+            self.answer(200, 'data: {"longshore":"error","message":"m","retry_after":3}\n\n', "text/event-stream")
         elif do == "plain error": self.answer(502, "bad gateway")
         elif do == "stream":
             self.answer(200, ': hi\n\ndata: {"longshore":"progress","data":1}\n\ndata: a log line\n\n'
@@ -90,6 +96,24 @@ async fn hanging(scene: &Scene, count: usize) -> Vec<Held> {
     })
     .await;
     held
+}
+
+#[tokio::test]
+async fn an_agent_that_is_busy_says_for_how_long() {
+    let scene = scene().await;
+    for (what, wait_ms) in [
+        ("busy", Some(7_000)),
+        ("busy, it says", Some(2_000)),
+        ("broken", None),
+        ("busy stream", Some(3_000)),
+    ] {
+        match scene.run(&input(what)).await {
+            longshore_api::link::Outcome::Failed(failure) => {
+                assert_eq!((failure.retry_after_ms, failure.retryable), (wait_ms, true), "{what}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use longshore_api::batch::BatchQuery;
 use longshore_api::client::{Client, ClientError};
-use longshore_api::task::{BatchAccepted, Submit, Task};
+use longshore_api::task::{Backoff, BatchAccepted, Submit, Task};
 use longshore_core::batch::BatchId;
-use longshore_core::id::{ConversationId, FleetName, TaskId};
+use longshore_core::id::{ConversationId, FleetName, TaskId, TenantName};
 use longshore_core::json::Json;
+use longshore_core::task::OnBusy;
 use longshore_core::time::Timestamp;
 use uuid::Uuid;
 
@@ -53,9 +54,17 @@ pub struct Args {
     #[arg(long, value_name = "60s", value_parser = duration)]
     timeout: Option<Duration>,
 
+    /// Whose task it is: tenants take turns [default: default]
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<TenantName>,
+
     /// Conversation that it belongs to
     #[arg(long, value_name = "ID")]
     conversation: Option<ConversationId>,
+
+    /// If an earlier task of the conversation is not finished: enqueue, reject or interrupt it, instead of the fleet's
+    #[arg(long, value_name = "POLICY", value_parser = on_busy, requires = "conversation")]
+    on_busy: Option<OnBusy>,
 
     /// Label; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = label)]
@@ -70,6 +79,14 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = time)]
     run_at: Option<Timestamp>,
 
+    /// Give it up at this time, such as 2026-11-23T21:00:00Z, wherever it stands
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    deadline: Option<Timestamp>,
+
+    /// Give it up this long from now, wherever it stands
+    #[arg(long, value_name = "10m", value_parser = duration)]
+    expires_in: Option<Duration>,
+
     /// Limit of each attempt instead of the fleet's
     #[arg(long, value_name = "15m", value_parser = duration)]
     task_timeout: Option<Duration>,
@@ -77,6 +94,14 @@ pub struct Args {
     /// Attempts that may fail, instead of the fleet's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     max_attempts: Option<u32>,
+
+    /// The longest first wait after a failed attempt, instead of the fleet's; each further one is twice as long
+    #[arg(long, value_name = "1s", value_parser = duration)]
+    backoff_base: Option<Duration>,
+
+    /// The longest wait after any failed attempt, instead of the fleet's
+    #[arg(long, value_name = "5m", value_parser = duration)]
+    backoff_cap: Option<Duration>,
 
     /// Submitting again with the same key changes nothing
     #[arg(long, value_name = "KEY")]
@@ -92,6 +117,11 @@ pub struct Args {
 fn duration(text: &str) -> Result<Duration, String> {
     let ms = longshore_core::units::parse_duration(text).map_err(|error| error.to_string())?;
     Ok(Duration::from_millis(ms))
+}
+
+fn on_busy(text: &str) -> Result<OnBusy, String> {
+    let known = OnBusy::ALL.into_iter().find(|policy| policy.as_str() == text);
+    known.ok_or_else(|| "expected `enqueue`, `reject` or `interrupt`".into())
 }
 
 fn time(text: &str) -> Result<Timestamp, String> {
@@ -144,12 +174,19 @@ async fn single(args: &Args, client: &Client, key: &str) -> Outcome {
 }
 
 fn wanted(args: &Args, input: Json) -> Submit {
+    let written = |wait: Duration| format!("{}ms", wait.as_millis());
+    let (base, cap) = (args.backoff_base.map(written), args.backoff_cap.map(written));
     Submit {
+        tenant: args.tenant.clone(),
         conversation: args.conversation.clone(),
+        on_busy: args.on_busy,
         priority: args.priority,
         run_at: args.run_at,
-        timeout: args.task_timeout.map(|limit| format!("{}ms", limit.as_millis())),
+        deadline: args.deadline,
+        expires_in: args.expires_in.map(written),
+        timeout: args.task_timeout.map(written),
         max_attempts: args.max_attempts,
+        backoff: (base.is_some() || cap.is_some()).then_some(Backoff { base, cap }),
         labels: args.label.iter().cloned().collect(),
         ..Submit::new(args.fleet.clone(), input)
     }

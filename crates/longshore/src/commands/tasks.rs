@@ -9,7 +9,7 @@ pub use journal::summary as calls_in_words;
 use longshore_api::client::Client;
 use longshore_api::journal::InputAnswer;
 use longshore_api::task::{Attempt, Task, TaskPage};
-use longshore_core::id::TaskId;
+use longshore_core::id::{TaskId, TenantName};
 use longshore_core::task::{Hold, State};
 
 use super::wait::{self, Show};
@@ -297,6 +297,7 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     ];
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, clean(&value))));
     add("note", Some(remark(task)).filter(|note| !note.is_empty()));
+    add("tenant", (task.tenant != TenantName::default()).then(|| task.tenant.to_string()));
     add("conversation", task.conversation.as_ref().map(ToString::to_string));
     add("batch", task.batch.map(|id| id.to_string()));
     add("retry of", task.retry_of.map(|id| id.to_string()));
@@ -304,6 +305,7 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     add("labels", Some(labels.join(" ")).filter(|labels| !labels.is_empty()));
     add("priority", (task.priority != 0).then(|| task.priority.to_string()));
     add("created", Some(format!("{} ({} ago)", task.created_at, ago(task.created_at))));
+    add("deadline", task.deadline.filter(|_| !task.state.is_terminal()).map(|at| at.to_string()));
     add("started", task.started_at.map(|at| format!("{at} (waited {})", between(task.created_at, at))));
     let from = task.started_at.unwrap_or(task.created_at);
     add("finished", task.finished_at.map(|at| format!("{at} (took {})", between(from, at))));

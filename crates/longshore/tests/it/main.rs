@@ -19,6 +19,7 @@ mod main_job;
 mod many;
 mod openapi;
 mod plane;
+mod queue;
 mod recovery;
 mod replay;
 mod roles;

@@ -85,10 +85,10 @@ print(json.dumps({"longshore": "result", "data": seen}))
     let plane = Plane::start(&fleet).await;
     let mut ids = Vec::new();
     for text in ["one", "two", "three"] {
-        let message = longshore_api::conversation::PostMessage {
-            fleet: longshore_core::id::FleetName::new("chat").expect("valid"),
-            content: Json::string(text),
-        };
+        let message = longshore_api::conversation::PostMessage::new(
+            longshore_core::id::FleetName::new("chat").expect("valid"),
+            Json::string(text),
+        );
         ids.push(
             plane.client.post_message("c 1".replace(' ', "-").as_str(), &message).await.expect("accepted").id,
         );

@@ -149,7 +149,7 @@ async fn searches_take_all_filters_and_refuse_what_they_do_not_know() {
     assert_eq!(found(since(created.to_string())).await, newest_first);
     assert_eq!(found(since("2999-01-01T00:00:00Z".into())).await, []);
     assert_eq!(found(TaskQuery { tenant: Some("default".into()), ..Default::default() }).await, newest_first);
-    assert_eq!(found(TaskQuery { failure: Some("timeout".into()), ..Default::default() }).await, []);
+    assert_eq!(found(TaskQuery { code: Some("timeout".into()), ..Default::default() }).await, []);
     assert_eq!(found(TaskQuery { parent: Some(ids[0].to_string()), ..Default::default() }).await, []);
     for (query, expected) in [
         ("colour=red", "invalid_query"),

@@ -485,11 +485,13 @@ async fn a_task_without_any_call_is_marked_when_its_fleet_has_providers() {
 #[tokio::test]
 async fn an_agent_reads_its_conversation() {
     let scene = Scene::new("").await;
-    let say = |text: &str| longshore_api::conversation::PostMessage {
-        fleet: longshore_core::id::FleetName::new("f").expect("valid"),
-        content: longshore_core::json::Json::of(
-            &json!([{ "do": "conversation" }, { "do": "chat", "text": text }]),
-        ),
+    let say = |text: &str| {
+        longshore_api::conversation::PostMessage::new(
+            longshore_core::id::FleetName::new("f").expect("valid"),
+            longshore_core::json::Json::of(
+                &json!([{ "do": "conversation" }, { "do": "chat", "text": text }]),
+            ),
+        )
     };
     let first = scene.plane.client.post_message("c", &say("a")).await.expect("accepted").id;
     assert_eq!(scene.plane.result(first).await[0], json!([]));

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import datetime, timezone
-from typing import Any, Dict, NoReturn, Optional
+from typing import Any, Dict, NoReturn, Optional, Union
 
 from . import context, stdio
 from .failure import Failed, NoTask
@@ -25,9 +25,17 @@ def result(data: Any) -> None:
     _emit({"longshore": "result", "data": data})
 
 
-def error(message: str, code: Optional[str] = None, retry: Optional[bool] = None) -> NoReturn:
-    """Ends the attempt as failed; never returns. `retry=False`: another attempt would fail as well."""
-    failure = Failed(message, code, retry)
+def error(
+    message: str,
+    code: Optional[str] = None,
+    retry: Optional[bool] = None,
+    retry_after: Union[int, float, str, None] = None,
+) -> NoReturn:
+    """Ends the attempt as failed; never returns.
+
+    `retry=False`: another attempt would fail as well. `retry_after`: not before then, in seconds or as `"90s"`.
+    """
+    failure = Failed(message, code, retry, retry_after)
     if context.serving():
         raise failure
     stdio.emit(failure.event())

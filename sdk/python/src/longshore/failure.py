@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Union
 
 
 class BadDocument(ValueError):
@@ -30,14 +30,22 @@ class Unreachable(ConnectionError):
 class Failed(Exception):
     """Raise it in a handler to end the attempt as failed.
 
-    `code` is a stable word for programs. `retry=False` says that another attempt would fail as well.
+    `code` is a stable word for programs. `retry=False` says that another attempt would fail as well. `retry_after` says
+    not to try before then: seconds, or a duration such as `"90s"`; a day at most.
     """
 
-    def __init__(self, message: str, code: Optional[str] = None, retry: Optional[bool] = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        code: Optional[str] = None,
+        retry: Optional[bool] = None,
+        retry_after: Union[int, float, str, None] = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.retry = retry
+        self.retry_after = retry_after
 
     def event(self) -> Dict[str, Any]:
         """The `error` event; keys that say nothing are left out."""
@@ -46,4 +54,6 @@ class Failed(Exception):
             event["code"] = self.code
         if self.retry is not None:
             event["retry"] = self.retry
+        if self.retry_after is not None:
+            event["retry_after"] = self.retry_after
         return event

@@ -23,7 +23,30 @@ fn the_documented_file_is_read_without_a_word_and_shows_the_defaults() {
         ..shown.clone()
     };
     assert_eq!(&without_choices, bare, "the page's values are the defaults");
+    let [tenant] = &documented.tenants[..] else { panic!("one tenant: {documented}") };
+    assert_eq!(
+        *tenant,
+        crate::tenant::Tenant::new(tenant.name.clone()),
+        "the page's values are the defaults"
+    );
+    assert_eq!(documented.fleets[0].task, TaskDefaults::default());
     assert_eq!(documented.fleets[0].providers, ["openai"], "as if the line were left out");
     assert_eq!(documented.fleets[0].retention, crate::retention::Policy::default());
     assert_eq!(documented.server.conversations_ms, ServerSettings::default().conversations_ms);
+}
+
+#[test]
+fn what_the_page_leaves_out_can_be_written() {
+    let (_, rest) = PAGE.split_once("[tenant.acme]").expect("the page shows a tenant");
+    let (sample, _) = rest.split_once("\n```").expect("the block ends");
+    let uncommented: String = sample
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let settings = good(&format!("[tenant.acme]{}", uncommented.replace("[\"openai\"]", "[]")), &[]);
+    let fleet = &settings.fleets[0];
+    assert!(settings.tenants[0].max_running.is_some());
+    assert!(fleet.max_running.is_some() && fleet.rate.is_some() && fleet.tenants.max_running.is_some());
+    assert!(fleet.task.total_timeout_ms.is_some());
 }

@@ -114,18 +114,20 @@ impl Groups {
             refuse(command, error.into());
             return !self.connection.is_autocommit();
         }
-        let mut write = Write::new(&self.connection, &mut self.memory);
+        let mut write = Write::new(&self.connection, &mut self.memory, std::mem::take(&mut kept.deltas));
         let (keep, answer) = command(Ok(&mut write));
-        let (topics, deltas) = write.into_effects();
+        let effects = write.into_effects();
         kept.answers.push(answer);
         if self.connection.is_autocommit() {
             return false;
         }
         let ended = if keep {
+            let (topics, deltas) = effects.kept();
             kept.topics.extend(topics);
-            kept.deltas.add(deltas);
+            kept.deltas = deltas;
             self.execute("RELEASE command")
         } else {
+            kept.deltas = effects.taken_back();
             self.memory.distrust();
             self.execute("ROLLBACK TO command").and_then(|()| self.execute("RELEASE command"))
         };

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
+use longshore_core::id::{Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::task::State;
 use longshore_core::time::{ServiceTime, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::counts::{Deltas, Place};
+use crate::embedded::lane;
 use crate::signals::{Topic, Wakes};
 
 /// The row `clock`, kept by the writer: nobody else changes it.
@@ -21,10 +22,13 @@ pub(super) struct Memory {
     unsaved: bool,
     /// No lease expires before this; a hint, so that most ticks need not look.
     none_expires_before: ServiceTime,
+    /// There may be a cap; a hint, so that most endings need not look.
+    capped: bool,
 }
 
 impl Memory {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Memory> {
+        let capped = lane::any_caps(connection)?;
         connection.query_row("SELECT service_ms, next_fence, next_ord FROM clock", [], |row| {
             Ok(Memory {
                 service: ServiceTime(row.get(0)?),
@@ -32,6 +36,7 @@ impl Memory {
                 next_ord: row.get(2)?,
                 unsaved: false,
                 none_expires_before: ServiceTime(i64::MIN),
+                capped,
             })
         })
     }
@@ -60,16 +65,64 @@ pub(in crate::embedded) struct Write<'a> {
     pub(in crate::embedded) connection: &'a Connection,
     memory: &'a mut Memory,
     topics: Wakes,
+    /// Changes of counts by earlier commands of the group that are not written yet.
+    before: Deltas,
+    /// Such changes by this command.
     deltas: Deltas,
+    /// Earlier ones that this command wrote: taken back with it.
+    settled: Deltas,
+}
+
+/// What a command leaves to be done once it is known whether it is kept.
+pub(super) struct Effects {
+    topics: Wakes,
+    before: Deltas,
+    deltas: Deltas,
+    settled: Deltas,
+}
+
+impl Effects {
+    pub(super) fn kept(mut self) -> (Wakes, Deltas) {
+        self.before.add(self.deltas);
+        (self.topics, self.before)
+    }
+
+    pub(super) fn taken_back(mut self) -> Deltas {
+        self.before.add(self.settled);
+        self.before
+    }
 }
 
 impl<'a> Write<'a> {
-    pub(super) fn new(connection: &'a Connection, memory: &'a mut Memory) -> Write<'a> {
-        Write { connection, memory, topics: Wakes::default(), deltas: Deltas::default() }
+    pub(super) fn new(connection: &'a Connection, memory: &'a mut Memory, before: Deltas) -> Write<'a> {
+        let (topics, deltas, settled) = (Wakes::default(), Deltas::default(), Deltas::default());
+        Write { connection, memory, topics, before, deltas, settled }
     }
 
-    pub(super) fn into_effects(self) -> (Wakes, Deltas) {
-        (self.topics, self.deltas)
+    pub(super) fn into_effects(self) -> Effects {
+        Effects { topics: self.topics, before: self.before, deltas: self.deltas, settled: self.settled }
+    }
+
+    /// Writes the counts that wait for the commit, so that they can be read.
+    pub(in crate::embedded) fn settle_counts(&mut self) -> rusqlite::Result<()> {
+        for deltas in [&self.before, &self.deltas] {
+            deltas.save(self.connection)?;
+            self.memory.unsaved |= !deltas.is_empty();
+        }
+        self.deltas = Deltas::default();
+        self.settled.add(std::mem::take(&mut self.before));
+        Ok(())
+    }
+
+    /// Whether the end of a task may let others start.
+    pub(in crate::embedded) fn capped(&self) -> bool {
+        self.memory.capped
+    }
+
+    /// Caps may have been declared: from now on it is looked at them.
+    pub(in crate::embedded) fn caps_changed(&mut self) -> rusqlite::Result<()> {
+        self.memory.capped |= lane::any_caps(self.connection)?;
+        Ok(())
     }
 
     pub(in crate::embedded) fn next_fence(&mut self) -> Fence {
@@ -111,16 +164,19 @@ impl<'a> Write<'a> {
         self.memory.none_expires_before = at;
     }
 
-    pub(in crate::embedded) fn count(&mut self, fleet: &FleetName, from: Option<Place>, to: Place) {
-        if let Some(from) = from {
-            self.deltas.count(fleet, from, -1);
-        }
-        self.deltas.count(fleet, to, 1);
+    pub(in crate::embedded) fn count(
+        &mut self,
+        fleet: &FleetName,
+        tenant: &TenantName,
+        from: Option<Place>,
+        to: Place,
+    ) {
+        self.deltas.count(fleet, tenant, from, Some(to));
     }
 
     /// A task that ended is deleted: it is counted no more.
-    pub(in crate::embedded) fn uncount(&mut self, fleet: &FleetName, place: Place) {
-        self.deltas.count(fleet, place, -1);
+    pub(in crate::embedded) fn uncount(&mut self, fleet: &FleetName, tenant: &TenantName, place: Place) {
+        self.deltas.count(fleet, tenant, Some(place), None);
     }
 
     pub(in crate::embedded) fn count_batch(&mut self, batch: BatchId, from: Option<State>, to: State) {

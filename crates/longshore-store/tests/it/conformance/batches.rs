@@ -170,3 +170,18 @@ pub async fn who_waits_for_a_batch_is_woken(world: &World) {
     let state = world.task(held.task).await.state;
     assert_eq!(state, State::Succeeded);
 }
+
+pub async fn a_batch_has_one_tenant(world: &World) {
+    let batch = new_batch(true);
+    let of = |name: &str| NewTask { tenant: tenant(name), ..new_task() };
+    let submit = async |tasks| world.store.submit_batch(batch.clone(), tasks, None, world.now()).await;
+    let refused = |answer| {
+        matches!(answer, Err(SubmitError::BatchOfSeveral { batch: id, tenant: whose })
+        if id == batch.id && whose == tenant("acme"))
+    };
+    assert!(refused(submit(vec![of("acme"), of("other")]).await));
+    assert_eq!(world.store.batch(batch.id).await.unwrap(), None, "nothing of it is stored");
+    submit(vec![of("acme"), of("acme")]).await.unwrap();
+    assert!(refused(submit(vec![of("other")]).await));
+    assert_eq!(look(world, batch.id).await.counts.queued, 2);
+}

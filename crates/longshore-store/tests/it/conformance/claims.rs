@@ -26,7 +26,23 @@ pub async fn a_repeated_claim_gets_the_same_leases(world: &World) {
     assert_eq!(world.claim(&crew, 1, 2).await.unwrap(), first);
     world.end(&crew, first[0].held(), Ending::Succeeded).await;
     assert_eq!(world.claim(&crew, 1, 2).await.unwrap(), first[1..], "what has ended is not given again");
-    assert_eq!(world.store.load(fleet("a")).await.unwrap().runnable, 1);
+    assert_eq!(world.load("a").await.runnable, 1);
+}
+
+pub async fn a_claim_that_is_repeated_at_once_gets_the_same_leases(world: &World) {
+    for _ in 0..9 {
+        world.submit(new_task()).await;
+    }
+    let (crew, other) = (world.worker("w").await, world.worker("v").await);
+    // All of them wait for their turn at the same time.
+    let (first, _, second) =
+        futures_util::join!(world.claim(&crew, 1, 2), world.claim(&other, 1, 2), world.claim(&crew, 1, 2),);
+    assert_eq!(first.as_ref().unwrap().len(), 2);
+    assert_eq!(fences(&second.unwrap()), fences(&first.unwrap()));
+}
+
+fn fences(tasks: &[LeasedTask]) -> Vec<Held> {
+    tasks.iter().map(LeasedTask::held).collect()
 }
 
 pub async fn an_older_claim_is_refused(world: &World) {
@@ -36,7 +52,7 @@ pub async fn an_older_claim_is_refused(world: &World) {
     world.claim_one(&crew, 5).await;
     let refused = world.claim(&crew, 4, 1).await;
     assert!(matches!(refused, Err(ClaimError::OutOfOrder { newest: 5 })), "{refused:?}");
-    assert_eq!(world.store.load(fleet("a")).await.unwrap().runnable, 1);
+    assert_eq!(world.load("a").await.runnable, 1);
 }
 
 pub async fn an_empty_claim_uses_up_no_number(world: &World) {

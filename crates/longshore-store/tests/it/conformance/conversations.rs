@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use longshore_core::id::ConversationId;
-use longshore_core::task::{Ending, Hold, Interruption, State};
+use longshore_core::task::{Ending, Hold, Interruption, OnBusy, State};
 use longshore_store::*;
 
 use crate::support::*;
@@ -103,4 +103,60 @@ pub async fn history_is_cut_to_the_newest(world: &World) {
     world.submit(talk("c")).await;
     let history = world.claim_one(&crew, 3).await.conversation.unwrap();
     assert_eq!((history.messages.len(), history.truncated), (1, true), "256 KiB at most");
+}
+
+pub async fn a_task_that_would_have_to_wait_is_refused(world: &World) {
+    let polite = NewTask { on_busy: OnBusy::Reject, ..talk("c") };
+    let first = world.submit(polite.clone()).await;
+    let crew = world.worker("w").await;
+    for seq in 1..3 {
+        let bystander = new_task();
+        let both = vec![bystander.clone(), NewTask { id: new_task().id, ..polite.clone() }];
+        let refused = world.store.submit(both, None, world.now()).await;
+        assert!(matches!(refused, Err(SubmitError::ConversationBusy(_))), "{refused:?}");
+        assert_eq!(world.store.task(bystander.id).await.unwrap(), None, "all or none");
+        if seq == 1 {
+            // Running is busy as well.
+            assert_eq!(world.claim_one(&crew, seq).await.id, first);
+        }
+    }
+    let lease = world.store.leases(None).await.unwrap().remove(0);
+    world.end(&crew, lease.held, Ending::Succeeded).await;
+    world.submit(NewTask { id: new_task().id, ..polite }).await;
+}
+
+pub async fn a_newcomer_stops_all_before_it(world: &World) {
+    let running = world.submit(talk("c")).await;
+    let crew = world.worker("w").await;
+    let held = world.claim_one(&crew, 1).await.held();
+    let queued = [world.submit(talk("c")).await, world.submit(talk("c")).await];
+    let newcomer = world.submit(NewTask { on_busy: OnBusy::Interrupt, ..talk("c") }).await;
+    for id in queued {
+        assert_eq!(world.task(id).await.state, State::Cancelled);
+        let last = world.store.events(id, 2, 9).await.unwrap().pop().unwrap();
+        assert!(last.data.text().contains(&newcomer.to_string()), "{last:?}");
+    }
+    assert_eq!(world.task(newcomer).await.hold, Some(Hold::Conversation), "the agent has not stopped yet");
+    assert_eq!(world.beat(&crew, vec![held], 1).await.unwrap().cancel, [held]);
+    assert!(world.end(&crew, held, Ending::Interrupted(Interruption::Cancelled)).await);
+    assert_eq!(world.task(running).await.state, State::Cancelled);
+    assert_eq!(world.claim_one(&crew, 2).await.id, newcomer);
+    let conversation = world.store.conversation(ConversationId::new("c").unwrap()).await.unwrap().unwrap();
+    assert_eq!(conversation.queue, [newcomer]);
+}
+
+pub async fn a_newcomer_gets_its_turn_from_a_lost_worker(world: &World) {
+    world.submit(talk("c")).await;
+    let (lost, crew) = (world.worker("lost").await, world.worker("w").await);
+    world.claim_one(&lost, 1).await;
+    let newcomer = world.submit(NewTask { on_busy: OnBusy::Interrupt, ..talk("c") }).await;
+    assert_eq!(world.claim(&crew, 1, 9).await.unwrap(), []);
+    world.tick(LEASE + Duration::from_secs(1)).await;
+    assert_eq!(world.claim_one(&crew, 1).await.id, newcomer);
+    let alone = world.submit(NewTask { on_busy: OnBusy::Interrupt, ..talk("idle") }).await;
+    assert_eq!(
+        world.claim_one(&crew, 2).await.id,
+        alone,
+        "a conversation that is not busy is not interrupted"
+    );
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use longshore_core::task::{Ending, Hold, Interruption, State};
+use longshore_core::task::{Ending, Failure, Hold, Interruption, State};
 use longshore_store::*;
 
 use crate::support::*;
@@ -182,4 +182,43 @@ pub async fn the_same_workers_older_fence_is_refused(world: &World) {
     assert_eq!(lost.unwrap(), [stale]);
     assert_eq!(world.task(id).await.state, State::Running);
     assert!(world.end(&crew, valid, Ending::Succeeded).await);
+}
+
+pub async fn an_agent_says_when_to_try_again(world: &World) {
+    let id = world.submit(new_task()).await;
+    let crew = world.worker("w").await;
+    let busy = Failure { retry_after_ms: Some(40_000), ..Failure::new("agent_error", "busy") };
+    let held = world.claim_one(&crew, 1).await.held();
+    assert!(world.end(&crew, held, Ending::Failed(busy)).await);
+    let task = world.task(id).await;
+    assert_eq!(task.due_at, Some(world.now().after(Duration::from_secs(42))), "and half of a tenth more");
+    assert_eq!(task.failure.unwrap().retry_after_ms, Some(40_000));
+    world.tick(Duration::from_secs(42)).await;
+    let held = world.claim_one(&crew, 2).await.held();
+    assert!(world.end(&crew, held, Ending::Failed(Failure::lasting("no_access", "never"))).await);
+    let task = world.task(id).await;
+    assert_eq!((task.state, task.failed_attempts), (State::Failed, 2));
+}
+
+pub async fn poison_is_found_by_its_code(world: &World) {
+    let poison = world.submit(new_task()).await;
+    for crash in 1..=3 {
+        let crew = world.worker(&format!("w{crash}")).await;
+        world.claim_one(&crew, 1).await;
+        world.crash(&crew).await;
+    }
+    let other = world.submit(NewTask { max_attempts: 1, ..new_task() }).await;
+    let crew = world.worker("w").await;
+    let held = world.claim_one(&crew, 1).await.held();
+    world.end(&crew, held, failed("exit_status")).await;
+    // It has a failure as well, but goes on.
+    world.submit(new_task()).await;
+    let held = world.claim_one(&crew, 2).await.held();
+    world.end(&crew, held, failed("exit_status")).await;
+    for (code, id) in [("poison", poison), ("exit_status", other)] {
+        let states = vec![State::Failed];
+        let filter = TaskFilter { code: Some(code.into()), states, ..TaskFilter::default() };
+        let found = world.store.search(filter, 10).await.unwrap().tasks;
+        assert_eq!(found.iter().map(|task| task.id).collect::<Vec<_>>(), [id], "{code}");
+    }
 }

@@ -50,17 +50,17 @@ pub async fn decisions_are_kept_newest_first_up_to_a_limit(world: &World) {
 }
 
 pub async fn load_knows_the_oldest_wait(world: &World) {
-    assert_eq!(world.store.load(fleet("a")).await.unwrap(), Load::default());
+    assert_eq!(world.load("a").await, Load::default());
     let since = world.now();
     world.submit(NewTask { priority: -5, ..new_task() }).await;
     world.pass(Duration::from_secs(5));
     world.submit(new_task()).await;
-    let load = world.store.load(fleet("a")).await.unwrap();
+    let load = world.load("a").await;
     assert_eq!((load.runnable, load.oldest_runnable_since), (2, Some(since)));
     let crew = world.worker("w").await;
     let held = world.claim(&crew, 1, 5).await.unwrap()[0].held();
     world.end(&crew, held, Ending::Succeeded).await;
-    let load = world.store.load(fleet("a")).await.unwrap();
+    let load = world.load("a").await;
     assert_eq!((load.runnable, load.oldest_runnable_since, load.running), (0, None, 1));
 }
 

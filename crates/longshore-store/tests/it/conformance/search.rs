@@ -76,13 +76,13 @@ pub async fn batches_and_failures_choose(world: &World) {
     }
     let none = TaskFilter::default;
     assert_eq!(all(world, TaskFilter { batch: Some(batch.id), ..none() }).await, [mine]);
-    let code = |code: &str| TaskFilter { failure_code: Some(code.into()), ..none() };
+    let code = |code: &str| TaskFilter { code: Some(code.into()), ..none() };
     assert_eq!(all(world, code("timeout")).await, [mine]);
     assert_eq!(all(world, TaskFilter { states: vec![State::Failed], ..code("it's \"x\"") }).await, [other]);
     assert_eq!(all(world, TaskFilter { batch: Some(batch.id), ..code("it's \"x\"") }).await, []);
     assert_eq!(all(world, TaskFilter { parent: Some(mine), ..none() }).await, []);
-    assert_eq!(all(world, TaskFilter { tenant: Some("default".into()), ..none() }).await, [other, mine]);
-    assert_eq!(all(world, TaskFilter { tenant: Some("nobody".into()), ..none() }).await, []);
+    assert_eq!(all(world, TaskFilter { tenant: Some(tenant("default")), ..none() }).await, [other, mine]);
+    assert_eq!(all(world, TaskFilter { tenant: Some(tenant("nobody")), ..none() }).await, []);
     let unfinished = vec![State::Queued, State::Waiting];
     assert_eq!(all(world, TaskFilter { states: unfinished, ..none() }).await, []);
 }

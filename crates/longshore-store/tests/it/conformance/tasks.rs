@@ -34,7 +34,7 @@ pub async fn a_repeated_key_makes_nothing_new(world: &World) {
     let second = world.store.submit(vec![new_task(), new_task()], key(1), world.now()).await.unwrap();
     assert_eq!((first.replayed, second.replayed), (false, true));
     assert_eq!(first.ids, second.ids);
-    assert_eq!(world.store.load(fleet("a")).await.unwrap().runnable, 2);
+    assert_eq!(world.load("a").await.runnable, 2);
     assert_eq!(world.store.forget_keys(world.now().after(Duration::from_secs(1))).await.unwrap(), 1);
     assert!(!world.store.submit(vec![new_task()], key(1), world.now()).await.unwrap().replayed);
 }
@@ -43,7 +43,7 @@ pub async fn a_key_with_another_request_is_refused(world: &World) {
     world.store.submit(vec![new_task()], key(1), world.now()).await.unwrap();
     let reused = world.store.submit(vec![new_task()], key(2), world.now()).await;
     assert!(matches!(reused, Err(SubmitError::KeyReused)));
-    assert_eq!(world.store.load(fleet("a")).await.unwrap().runnable, 1);
+    assert_eq!(world.load("a").await.runnable, 1);
 }
 
 pub async fn lists_go_from_new_to_old_in_pages(world: &World) {

@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{ConversationId, Fence, Held, TaskId};
-use longshore_core::task::{Ending, Failure, Hold, OnInterrupt, State};
+use longshore_core::fleet::{Fleet, TenantCaps};
+use longshore_core::id::{ConversationId, Fence, Held, TaskId, TenantName};
+use longshore_core::rate::Rate;
+use longshore_core::task::{Ending, Failure, Hold, Interruption, OnBusy, OnInterrupt, State};
+use longshore_core::tenant::Tenant;
+use longshore_core::time::Timestamp;
 use longshore_store::*;
 use uuid::Uuid;
 
 use super::shared_tables::SharedTables;
 use super::{How, Step, tables};
-use crate::support::{Crew, World, new_task, says};
+use crate::support::{Crew, World, fleet, new_task, says};
 
 pub struct Model {
     world: World,
@@ -27,9 +31,37 @@ pub struct Model {
     /// Ended by their own worker: a repeated ending is told yes.
     own: Vec<Held>,
     done: HashMap<TaskId, TaskRecord>,
-    /// Open; takes some of the tasks, and is closed by some.
-    batch: BatchId,
+    /// Open; each takes some of a tenant's tasks, and is closed by some.
+    batches: [BatchId; 3],
     tables: Option<SharedTables>,
+    tenants: HashMap<TaskId, u8>,
+    caps: Caps,
+    paused: bool,
+    /// A task may have to run alone.
+    suspected: bool,
+    /// When tasks were started.
+    starts: Vec<Timestamp>,
+}
+
+/// 0: none.
+#[derive(Clone, Copy, Default)]
+struct Caps {
+    fleet: usize,
+    tenants: usize,
+    /// Of tenant 0, over all fleets.
+    tenant: usize,
+    /// In ten seconds, and since when.
+    rate: Option<(u8, Timestamp)>,
+}
+
+/// What a submission says, but for the defaults.
+struct New {
+    conversation: Option<u8>,
+    tenant: u8,
+    on_busy: OnBusy,
+    /// To the batch of its tenant that is open; false: as its last one.
+    batch: Option<bool>,
+    task: NewTask,
 }
 
 impl Model {
@@ -38,6 +70,10 @@ impl Model {
         for worker in 0..3 {
             crews.push(world.worker(&format!("w{worker}")).await);
         }
+        let tables = match world.dir {
+            Some(_) => None,
+            None => Some(SharedTables::of(&world).await),
+        };
         Model {
             world,
             crews,
@@ -48,16 +84,42 @@ impl Model {
             valid: HashMap::new(),
             own: Vec::new(),
             done: HashMap::new(),
-            batch: BatchId(Uuid::now_v7()),
-            tables: None,
+            batches: std::array::from_fn(|_| BatchId(Uuid::now_v7())),
+            tables,
+            tenants: HashMap::new(),
+            caps: Caps::default(),
+            paused: false,
+            suspected: false,
+            starts: Vec::new(),
         }
     }
 
     pub async fn take(&mut self, step: &Step) {
         match *step {
-            Step::Submit { conversation, priority, delay_s, fails_on_interrupt } => {
-                self.submit(conversation, priority, delay_s, fails_on_interrupt).await;
+            Step::Submit {
+                conversation,
+                priority,
+                delay_s,
+                fails_on_interrupt,
+                tenant,
+                on_busy,
+                deadline_s,
+            } => {
+                let at = |seconds: u8| self.world.now().after(Duration::from_secs(seconds.into()));
+                let (run_at, deadline_at) = (delay_s.map(at), deadline_s.map(at));
+                let on_interrupt = if fails_on_interrupt { OnInterrupt::Fail } else { OnInterrupt::Resume };
+                let publish_input = priority == 0;
+                let task =
+                    NewTask { priority, run_at, deadline_at, on_interrupt, publish_input, ..new_task() };
+                let batch = (priority == 0).then_some(delay_s.is_none());
+                self.submit(New { conversation, tenant, on_busy, batch, task }).await;
             }
+            Step::Limit { fleet, tenants, tenant, starts } => {
+                let rate = (starts > 0).then(|| (starts, self.world.now()));
+                let (fleet, tenants, tenant) = (fleet.into(), tenants.into(), tenant.into());
+                self.limit(Caps { fleet, tenants, tenant, rate }).await;
+            }
+            Step::Pause { paused } => self.pause(paused).await,
             Step::Claim { worker, max, repeat, busy } => self.claim(worker.into(), max, repeat, busy).await,
             Step::Say { fence, n, message } => self.say(fence, n, message).await,
             Step::End { fence, how, by } => self.end(fence, how, by).await,
@@ -72,34 +134,128 @@ impl Model {
         }
     }
 
-    async fn submit_to_batch(&mut self, task: NewTask, more: bool) -> TaskId {
-        let batch = NewBatch { id: self.batch, name: String::new(), labels: BTreeMap::new(), more };
-        if !more {
-            self.batch = BatchId(Uuid::now_v7());
+    /// A closed batch is followed by another; one that was refused is not closed.
+    async fn submit_to_batch(
+        &mut self,
+        task: NewTask,
+        tenant: u8,
+        more: bool,
+    ) -> Result<Submitted, SubmitError> {
+        let open = &mut self.batches[usize::from(tenant)];
+        let batch = NewBatch { id: *open, name: String::new(), labels: BTreeMap::new(), more };
+        let submitted = self.world.store.submit_batch(batch, vec![task], None, self.world.now()).await;
+        if submitted.is_ok() && !more {
+            *open = BatchId(Uuid::now_v7());
         }
-        self.world.store.submit_batch(batch, vec![task], None, self.world.now()).await.unwrap().ids[0]
+        submitted
     }
 
-    async fn submit(&mut self, conversation: Option<u8>, priority: i32, delay: Option<u8>, fails: bool) {
+    async fn submit(&mut self, New { conversation, tenant, on_busy, batch, task }: New) {
         let id = conversation.map(|it| ConversationId::new(format!("c{it}")).unwrap());
-        let run_at = delay.map(|seconds| self.world.now().after(Duration::from_secs(seconds.into())));
-        let on_interrupt = if fails { OnInterrupt::Fail } else { OnInterrupt::Resume };
-        let publish_input = priority == 0;
-        let task = NewTask { conversation: id, priority, run_at, on_interrupt, publish_input, ..new_task() };
-        let task = match priority {
-            // The shared store has no batches yet.
-            0 if self.tables.is_none() => self.submit_to_batch(task, delay.is_none()).await,
-            _ => self.world.submit(task).await,
+        let name = TenantName::new(format!("t{tenant}")).unwrap();
+        let task = NewTask { conversation: id, tenant: name, on_busy, ..task };
+        let before: Vec<TaskId> = match conversation {
+            Some(conversation) => self.unfinished(conversation).await,
+            None => Vec::new(),
         };
-        self.tasks.push(task);
-        if let Some(conversation) = conversation {
-            self.conversations.entry(conversation).or_default().push(task);
+        let submitted = match batch {
+            Some(more) => self.submit_to_batch(task, tenant, more).await,
+            None => self.world.store.submit(vec![task], None, self.world.now()).await,
+        };
+        if on_busy == OnBusy::Reject && !before.is_empty() {
+            assert!(matches!(submitted, Err(SubmitError::ConversationBusy(_))), "{submitted:?}");
+            return;
         }
+        let id = submitted.unwrap().ids[0];
+        if on_busy == OnBusy::Interrupt {
+            for id in before {
+                let task = self.world.task(id).await;
+                assert!(
+                    task.state == State::Cancelled || task.state == State::Running && task.cancel_requested
+                );
+            }
+        }
+        self.tasks.push(id);
+        self.tenants.insert(id, tenant);
+        if let Some(conversation) = conversation {
+            self.conversations.entry(conversation).or_default().push(id);
+        }
+    }
+
+    async fn unfinished(&self, conversation: u8) -> Vec<TaskId> {
+        let mut unfinished = Vec::new();
+        for id in self.conversations.get(&conversation).into_iter().flatten() {
+            if !self.world.task(*id).await.state.is_terminal() {
+                unfinished.push(*id);
+            }
+        }
+        unfinished
+    }
+
+    async fn limit(&mut self, caps: Caps) {
+        let some = |cap: usize| (cap > 0).then_some(cap as u32);
+        let a = Fleet {
+            max_running: some(caps.fleet),
+            tenants: TenantCaps { max_running: some(caps.tenants) },
+            rate: caps.rate.map(|(tasks, _)| Rate { tasks: tasks.into(), per_ms: 10_000 }),
+            ..Fleet::new(fleet("a"), vec!["true".into()], "/".into())
+        };
+        self.world.store.put_fleets(vec![a], self.world.now()).await.unwrap();
+        let first = Tenant { max_running: some(caps.tenant), ..Tenant::new(TenantName::new("t0").unwrap()) };
+        let heavy = Tenant { weight: 3, ..Tenant::new(TenantName::new("t1").unwrap()) };
+        self.world.store.put_tenants(vec![first, heavy]).await.unwrap();
+        self.caps = caps;
+        self.starts.clear();
+    }
+
+    async fn pause(&mut self, paused: bool) {
+        assert!(self.world.store.set_paused(fleet("a"), paused, self.world.now()).await.unwrap());
+        self.paused = paused;
+    }
+
+    /// How many run, all together and of each tenant.
+    fn running(&self) -> (usize, [usize; 3]) {
+        let mut tenants = [0; 3];
+        self.valid.keys().for_each(|id| tenants[usize::from(self.tenants[id])] += 1);
+        (self.valid.len(), tenants)
+    }
+
+    /// A claim may reach a cap, and never pass it: what runs beyond it ran before it was lowered.
+    fn check_caps(&mut self, before: (usize, [usize; 3]), started: usize) {
+        assert!(!self.paused || started == 0, "nothing of a paused fleet starts");
+        let within = |cap: usize, before: usize, now: usize| {
+            assert!(cap == 0 || now <= cap.max(before), "{now} run, {before} before, {cap} may");
+        };
+        let now = self.running();
+        within(self.caps.fleet, before.0, now.0);
+        for tenant in 0..3 {
+            within(self.caps.tenants, before.1[tenant], now.1[tenant]);
+        }
+        within(self.caps.tenant, before.1[0], now.1[0]);
+        self.starts.extend(std::iter::repeat_n(self.world.now(), started));
+        if let Some((tasks, since)) = self.caps.rate {
+            let passed = self.world.now().since(since).as_millis() as usize;
+            let most = usize::from(tasks) + usize::from(tasks) * passed / 10_000;
+            assert!(self.starts.len() <= most, "{} started, {most} may", self.starts.len());
+        }
+    }
+
+    /// What is counted, and what a claim of everything would find, are the same.
+    async fn check_depth(&self) {
+        let load = self.world.load("a").await;
+        let mut ready = 0;
+        for id in self.tasks.iter().filter(|id| !self.done.contains_key(id)) {
+            ready += u64::from(self.world.task(*id).await.hold == Some(Hold::Ready));
+        }
+        assert_eq!(load.runnable + load.capped + load.paused, ready);
+        assert!(self.paused == (load.paused > 0) || ready == 0);
+        assert_eq!(load.running, self.valid.len() as u64);
     }
 
     async fn claim(&mut self, worker: usize, max: u8, repeat: bool, busy: bool) {
         let crew = self.crews[worker].clone();
         let seq = self.seqs[worker] + u64::from(!repeat);
+        let could = self.world.load("a").await.runnable;
         let tasks = self.world.claim_busy(&crew, seq, max.into(), busy.into()).await.unwrap();
         if repeat {
             for task in tasks {
@@ -108,6 +264,7 @@ impl Model {
             return;
         }
         self.seqs[worker] += u64::from(!tasks.is_empty());
+        let (before, started) = (self.running(), tasks.len());
         assert!(tasks.len() <= max.into());
         assert!(tasks.len() <= 1 || tasks.iter().all(|task| !task.alone));
         for task in tasks {
@@ -115,6 +272,11 @@ impl Model {
             assert_eq!(self.valid.insert(task.id, task.fence), None, "one valid fence per task");
             assert!(!self.done.contains_key(&task.id), "what is done does not run again");
             self.fences.push((task.held(), worker));
+        }
+        self.check_caps(before, started);
+        // Suspects apart, a claim gets what is counted.
+        if !self.suspected {
+            assert_eq!(started as u64, could.min(max.into()), "what can start is what is counted");
         }
     }
 
@@ -157,9 +319,12 @@ impl Model {
         let ending = match how {
             How::Succeeded => Ending::Succeeded,
             How::Failed { retryable } => {
-                Ending::Failed(Failure { code: "exit_status".into(), message: "1".into(), retryable })
+                Ending::Failed(Failure { retryable, ..Failure::new("exit_status", "1") })
             }
-            How::Interrupted(cause) => Ending::Interrupted(cause),
+            How::Interrupted(cause) => {
+                self.suspected |= cause == Interruption::AgentCrashed;
+                Ending::Interrupted(cause)
+            }
         };
         let before = self.world.task(held.task).await;
         let valid = self.is_valid(&held) && worker == holder;
@@ -221,6 +386,7 @@ impl Model {
 
     async fn lose(&mut self, worker: usize) {
         let released = self.world.crash(&self.crews[worker]).await;
+        self.suspected |= !released.is_empty();
         self.released(&released);
         self.world.register(&self.crews[worker]).await.unwrap();
     }
@@ -245,18 +411,10 @@ impl Model {
             }
         }
         self.check_conversations().await;
-        match &self.world.dir {
-            Some(dir) => tables::check(dir.path()),
-            None => self.check_shared_tables().await,
-        }
-    }
-
-    async fn check_shared_tables(&mut self) {
-        if self.tables.is_none() {
-            self.tables = Some(SharedTables::of(&self.world).await);
-        }
-        if let Some(tables) = &self.tables {
-            tables.check().await;
+        self.check_depth().await;
+        match (&self.tables, &self.world.dir) {
+            (Some(tables), _) => tables.check().await,
+            (None, dir) => tables::check(dir.as_ref().unwrap().path()),
         }
     }
 
@@ -279,6 +437,7 @@ impl Model {
         for worker in 0..3 {
             self.lose(worker).await;
         }
+        self.pause(false).await;
         for _ in 0..self.tasks.len() * 3 + 3 {
             self.world.tick(Duration::from_secs(31)).await;
             self.claim(0, 3, false, false).await;

@@ -17,7 +17,7 @@ const FAULTS: &[(&str, &str)] = &[
         OR (state = 'running') != (ord IN (SELECT ord FROM lease))"),
     ("hot rows say what the task says",
      "SELECT task.ord FROM task JOIN runnable USING (ord)
-      WHERE task.fleet != runnable.fleet OR task.priority != -runnable.rank OR task.alone != runnable.alone
+      WHERE task.fleet != runnable.fleet OR task.priority != -runnable.rank OR task.alone != runnable.alone OR task.tenant != runnable.tenant
       UNION ALL SELECT task.ord FROM task JOIN delayed USING (ord) WHERE task.due_at != delayed.due_at"),
     ("a lease is its task's newest attempt, which has not ended; all others have",
      "SELECT task.ord FROM attempt JOIN task USING (ord) LEFT JOIN lease USING (ord)
@@ -62,6 +62,21 @@ const FAULTS: &[(&str, &str)] = &[
         OR succeeded != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'succeeded')
         OR failed != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'failed')
         OR cancelled != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'cancelled')"),
+    ("a fleet's counts are the sum of its lanes",
+     "SELECT fleet FROM fleet_count AS c JOIN lane AS l USING (fleet) GROUP BY fleet
+      HAVING c.runnable != sum(l.runnable) OR c.delayed != sum(l.delayed) OR c.held != sum(l.held)
+        OR c.running != sum(l.running) OR c.waiting != sum(l.waiting) OR c.succeeded != sum(l.succeeded)
+        OR c.failed != sum(l.failed) OR c.cancelled != sum(l.cancelled)"),
+    ("a lane's counts are what is there",
+     "SELECT fleet FROM lane AS l WHERE
+        runnable != (SELECT count(*) FROM runnable WHERE fleet = l.fleet AND tenant = l.tenant)
+        OR suspects != (SELECT count(*) FROM runnable WHERE fleet = l.fleet AND tenant = l.tenant AND alone)
+        OR running != (SELECT count(*) FROM task WHERE fleet = l.fleet AND tenant = l.tenant AND state = 'running')
+        OR waiting != (SELECT count(*) FROM task WHERE fleet = l.fleet AND tenant = l.tenant AND state = 'waiting')
+        OR failed != (SELECT count(*) FROM task WHERE fleet = l.fleet AND tenant = l.tenant AND state = 'failed')"),
+    ("only a task whose deadline has passed was told of it",
+     "SELECT ord FROM task WHERE expired AND deadline_at IS NULL
+      UNION ALL SELECT ord FROM task WHERE expired AND state = 'queued'"),
 ];
 
 pub fn check(dir: &Path) {

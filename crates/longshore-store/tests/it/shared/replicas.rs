@@ -59,6 +59,31 @@ async fn one_replica_leads_and_the_plans_of_the_one_before_are_refused() {
 }
 
 #[tokio::test]
+async fn a_tick_of_one_that_no_longer_leads_changes_nothing() {
+    let Some(world) = World::shared().await else { return };
+    let old = world.epoch;
+    let later = world.now().after(LEASE);
+    let scheduled = world.submit(NewTask { run_at: Some(later), ..new_task() }).await;
+    let running = world.submit(new_task()).await;
+    let crew = world.worker("w").await;
+    world.claim_one(&crew, 1).await;
+    let client = world.client().await;
+    // As if it had been silent for long, and its lease's time was over already.
+    client.batch_execute("UPDATE leader SET until = clock_timestamp() - interval '1 minute'").await.unwrap();
+    client.batch_execute("UPDATE live SET expires_ms = -1 WHERE expires_ms IS NOT NULL").await.unwrap();
+    let new = world.store.lead(Uuid::new_v4()).await.unwrap().expect("nobody else leads");
+    let step = std::time::Duration::from_secs(1);
+    let ticked = world.store.tick(old, Some(step), true, later, 0.5).await.unwrap();
+    assert_eq!((ticked.service.0, ticked.expired.len(), ticked.promoted), (0, 0, 0));
+    assert_eq!(world.task(running).await.state, longshore_core::task::State::Running);
+    assert_eq!(world.task(scheduled).await.hold, Some(longshore_core::task::Hold::Scheduled));
+    assert_eq!(world.store.leases(None).await.unwrap().len(), 1);
+    let ticked = world.store.tick(new, Some(step), true, later, 0.5).await.unwrap();
+    assert_eq!((ticked.expired.len(), ticked.promoted), (1, 1), "the one that leads does both");
+    world.clean_up().await;
+}
+
+#[tokio::test]
 async fn replicas_see_each_other() {
     let Some(world) = World::shared().await else { return };
     let (one, two) = (replica("one"), replica("two"));

@@ -20,7 +20,7 @@ pub struct Filters {
     state: Vec<State>,
 
     /// Only of this tenant
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
 
     /// Only of this conversation
@@ -39,9 +39,9 @@ pub struct Filters {
     #[arg(long, value_name = "ID")]
     parent: Option<TaskId>,
 
-    /// Only with a failure of this code, such as `timeout`
+    /// Only with a failure of this code, such as timeout or poison
     #[arg(long, value_name = "CODE")]
-    failure: Option<String>,
+    code: Option<String>,
 
     /// Only submitted since a time such as 2026-11-23T21:00:00Z, or within the last 2h
     #[arg(long, value_name = "TIME|2h", value_parser = time)]
@@ -89,7 +89,7 @@ impl Filters {
             label: some(self.label.join(",")),
             batch: self.batch.map(|id| id.to_string()),
             parent: self.parent.map(|id| id.to_string()),
-            failure: self.failure.clone(),
+            code: self.code.clone(),
             created_after: time(self.created_after),
             created_before: time(self.created_before),
             finished_after: time(self.finished_after),
