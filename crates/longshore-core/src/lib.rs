@@ -3,8 +3,10 @@
 //! Nothing here reads a clock, rolls a die, opens a socket or looks at the environment: time and chance are
 //! arguments, so that a controller, `--explain`, the tests and the simulator run the very same code.
 
+pub mod cache;
 pub mod call;
 pub mod canonical;
+pub mod child;
 pub mod drain;
 pub mod errors;
 pub mod fleet;
@@ -20,3 +22,4 @@ pub mod settings;
 pub mod task;
 pub mod time;
 pub mod units;
+pub mod wait;
