@@ -3,12 +3,14 @@
 //! One thread owns the connection that writes and groups commits; a few read. Each operation is a function on
 //! one of them, in the file of its name.
 
+mod cache;
 mod claim;
 mod column;
 mod connection;
 mod conversation;
 mod ending;
 mod event;
+mod family;
 mod fault;
 mod fleet;
 mod heartbeat;
@@ -26,6 +28,7 @@ mod submit;
 mod task_row;
 mod tick;
 mod usage;
+mod waiting;
 mod worker;
 mod writer;
 

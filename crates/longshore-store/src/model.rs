@@ -1,11 +1,13 @@
 //! What goes into the store and what comes out: plain records, no behaviour.
 
+mod family;
 mod fleet;
 mod journal;
 mod link;
 mod task;
 mod worker;
 
+pub use family::{Cached, ChildRecord, NewCached, NewChild};
 pub use fleet::{
     DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
 };

@@ -6,6 +6,7 @@ use longshore_core::journal::AskState;
 use longshore_core::json::Json;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::OnExpiry;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use uuid::Uuid;
@@ -88,6 +89,7 @@ column! {
         "ask" => Some(OnInterrupt::Ask),
         _ => None,
     });
+    OnExpiry: |value| known(OnExpiry::parse(value.as_str()?));
     DrainMode: |value| known(match value.as_str()? {
         "wait" => Some(DrainMode::Wait),
         "handover" => Some(DrainMode::Handover),

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::column::{count, get, get_option, id, int};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, conversation, ending};
+use super::{Embedded, ending, family, task_row};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::{AttemptRecord, TaskFilter, TaskRecord};
 
@@ -63,14 +63,19 @@ impl Embedded {
 
 const COLUMNS: &str = "id, fleet, state, hold, failure, conversation, publish_input, priority, run_at, due_at, labels,
     timeout_ms, max_attempts, on_interrupt, backoff_base_ms, backoff_cap_ms, failed_attempts, attempts, interrupted,
-    strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event";
+    strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event, parent,
+    wait_for, wait_until";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
+    let state = get(row, 2)?;
     Ok(TaskRecord {
         id: get(row, 0)?,
         fleet: get(row, 1)?,
-        state: get(row, 2)?,
+        state,
         hold: get_option(row, 3)?,
+        parent: get_option(row, 26)?,
+        wait: task_row::wait(row, 27, state)?,
+        wait_until: get_option(row, 28)?,
         input: None,
         result: None,
         failure: get_option(row, 4)?,
@@ -125,7 +130,7 @@ fn one(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<TaskRec
     connection
         .prepare_cached(&select)?
         .query_row([id(&task)], |row| {
-            Ok(TaskRecord { input: get_option(row, 26)?, result: get_option(row, 27)?, ..read(row)? })
+            Ok(TaskRecord { input: get_option(row, 29)?, result: get_option(row, 30)?, ..read(row)? })
         })
         .optional()
 }
@@ -159,6 +164,10 @@ fn conditions(filter: &TaskFilter) -> (String, Vec<Value>) {
         parts.push("conversation = ?".to_owned());
         values.push(Value::Text(conversation.to_string()));
     }
+    if let Some(parent) = &filter.parent {
+        parts.push("parent = ?".to_owned());
+        values.push(Value::Blob(id(parent).to_owned()));
+    }
     for (name, value) in &filter.labels {
         parts.push(
             "EXISTS (SELECT 1 FROM json_each(labels) AS label WHERE label.key = ? AND label.value = ?)"
@@ -179,7 +188,18 @@ fn cancel(
     reason: Option<String>,
     now: Timestamp,
 ) -> rusqlite::Result<CancelOutcome> {
-    let Some(mut row) = TaskRow::find(write, task)? else { return Ok(CancelOutcome::NotFound) };
+    match TaskRow::find(write, task)? {
+        Some(row) => cancel_row(write, row, reason, now),
+        None => Ok(CancelOutcome::NotFound),
+    }
+}
+
+pub(super) fn cancel_row(
+    write: &mut Write<'_>,
+    mut row: TaskRow,
+    reason: Option<String>,
+    now: Timestamp,
+) -> rusqlite::Result<CancelOutcome> {
     if row.state.is_terminal() {
         return Ok(CancelOutcome::AlreadyTerminal(row.state));
     }
@@ -200,9 +220,7 @@ fn cancel(
         CancelOutcome::Cancelled
     };
     row.save(write)?;
-    if row.state.is_terminal() {
-        conversation::advance(write, &row, now)?;
-    }
+    family::moved(write, &row, now)?;
     Ok(outcome)
 }
 

@@ -49,7 +49,7 @@ fn submit(
         check_fleet(write, fleet)?;
     }
     for task in tasks {
-        insert(write, task, now)?;
+        insert(write, task, None, now)?;
     }
     let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
     if let Some(key) = idempotency {
@@ -86,7 +86,7 @@ fn remember(write: &Write<'_>, key: &Idempotency, ids: &[TaskId], now: Timestamp
     Ok(())
 }
 
-fn check_fleet(write: &Write<'_>, fleet: &FleetName) -> Result<(), SubmitError> {
+pub(super) fn check_fleet(write: &Write<'_>, fleet: &FleetName) -> Result<(), SubmitError> {
     let known = write
         .connection
         .prepare_cached("SELECT 1 FROM fleet WHERE name = ?1 AND active")?
@@ -94,7 +94,13 @@ fn check_fleet(write: &Write<'_>, fleet: &FleetName) -> Result<(), SubmitError> 
     if known { Ok(()) } else { Err(SubmitError::UnknownFleet(fleet.clone())) }
 }
 
-fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> rusqlite::Result<()> {
+/// Writes one task, a child or not; returns its number.
+pub(super) fn insert(
+    write: &mut Write<'_>,
+    task: &NewTask,
+    parent: Option<TaskId>,
+    now: Timestamp,
+) -> rusqlite::Result<i64> {
     let ord = write.next_ord();
     let place = match &task.conversation {
         Some(conversation) => Some(line_up(write, conversation, ord)?),
@@ -105,7 +111,7 @@ fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> rusqlite::Re
         _ if task.run_at.is_some_and(|at| at > now) => (Hold::Scheduled, task.run_at),
         _ => (Hold::Ready, None),
     };
-    insert_row(write, task, ord, (hold, due, place.map(|(seq, _)| seq)), now)?;
+    insert_row(write, (task, parent), ord, (hold, due, place.map(|(seq, _)| seq)), now)?;
     write
         .connection
         .prepare_cached("INSERT INTO input (ord, data) VALUES (?1, ?2)")?
@@ -113,11 +119,14 @@ fn insert(write: &mut Write<'_>, task: &NewTask, now: Timestamp) -> rusqlite::Re
     let place = Place::of(State::Queued, Some(hold));
     write.count(&task.fleet, None, place);
     task_row::enter(write, &task.fleet, (-i64::from(task.priority), ord, false), (place, due), now)?;
-    let submitted = Json::of(&json!({ "fleet": task.fleet, "priority": task.priority }));
-    event::insert(write, ord, 1, "submitted", &submitted, now)?;
+    let mut submitted = json!({ "fleet": task.fleet, "priority": task.priority });
+    if let Some(parent) = parent {
+        submitted["parent"] = json!(parent);
+    }
+    event::insert(write, ord, 1, "submitted", &Json::of(&submitted), now)?;
     event::insert(write, ord, 2, "queued", &event::queued(hold, due), now)?;
     write.wake_task(task.id);
-    Ok(())
+    Ok(ord)
 }
 
 /// Takes the next place in a conversation; true when it is the head.
@@ -143,7 +152,7 @@ fn line_up(write: &Write<'_>, conversation: &ConversationId, ord: i64) -> rusqli
 
 fn insert_row(
     write: &Write<'_>,
-    task: &NewTask,
+    (task, parent): (&NewTask, Option<TaskId>),
     ord: i64,
     (hold, due, conv_seq): (Hold, Option<Timestamp>, Option<i64>),
     now: Timestamp,
@@ -153,8 +162,8 @@ fn insert_row(
         .prepare_cached(
             "INSERT INTO task (ord, id, fleet, state, hold, priority, run_at, due_at, timeout_ms, max_attempts,
                 on_interrupt, backoff_base_ms, backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of,
-                created_at, last_event)
-             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 2)",
+                created_at, last_event, parent)
+             VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 2, ?19)",
         )?
         .execute(params![
             ord,
@@ -175,6 +184,7 @@ fn insert_row(
             task.publish_input,
             task.retry_of.as_ref().map(id),
             now.0,
+            parent.as_ref().map(id),
         ])
         .map(drop)
 }

@@ -7,6 +7,7 @@ use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Wait;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::column::{count, get, get_option, hold_text, id};
@@ -19,6 +20,10 @@ pub(super) struct TaskRow {
     pub fleet: FleetName,
     pub state: State,
     pub hold: Option<Hold>,
+    /// Only while it waits.
+    pub wait: Option<Wait>,
+    pub wait_until: Option<Timestamp>,
+    pub parent: Option<TaskId>,
     pub priority: i32,
     pub run_at: Option<Timestamp>,
     pub due_at: Option<Timestamp>,
@@ -42,7 +47,8 @@ pub(super) struct TaskRow {
 
 const COLUMNS: &str = "ord, id, fleet, state, hold, priority, run_at, due_at, max_attempts, on_interrupt,
     backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input, alone, failed_attempts, attempts,
-    interrupted, strikes, cancel_requested, cancel_reason, failure, started_at, finished_at, last_event";
+    interrupted, strikes, cancel_requested, cancel_reason, failure, started_at, finished_at, last_event,
+    wait_for, wait_until, parent";
 
 impl TaskRow {
     pub(super) fn find(write: &Write<'_>, task: TaskId) -> rusqlite::Result<Option<TaskRow>> {
@@ -62,12 +68,16 @@ impl TaskRow {
 
     fn read(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         let conversation = get_option(row, 12)?;
+        let state = get(row, 3)?;
         Ok(TaskRow {
             ord: row.get(0)?,
             id: get(row, 1)?,
             fleet: get(row, 2)?,
-            state: get(row, 3)?,
+            state,
             hold: get_option(row, 4)?,
+            wait: wait(row, 26, state)?,
+            wait_until: get_option(row, 27)?,
+            parent: get_option(row, 28)?,
             priority: row.get(5)?,
             run_at: get_option(row, 6)?,
             due_at: get_option(row, 7)?,
@@ -100,7 +110,7 @@ impl TaskRow {
             .prepare_cached(
                 "UPDATE task SET state = ?2, hold = ?3, due_at = ?4, alone = ?5, failed_attempts = ?6, attempts = ?7,
                     interrupted = ?8, strikes = ?9, cancel_requested = ?10, cancel_reason = ?11, failure = ?12,
-                    started_at = ?13, finished_at = ?14, last_event = ?15
+                    started_at = ?13, finished_at = ?14, last_event = ?15, wait_for = ?16, wait_until = ?17
                  WHERE ord = ?1",
             )?
             .execute(params![
@@ -119,6 +129,8 @@ impl TaskRow {
                 self.started_at.map(|at| at.0),
                 self.finished_at.map(|at| at.0),
                 self.last_event,
+                self.wait.as_ref().map(Wait::text),
+                self.wait_until.map(|at| at.0),
             ])
             .map(drop)
     }
@@ -147,6 +159,7 @@ impl TaskRow {
     ) -> rusqlite::Result<()> {
         self.leave(write, Place::of(State::Queued, Some(hold)))?;
         (self.state, self.hold, self.due_at) = (State::Queued, Some(hold), due);
+        (self.wait, self.wait_until) = (None, None);
         self.enter(write, now)
     }
 
@@ -157,10 +170,16 @@ impl TaskRow {
         Ok(())
     }
 
-    /// Lets it wait for a person: it is in no hot table.
-    pub(super) fn wait(&mut self, write: &mut Write<'_>) -> rusqlite::Result<()> {
+    /// Lets it wait for a person or for its children: it is in no hot table.
+    pub(super) fn wait(
+        &mut self,
+        write: &mut Write<'_>,
+        wait: Wait,
+        until: Option<Timestamp>,
+    ) -> rusqlite::Result<()> {
         self.leave(write, Place::Waiting)?;
         (self.state, self.hold, self.due_at) = (State::Waiting, None, None);
+        (self.wait, self.wait_until) = (Some(wait), until);
         Ok(())
     }
 
@@ -174,6 +193,7 @@ impl TaskRow {
         debug_assert!(state.is_terminal() && !self.state.is_terminal());
         self.leave(write, Place::of(state, None))?;
         (self.state, self.hold, self.due_at, self.finished_at) = (state, None, None, Some(now));
+        (self.wait, self.wait_until) = (None, None);
         Ok(())
     }
 
@@ -199,6 +219,17 @@ impl TaskRow {
         let (place, rank) = (Place::of(self.state, self.hold), -i64::from(self.priority));
         enter(write, &self.fleet, (rank, self.ord, self.alone), (place, self.due_at), now)
     }
+}
+
+/// What a task waits for, if it does.
+pub(super) fn wait(row: &Row<'_>, at: usize, state: State) -> rusqlite::Result<Option<Wait>> {
+    if state != State::Waiting {
+        return Ok(None);
+    }
+    let text: Option<String> = row.get(at)?;
+    Wait::parse(text.as_deref()).map(Some).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+    })
 }
 
 /// Enters the hot table of a place.

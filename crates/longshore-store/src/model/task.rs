@@ -7,6 +7,7 @@ use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Wait;
 
 /// A task to be submitted, the fleet's defaults filled in.
 #[derive(Clone, Debug)]
@@ -56,6 +57,11 @@ pub struct TaskRecord {
     pub state: State,
     /// Only while queued.
     pub hold: Option<Hold>,
+    /// Only while it waits, and until when.
+    pub wait: Option<Wait>,
+    pub wait_until: Option<Timestamp>,
+    /// The task whose agent submitted it.
+    pub parent: Option<TaskId>,
     pub input: Option<Json>,
     pub result: Option<Json>,
     /// Why it failed, or why its last attempt did.
@@ -94,6 +100,8 @@ pub struct TaskFilter {
     /// Empty: any.
     pub states: Vec<State>,
     pub conversation: Option<ConversationId>,
+    /// Only the children of this task.
+    pub parent: Option<TaskId>,
     /// All of them must be there.
     pub labels: BTreeMap<String, String>,
     /// Only ids below this one: the last id of the page before.
@@ -120,6 +128,8 @@ pub enum Outcome {
     Succeeded,
     Failed,
     Interrupted,
+    /// Its agent waits for something: the task goes on when that is there.
+    Waited,
 }
 
 impl Outcome {
@@ -128,11 +138,14 @@ impl Outcome {
             Outcome::Succeeded => "succeeded",
             Outcome::Failed => "failed",
             Outcome::Interrupted => "interrupted",
+            Outcome::Waited => "waited",
         }
     }
 
     pub fn parse(text: &str) -> Option<Outcome> {
-        [Outcome::Succeeded, Outcome::Failed, Outcome::Interrupted].into_iter().find(|it| it.as_str() == text)
+        [Outcome::Succeeded, Outcome::Failed, Outcome::Interrupted, Outcome::Waited]
+            .into_iter()
+            .find(|it| it.as_str() == text)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What every backend does. A new one is added by one more line of the macro.
 
+mod cache;
+mod children;
 mod claims;
 mod conversations;
 mod crowd;
@@ -7,6 +9,7 @@ mod endings;
 mod fleets;
 mod journal;
 mod link;
+mod questions;
 mod tasks;
 
 macro_rules! every_backend {
@@ -47,9 +50,19 @@ every_backend! {
     fleets: changes_that_workers_must_know_restart_them, a_fleet_that_is_left_out_takes_no_tasks,
         decisions_are_kept_newest_first_up_to_a_limit, load_knows_the_oldest_wait, replicas_are_set_and_given_back,
         small_things_are_kept, ended_workers_are_forgotten;
-    journal: an_interrupted_task_gets_its_answers_again, a_failed_task_asks_anew_for_the_last_answer,
+    journal: an_interrupted_task_gets_its_answers_again, a_task_that_waited_gets_its_answers_again, a_failed_task_asks_anew_for_the_last_answer,
         a_growing_history_is_stored_once, another_way_is_told_with_its_first_difference,
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
         steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person;
+    children: a_parent_waits_without_a_worker_until_all_have_ended, any_child_or_a_named_one_wakes_its_parent,
+        a_wait_for_what_is_there_ends_at_once, what_is_not_there_cannot_be_waited_for,
+        a_wait_with_a_time_out_ends_with_it, an_attempt_that_runs_again_finds_its_children,
+        a_childs_result_and_failure_are_shown, a_cancelled_parent_takes_its_children_along,
+        a_cancelled_attempt_that_waits_ends_its_task, children_are_all_submitted_or_none,
+        too_deep_too_many_and_an_ancestors_conversation_are_refused, a_waiting_head_keeps_its_conversation;
+    questions: a_question_waits_for_its_answer_without_a_worker, an_answer_in_time_counts_and_a_late_one_does_not,
+        a_question_is_asked_once_and_may_be_answered_before_it_is_waited_for,
+        an_interruption_and_a_question_are_told_apart, questions_have_a_limit;
+    cache: what_was_put_is_there_until_its_time, what_is_deleted_is_gone, a_full_cache_drops_what_expires_soonest;
     crowd: no_task_is_claimed_twice, commands_share_commits, what_changes_nothing_commits_nothing;
 }

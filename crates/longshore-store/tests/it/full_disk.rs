@@ -114,7 +114,7 @@ async fn what_could_not_expire_on_a_full_disk_expires_when_there_is_room() {
 #[tokio::test]
 async fn a_full_disk_at_the_start_is_said() {
     let dir = folder();
-    let Some(_disk) = Disk::mount(dir.path(), "256k") else { return skip("cannot mount a small disk") };
+    let Some(_disk) = Disk::mount(dir.path(), "512k") else { return skip("cannot mount a small disk") };
     let ballast = dir.path().join("ballast");
     let fill = |bytes: usize| {
         let _ = std::fs::write(&ballast, vec![0; bytes]);

@@ -45,11 +45,19 @@ const FAULTS: &[(&str, &str)] = &[
         OR messages != (SELECT coalesce(max(seq), 0) FROM message WHERE conversation = id)"),
     ("only valid fences have staged messages",
      "SELECT ord FROM staged_message WHERE fence NOT IN (SELECT fence FROM lease)"),
+    ("only a waiting task waits for something, and says what",
+     "SELECT ord FROM task WHERE (state = 'waiting') != (wait_for IS NOT NULL)
+        OR wait_until IS NOT NULL AND state != 'waiting'"),
+    ("a child is its parent's, and a parent's is a child",
+     "SELECT child.ord FROM child LEFT JOIN task USING (ord)
+        WHERE task.parent IS NOT (SELECT id FROM task AS above WHERE above.ord = child.parent)
+      UNION ALL SELECT ord FROM task WHERE parent IS NOT NULL AND ord NOT IN (SELECT ord FROM child)"),
     ("counts are what is there",
      "SELECT fleet FROM fleet_count AS c WHERE
         runnable != (SELECT count(*) FROM runnable WHERE fleet = c.fleet)
         OR delayed != (SELECT count(*) FROM task WHERE fleet = c.fleet AND due_at IS NOT NULL)
         OR held != (SELECT count(*) FROM task WHERE fleet = c.fleet AND hold = 'conversation')
+        OR waiting != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'waiting')
         OR running != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'running')
         OR succeeded != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'succeeded')
         OR failed != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'failed')
