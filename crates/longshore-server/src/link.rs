@@ -1,9 +1,12 @@
 //! The worker link, `/worker/v1`: what workers ask and tell.
 
 mod agent;
+mod cache;
+mod children;
 mod claim;
 mod heartbeat;
 mod llm;
+mod questions;
 mod write;
 
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
@@ -39,6 +42,9 @@ pub fn router(app: App) -> Router {
         .route(link::RELEASE, post(write::release))
         .route(link::DEREGISTER, post(deregister))
         .merge(agent::routes())
+        .merge(children::routes())
+        .merge(questions::routes())
+        .merge(cache::routes())
         .route("/llm/{provider}/{*path}", any(llm::call))
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(app.clone(), count))

@@ -2,8 +2,9 @@
 
 mod conversations;
 mod fleets;
+mod input;
 mod journal;
-mod tasks;
+pub mod tasks;
 mod watch;
 mod workers;
 
@@ -41,7 +42,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
         .routes(routes!(journal::journal))
-        .routes(routes!(journal::input))
+        .routes(routes!(input::input))
         .routes(routes!(watch::events))
         .routes(routes!(conversations::show))
         .routes(routes!(conversations::messages, conversations::post))

@@ -2,6 +2,7 @@
 
 use longshore_core::json::Json;
 use longshore_core::task::Failure;
+use longshore_core::wait::{self, Awaits, WordsError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -12,6 +13,8 @@ pub enum Said {
     Message(Json),
     Result(Json),
     Error(Failure),
+    /// The task is to wait, if the attempt ends well and without a result.
+    Wait(Awaits),
     /// The kind is not known, or the event breaks a rule; for the log.
     Odd(String),
 }
@@ -41,6 +44,8 @@ pub fn parse(line: &[u8]) -> Option<Said> {
         "progress" => carried(line.data).map_or_else(Said::Odd, Said::Progress),
         "message" => carried(line.data).map_or_else(Said::Odd, Said::Message),
         "result" => carried(line.data).map_or_else(|why| Said::Error(bad_result(why)), Said::Result),
+        "wait" => waits(line.data, wait::read_wait),
+        "ask" => waits(line.data, |data| wait::read_ask(data).map(Awaits::Ask)),
         "error" => Said::Error(failure(line.message.or(line.data), line.code, line.retry)),
         other => Said::Odd(format!("unknown kind `{}`", cut(other, 64))),
     })
@@ -82,6 +87,20 @@ fn failure(message: Option<&RawValue>, code: Option<&RawValue>, retry: Option<&R
 fn is_code(code: &str) -> bool {
     (1..=64).contains(&code.len())
         && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+/// An agent that ends to wait, and says it wrong, would wait for nothing: that is its failure.
+fn waits(data: Option<&RawValue>, read: impl FnOnce(&Json) -> Result<Awaits, WordsError>) -> Said {
+    let read = carried(data).and_then(|data| read(&data).map_err(|error| error.to_string()));
+    read.map_or_else(|why| Said::Error(bad_wait(&why)), Said::Wait)
+}
+
+fn bad_wait(why: &str) -> Failure {
+    Failure {
+        code: "agent_error".into(),
+        message: format!("what it waits for cannot be understood: {}", cut(why, MESSAGE_LIMIT)),
+        retryable: false,
+    }
 }
 
 fn bad_result(why: String) -> Failure {
@@ -147,6 +166,19 @@ mod tests {
             r#"{"longshore":"error","code":"two words"}"#,
             error("agent_error", "the agent gave no reason", true),
         );
+    }
+
+    #[test]
+    fn what_an_agent_waits_for_is_understood_or_is_its_failure() {
+        let all = Awaits::Children { which: wait::Which::All, of: Vec::new(), timeout_ms: Some(60_000) };
+        check(r#"{"longshore":"wait","data":{"children":"all","timeout":"1m"}}"#, Some(Said::Wait(all)));
+        let said = parse(br#"{"longshore":"ask","data":{"question":{"big":1e400},"name":"n"}}"#);
+        let Some(Said::Wait(Awaits::Ask(ask))) = said else { panic!("{said:?}") };
+        assert_eq!((ask.name.as_deref(), ask.question), (Some("n"), json(r#"{"big":1e400}"#)));
+        for wrong in [r#"{"longshore":"wait"}"#, r#"{"longshore":"ask","data":{"expires_in":"1h"}}"#] {
+            let said = parse(wrong.as_bytes());
+            assert!(matches!(&said, Some(Said::Error(failure)) if !failure.retryable), "{said:?}");
+        }
     }
 
     #[test]

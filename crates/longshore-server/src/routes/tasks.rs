@@ -118,12 +118,12 @@ fn check_size(app: &App, bytes: usize) -> Answer<()> {
     }
 }
 
-/// Fleets seen in one batch, so that a thousand lines ask for their fleet once.
+/// Fleets seen in one request, so that a thousand lines ask for their fleet once.
 #[derive(Default)]
-struct FleetCache(Option<Fleet>);
+pub struct FleetCache(Option<Fleet>);
 
 impl FleetCache {
-    async fn new_task(&mut self, app: &App, task: Submit) -> Answer<NewTask> {
+    pub async fn new_task(&mut self, app: &App, task: Submit) -> Answer<NewTask> {
         if self.0.as_ref().is_none_or(|fleet| fleet.name != task.fleet) {
             self.0 = Some(active_fleet(app, &task.fleet).await?);
         }
@@ -213,6 +213,8 @@ pub struct ListQuery {
     /// Comma-separated states.
     state: Option<String>,
     conversation: Option<String>,
+    /// Only the children of this task.
+    parent: Option<String>,
     /// Comma-separated `name=value`.
     label: Option<String>,
     /// 1 to 500; 50 if absent.
@@ -229,7 +231,8 @@ pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> A
         limit @ 1..=500 => limit as usize,
         limit => return Err(Refused::invalid("limit", format!("{limit} is outside 1 to 500"))),
     };
-    let mark = format!("{:?}", (&query.fleet, &query.state, &query.conversation, &query.label));
+    let mark =
+        format!("{:?}", (&query.fleet, &query.state, &query.conversation, &query.label, &query.parent));
     let before = query.cursor.as_deref().map(|cursor| cursor::read(cursor, &mark)).transpose()?;
     let filter = TaskFilter { before, ..filter(&query)? };
     if let Some(fleet) = &filter.fleet
@@ -256,6 +259,7 @@ fn filter(query: &ListQuery) -> Answer<TaskFilter> {
         fleet: fleet.map_err(|error| Refused::invalid("fleet", error.to_string()))?,
         states: states(query.state.as_deref().unwrap_or(""))?,
         conversation: conversation.map_err(|error| Refused::invalid("conversation", error.to_string()))?,
+        parent: query.parent.as_deref().map(task_id).transpose()?,
         labels: labels(query.label.as_deref().unwrap_or(""))?,
         before: None,
     })
@@ -300,6 +304,7 @@ pub async fn load(app: &App, id: TaskId) -> Answer<Task> {
     let attempts = app.store.attempts(id).await?;
     let mut task = convert::task(record);
     task.attempts = attempts.into_iter().map(convert::attempt).collect();
+    task.questions = app.store.questions(id).await?.into_iter().map(convert::question).collect();
     let fleet = app.store.fleet(task.fleet.clone()).await?;
     let calls = convert::calls(app.store.call_counts(id).await?);
     let has_providers = fleet.is_some_and(|fleet| !fleet.declaration.providers.is_empty());

@@ -5,9 +5,10 @@ mod journal;
 pub use journal::summary as calls_in_words;
 
 use longshore_api::client::{Client, TaskQuery};
-use longshore_api::journal::InputAnswer;
 use longshore_api::task::{Attempt, Task};
+use longshore_api::waiting::{self, Question, Waiting};
 use longshore_core::id::TaskId;
+use longshore_core::json::Json;
 use longshore_core::task::{Hold, State};
 
 use super::wait::{self, Show};
@@ -34,7 +35,7 @@ enum What {
     Cancel(Cancel),
     /// Run a task that ended once more, as a new task
     Retry(Many),
-    /// Say whether a task that was interrupted may run again (on_interrupt = "ask")
+    /// Answer what a task waits for: a question of its agent, or whether it may run again after an interruption
     Input(Input),
 }
 
@@ -99,17 +100,13 @@ struct Input {
     #[command(flatten)]
     task: One,
 
-    /// `resume`: run it again; `fail`: it must not run again
-    #[arg(value_name = "ANSWER", value_parser = answer)]
-    answer: InputAnswer,
-}
+    /// JSON, or any other text as it is; after an interruption `resume` or `fail`
+    #[arg(value_name = "ANSWER", allow_hyphen_values = true)]
+    answer: String,
 
-fn answer(text: &str) -> Result<InputAnswer, String> {
-    match text {
-        "resume" => Ok(InputAnswer::Resume),
-        "fail" => Ok(InputAnswer::Fail),
-        _ => Err("expected `resume` or `fail`".into()),
-    }
+    /// Which question, if several are open
+    #[arg(long, value_name = "NAME")]
+    question: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -196,9 +193,7 @@ async fn list(args: List) -> Outcome {
 fn remark(task: &Task) -> String {
     match (task.hold, &task.failure) {
         _ if task.cancel_requested && !task.state.is_terminal() => "is being cancelled".into(),
-        _ if task.state == State::Waiting => {
-            "was interrupted and waits for you: `longshore tasks input ID resume` or `fail`".into()
-        }
+        _ if task.state == State::Waiting => waits(task.waiting.as_ref()),
         (Some(Hold::Scheduled), _) => {
             task.run_at.map_or_else(|| "scheduled".into(), |at| format!("scheduled for {at}"))
         }
@@ -211,6 +206,25 @@ fn remark(task: &Task) -> String {
             format!("{}: {}", failure.code, failure.message)
         }
         _ => String::new(),
+    }
+}
+
+fn waits(waiting: Option<&Waiting>) -> String {
+    let until = |text: String| match waiting.and_then(|it| it.until) {
+        Some(at) => format!("{text}, until {at}"),
+        None => text,
+    };
+    match waiting.map(|it| (&*it.what, it)) {
+        Some(("question", it)) => {
+            let name = it.question.as_deref().unwrap_or_default();
+            until(format!("asks you `{name}`: `longshore tasks input ID ANSWER`"))
+        }
+        Some(("children", it)) => {
+            let which = it.children.as_deref().unwrap_or("all");
+            let of = if it.of.is_empty() { String::new() } else { format!(" ({})", it.of.join(", ")) };
+            until(format!("waits for {which} of its children{of}"))
+        }
+        _ => "was interrupted and waits for you: `longshore tasks input ID resume` or `fail`".into(),
     }
 }
 
@@ -228,11 +242,14 @@ async fn show(args: &ShowOne) -> Outcome {
 
 async fn input(args: &Input) -> Outcome {
     let One { id, format, remote } = &args.task;
-    let task = remote.client()?.input(*id, args.answer).await?;
-    match (format.json, args.answer) {
+    let answer = Json::parse(args.answer.trim()).unwrap_or_else(|_| Json::string(&args.answer));
+    let said = waiting::Input { answer, question: args.question.clone() };
+    let task = remote.client()?.input(*id, &said).await?;
+    match (format.json, task.state) {
         (true, _) => output::json(&task)?,
-        (false, InputAnswer::Resume) => output::line(&format!("{id} is queued again"))?,
-        (false, InputAnswer::Fail) => output::line(&format!("{id} has failed"))?,
+        (false, State::Queued) => output::line(&format!("{id} is queued again"))?,
+        (false, State::Failed) => output::line(&format!("{id} has failed"))?,
+        (false, _) => output::line(&format!("{id} has its answer"))?,
     }
     Ok(Exit::Done)
 }
@@ -242,6 +259,7 @@ fn print(task: &Task) -> Outcome<()> {
         output::line(&format!("{name:<13} {value}"))?;
     }
     attempts(&task.attempts)?;
+    questions(&task.questions)?;
     for (name, json) in [("input", &task.input), ("result", &task.result)] {
         if let Some(json) = json {
             output::line(&format!("\n{name}"))?;
@@ -261,6 +279,7 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     let mut add = |name, value: Option<String>| facts.extend(value.map(|value| (name, clean(&value))));
     add("note", Some(remark(task)).filter(|note| !note.is_empty()));
     add("conversation", task.conversation.as_ref().map(ToString::to_string));
+    add("parent", task.parent.map(|id| id.to_string()));
     add("retry of", task.retry_of.map(|id| id.to_string()));
     let labels: Vec<_> = task.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     add("labels", Some(labels.join(" ")).filter(|labels| !labels.is_empty()));
@@ -303,6 +322,25 @@ fn attempts(attempts: &[Attempt]) -> Outcome<()> {
             attempt.outcome.clone().unwrap_or_else(|| "running".into()),
             attempt.ended_at.map_or_else(|| ago(attempt.started_at), |at| between(attempt.started_at, at)),
             shorten(attempt.reason.as_deref().unwrap_or(""), 80),
+        ]);
+    }
+    output::line("")?;
+    table.print()
+}
+
+fn questions(questions: &[Question]) -> Outcome<()> {
+    if questions.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(&["QUESTION", "ASKED", "STATE", "TEXT", "ANSWER"]);
+    for asked in questions {
+        let text = asked.question.read::<String>().unwrap_or_else(|_| asked.question.text().to_owned());
+        table.row(vec![
+            asked.name.clone(),
+            ago(asked.asked_at),
+            Json::of(&asked.state).read::<String>().unwrap_or_default(),
+            shorten(&text, 60),
+            shorten(asked.answer.as_ref().map_or("", Json::text), 40),
         ]);
     }
     output::line("")?;

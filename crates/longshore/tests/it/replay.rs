@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use longshore_api::journal::{InputAnswer, Journal};
+use longshore_api::journal::Journal;
+use longshore_api::waiting::Input;
 use longshore_core::id::TaskId;
 use longshore_core::task::State;
 use longshore_simulate::{Bill, Options, Sim};
@@ -464,10 +465,11 @@ async fn an_interrupted_task_that_asks_waits_for_a_person() {
     assert_eq!(failed.failure.map(|failure| failure.code).as_deref(), Some("interrupted"));
     scene.plane.reaches(asks, State::Waiting).await;
     scene.open("go");
-    scene.plane.client.input(asks, InputAnswer::Resume).await.expect("it waits");
+    let word = |answer| Input { answer: longshore_core::json::Json::string(answer), question: None };
+    scene.plane.client.input(asks, &word("resume")).await.expect("it waits");
     scene.plane.result(asks).await;
     assert_eq!(scene.journal(asks).await.totals.replayed, 1, "its answers waited as well");
-    let refused = scene.plane.client.input(asks, InputAnswer::Fail).await.expect_err("it has ended");
+    let refused = scene.plane.client.input(asks, &word("fail")).await.expect_err("it has ended");
     assert_eq!(refused.problem().map(|problem| &*problem.code), Some("not_waiting"));
 }
 
