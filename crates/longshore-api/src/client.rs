@@ -65,6 +65,9 @@ pub struct TaskQuery {
     pub state: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<String>,
+    /// Only the children of this task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TaskId>,
     /// Comma-separated `name=value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,

@@ -53,6 +53,10 @@ struct List {
     #[arg(long, value_name = "ID")]
     conversation: Option<String>,
 
+    /// Only the children of this task
+    #[arg(long, value_name = "ID")]
+    parent: Option<TaskId>,
+
     /// Only with this label; may be repeated
     #[arg(short, long, value_name = "NAME=VALUE")]
     label: Vec<String>,
@@ -158,6 +162,7 @@ async fn list(args: List) -> Outcome {
         fleet: args.fleet,
         state: some(states.join(",")),
         conversation: args.conversation,
+        parent: args.parent,
         label: some(args.label.join(",")),
         limit: Some(args.limit),
         cursor: args.cursor,

@@ -21,4 +21,5 @@ mod recovery;
 mod replay;
 mod run;
 mod scaling;
+mod waiting;
 mod worker_process;

@@ -88,8 +88,9 @@ def _wait(which: str, children: Children, timeout: Union[None, str, float]) -> L
 def _left(number: int, timeout: Union[None, str, float]) -> Optional[float]:
     if timeout is None:
         return None
+    length = seconds(timeout)
     # A step, so that the time runs from the first attempt that came here.
-    until = step(f"longshore wait-{number} until", lambda: time.time() + seconds(timeout))
+    until = step(f"longshore wait-{number} until", lambda: time.time() + length)
     return until - time.time()
 
 
