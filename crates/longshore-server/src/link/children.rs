@@ -30,15 +30,19 @@ impl From<ChildError> for Refused {
     fn from(failed: ChildError) -> Self {
         match failed {
             ChildError::UnknownFleet(fleet) => Refused::no_fleet(fleet),
-            ChildError::Refused(why) => {
-                let code = match why {
-                    child::Refused::TooDeep => "children_too_deep",
-                    child::Refused::TooMany(_) => "too_many_children",
-                    child::Refused::AncestorsConversation(_) => "conversation_of_ancestor",
-                };
-                Refused::new(409, code, why.to_string())
-            }
+            ChildError::Refused(why) => why.into(),
             ChildError::Call(failed) => failed.into(),
+        }
+    }
+}
+
+impl From<child::Refused> for Refused {
+    fn from(why: child::Refused) -> Self {
+        let detail = why.to_string();
+        match why {
+            child::Refused::TooDeep => Refused::new(409, "children_too_deep", detail),
+            child::Refused::TooMany(_) => Refused::new(409, "too_many_children", detail),
+            child::Refused::AncestorsConversation(_) => Refused::new(409, "conversation_of_ancestor", detail),
         }
     }
 }
@@ -85,7 +89,7 @@ async fn submit_all(State(app): State<App>, speaker: Speaker, request: Request) 
 /// Submits what is not there already. Those that are need not be valid any more: their fleet may be gone.
 async fn submit_named(app: &App, speaker: Speaker, children: Vec<NewChild>) -> Answer<Vec<Child>> {
     if children.len() > child::MOST {
-        return Err(child_error(child::Refused::TooMany(children.len())));
+        return Err(child::Refused::TooMany(children.len()).into());
     }
     app.store.check_fence(speaker.held, speaker.fleet.clone()).await?;
     let known = app.store.children(speaker.held.task).await?;
@@ -113,10 +117,6 @@ async fn submit_named(app: &App, speaker: Speaker, children: Vec<NewChild>) -> A
         }
     }
     Ok(names.into_iter().filter_map(|name| there.get(&name).cloned()).collect())
-}
-
-fn child_error(why: child::Refused) -> Refused {
-    ChildError::Refused(why).into()
 }
 
 fn as_submission(child: NewChild, speaker: &Speaker, priority: i32) -> Submit {

@@ -118,6 +118,32 @@ async fn a_killed_worker_costs_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_task_that_waited_buys_nothing_twice() {
+    let scene = Scene::new("").await;
+    let task = scene
+        .submit(json!([
+            { "do": "chat", "text": "one" },
+            { "do": "person", "name": "first" },
+            { "do": "chat", "text": "two", "stream": true },
+            { "do": "person", "name": "second" },
+            { "do": "chat", "text": "three" },
+        ]))
+        .await;
+    for name in ["first", "second"] {
+        let waiting = scene.plane.reaches(task, State::Waiting).await.waiting.expect("it says for what");
+        assert_eq!(waiting.question.as_deref(), Some(name));
+        let answer = Input { answer: longshore_core::json::Json::string(name), question: None };
+        scene.plane.client.input(task, &answer).await.expect("it waits");
+    }
+    let result = scene.plane.result(task).await;
+    assert_eq!((&result[1], &result[3]), (&json!("first"), &json!("second")));
+    let bill = scene.sim.bill();
+    assert_eq!((bill.distinct, bill.totals.received), (3, 3), "{bill:?}");
+    let calls = scene.plane.task(task).await.calls.expect("it made some");
+    assert_eq!((calls.live, calls.replayed, calls.bought_again), (3, 3, 0));
+}
+
+#[tokio::test]
 async fn equal_samples_in_parallel_stay_as_many_as_they_are() {
     let scene = Scene::new("").await;
     let task = scene
