@@ -174,6 +174,8 @@ fn words_are_read_and_checked() {
     ] {
         assert!(read_wait(&read(wrong)).is_err(), "{wrong}");
     }
+    let many = vec!["a"; crate::child::MOST + 1];
+    assert!(read_wait(&Json::of(&serde_json::json!({ "children": "all", "of": many }))).is_err());
     let ask = read_ask(&read(r#"{"question":"ok?","expires_in":"24h","on_expiry":"resume","schema":{}}"#));
     let ask = ask.expect("valid");
     assert_eq!((ask.expires_ms, ask.on_expiry, ask.name), (Some(86_400_000), OnExpiry::Resume, None));

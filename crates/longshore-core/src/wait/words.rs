@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::{Ask, Awaits, OnExpiry, QUESTION_LIMIT, Which};
+use crate::child;
 use crate::json::Json;
 use crate::units;
 
@@ -39,6 +40,13 @@ pub fn read_wait(data: &Json) -> Result<Awaits, WordsError> {
     let words: WaitWords = data.read().or_else(wrong)?;
     match words {
         WaitWords { children: Some(which), of, timeout, question: None } => {
+            if of.len() > child::MOST {
+                return wrong(format!(
+                    "`of` names {} children; a task has at most {}",
+                    of.len(),
+                    child::MOST
+                ));
+            }
             of.iter().try_for_each(|name| check_name(name))?;
             let timeout_ms = timeout.as_deref().map(|text| duration("timeout", text)).transpose()?;
             Ok(Awaits::Children { which, of, timeout_ms })

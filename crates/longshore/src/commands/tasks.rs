@@ -1,12 +1,13 @@
 //! `longshore tasks`: list, show, watch, cancel, retry, input.
 
 mod journal;
+mod waits;
 
 pub use journal::summary as calls_in_words;
 
 use longshore_api::client::{Client, TaskQuery};
 use longshore_api::task::{Attempt, Task};
-use longshore_api::waiting::{self, Question, Waiting};
+use longshore_api::waiting;
 use longshore_core::id::TaskId;
 use longshore_core::json::Json;
 use longshore_core::task::{Hold, State};
@@ -198,7 +199,7 @@ async fn list(args: List) -> Outcome {
 fn remark(task: &Task) -> String {
     match (task.hold, &task.failure) {
         _ if task.cancel_requested && !task.state.is_terminal() => "is being cancelled".into(),
-        _ if task.state == State::Waiting => waits(task.waiting.as_ref()),
+        _ if task.state == State::Waiting => waits::remark(task.waiting.as_ref()),
         (Some(Hold::Scheduled), _) => {
             task.run_at.map_or_else(|| "scheduled".into(), |at| format!("scheduled for {at}"))
         }
@@ -211,25 +212,6 @@ fn remark(task: &Task) -> String {
             format!("{}: {}", failure.code, failure.message)
         }
         _ => String::new(),
-    }
-}
-
-fn waits(waiting: Option<&Waiting>) -> String {
-    let until = |text: String| match waiting.and_then(|it| it.until) {
-        Some(at) => format!("{text}, until {at}"),
-        None => text,
-    };
-    match waiting.map(|it| (&*it.what, it)) {
-        Some(("question", it)) => {
-            let name = it.question.as_deref().unwrap_or_default();
-            until(format!("asks you `{name}`: `longshore tasks input ID ANSWER`"))
-        }
-        Some(("children", it)) => {
-            let which = it.children.as_deref().unwrap_or("all");
-            let of = if it.of.is_empty() { String::new() } else { format!(" ({})", it.of.join(", ")) };
-            until(format!("waits for {which} of its children{of}"))
-        }
-        _ => "was interrupted and waits for you: `longshore tasks input ID resume` or `fail`".into(),
     }
 }
 
@@ -264,7 +246,7 @@ fn print(task: &Task) -> Outcome<()> {
         output::line(&format!("{name:<13} {value}"))?;
     }
     attempts(&task.attempts)?;
-    questions(&task.questions)?;
+    waits::questions(&task.questions)?;
     for (name, json) in [("input", &task.input), ("result", &task.result)] {
         if let Some(json) = json {
             output::line(&format!("\n{name}"))?;
@@ -327,25 +309,6 @@ fn attempts(attempts: &[Attempt]) -> Outcome<()> {
             attempt.outcome.clone().unwrap_or_else(|| "running".into()),
             attempt.ended_at.map_or_else(|| ago(attempt.started_at), |at| between(attempt.started_at, at)),
             shorten(attempt.reason.as_deref().unwrap_or(""), 80),
-        ]);
-    }
-    output::line("")?;
-    table.print()
-}
-
-fn questions(questions: &[Question]) -> Outcome<()> {
-    if questions.is_empty() {
-        return Ok(());
-    }
-    let mut table = Table::new(&["QUESTION", "ASKED", "STATE", "TEXT", "ANSWER"]);
-    for asked in questions {
-        let text = asked.question.read::<String>().unwrap_or_else(|_| asked.question.text().to_owned());
-        table.row(vec![
-            asked.name.clone(),
-            ago(asked.asked_at),
-            Json::of(&asked.state).read::<String>().unwrap_or_default(),
-            shorten(&text, 60),
-            shorten(asked.answer.as_ref().map_or("", Json::text), 40),
         ]);
     }
     output::line("")?;
