@@ -17,3 +17,4 @@ pub mod search;
 pub mod sse;
 pub mod task;
 pub mod tenant;
+pub mod waiting;

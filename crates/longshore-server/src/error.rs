@@ -83,8 +83,12 @@ impl From<StoreError> for Refused {
                     .hint("free space in the folder of the embedded store; longshore goes on by itself")
             }
             StoreError::Closed => Refused::draining(),
-            unsupported @ StoreError::NotShared { .. } => {
+            unsupported @ (StoreError::NotShared { .. } | StoreError::NoRedis) => {
                 Refused::new(501, "not_in_shared_store", unsupported.to_string())
+            }
+            StoreError::RedisUnavailable { why } => {
+                Refused::new(503, "store_unavailable", format!("redis cannot be reached: {why}"))
+                    .hint("ask again in a moment, or go on without the cache")
             }
             StoreError::Unavailable { why } => {
                 error!(why, "the database cannot be reached");

@@ -1,9 +1,12 @@
 //! The worker link, `/worker/v1`: what workers ask and tell.
 
 mod agent;
+mod cache;
+mod children;
 mod claim;
 mod heartbeat;
 mod llm;
+mod questions;
 mod write;
 
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
@@ -52,6 +55,9 @@ fn worker_routes() -> Router<App> {
         .route(link::RELEASE, post(write::release))
         .route(link::DEREGISTER, post(deregister))
         .merge(agent::routes())
+        .merge(children::routes())
+        .merge(questions::routes())
+        .merge(cache::routes())
 }
 
 fn llm_routes() -> Router<App> {

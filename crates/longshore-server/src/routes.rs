@@ -5,9 +5,10 @@ mod batches;
 mod bulk;
 mod conversations;
 mod fleets;
+mod input;
 mod journal;
 mod search;
-mod tasks;
+pub mod tasks;
 mod tenants;
 mod watch;
 mod workers;
@@ -48,7 +49,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
         .routes(routes!(journal::journal))
-        .routes(routes!(journal::input))
+        .routes(routes!(input::input))
         .routes(routes!(watch::events))
         .routes(routes!(batches::list))
         .routes(routes!(batches::show))

@@ -4,6 +4,7 @@
 //! one of them, in the file of its name.
 
 mod batch;
+mod cache;
 mod claim;
 mod column;
 mod connection;
@@ -12,6 +13,7 @@ mod deadline;
 mod ending;
 mod erase;
 mod event;
+mod family;
 mod fault;
 mod fleet;
 mod forget;
@@ -35,6 +37,7 @@ mod task_row;
 mod tenant;
 mod tick;
 mod usage;
+mod waiting;
 mod worker;
 mod writer;
 

@@ -8,6 +8,7 @@
 
 mod address;
 mod batch;
+mod cache;
 mod changes;
 mod claim;
 mod column;

@@ -144,12 +144,12 @@ fn check_size(app: &App, bytes: usize) -> Answer<()> {
     }
 }
 
-/// Fleets seen in one batch, so that a thousand lines ask for their fleet once.
+/// Fleets seen in one request, so that a thousand lines ask for their fleet once.
 #[derive(Default)]
-struct FleetCache(Option<Fleet>);
+pub struct FleetCache(Option<Fleet>);
 
 impl FleetCache {
-    async fn new_task(&mut self, app: &App, task: Submit) -> Answer<NewTask> {
+    pub async fn new_task(&mut self, app: &App, task: Submit) -> Answer<NewTask> {
         if self.0.as_ref().is_none_or(|fleet| fleet.name != task.fleet) {
             self.0 = Some(active_fleet(app, &task.fleet).await?);
         }
@@ -316,6 +316,7 @@ pub async fn load(app: &App, id: TaskId) -> Answer<Task> {
     let attempts = app.store.attempts(id).await?;
     let mut task = convert::task(record);
     task.attempts = attempts.into_iter().map(convert::attempt).collect();
+    task.questions = app.store.questions(id).await?.into_iter().map(convert::question).collect();
     let fleet = app.store.fleet(task.fleet.clone()).await?;
     let calls = convert::calls(app.store.call_counts(id).await?);
     let has_providers = fleet.is_some_and(|fleet| !fleet.declaration.providers.is_empty());

@@ -406,6 +406,7 @@ fn leased(picked: Picked) -> LeasedTask {
         conversation: row.conversation.map(|(id, _)| conversation::empty(id)),
         timeout_ms: row.timeout_ms,
         alone: row.alone,
+        questions: Vec::new(),
     }
 }
 

@@ -20,7 +20,11 @@ use crate::signals::{Signals, Wakes};
 /// How long the copy of a conversation stays that nobody uses.
 const COPIES: Duration = Duration::from_secs(24 * 3600);
 
-const CACHE: Limits = Limits { max_bytes: 1 << 20, max_ttl: Duration::from_secs(30 * 24 * 3600) };
+/// What is checked before it comes here, and room for what is kept beside a value.
+const CACHE: Limits = Limits {
+    max_bytes: longshore_core::cache::VALUE_LIMIT + super::cache::KIND_LIMIT + 2,
+    max_ttl: Duration::from_millis(longshore_core::cache::LONGEST_TTL_MS),
+};
 
 /// How Redis is reached.
 #[derive(Clone)]

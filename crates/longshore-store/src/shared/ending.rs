@@ -7,6 +7,8 @@ use longshore_core::id::{ConversationId, Fence, FleetName, Held, TaskId, WorkerI
 use longshore_core::json::Json;
 use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State, Verdict};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::{self, InputRefused, InputWay, Question, Wait};
+use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -81,6 +83,21 @@ impl Shared {
     }
 }
 
+/// What waits without a worker needs children and questions, which are not here: that must not be lost quietly.
+fn kept(ending: &Ending) -> Ending {
+    match ending {
+        Ending::Waited(_) => Ending::Failed(cannot_wait()),
+        other => other.clone(),
+    }
+}
+
+fn cannot_wait() -> Failure {
+    let message = StoreError::NotShared { what: FAMILIES }.to_string();
+    Failure::lasting("not_in_shared_store", message)
+}
+
+const FAMILIES: &str = "questions and child tasks";
+
 pub(super) fn together<'a>(
     core: &'a Core,
     batch: &'a [Report],
@@ -105,7 +122,7 @@ async fn report(core: &Core, connection: &Connection, batch: &[Report]) -> Resul
             held: ending.held,
             worker: Some(report.worker.clone()),
             events: ending.events.clone(),
-            ending: ending.ending.clone(),
+            ending: kept(&ending.ending),
             result: ending.result.clone(),
             roll: ending.roll,
             among_others: false,
@@ -262,6 +279,7 @@ fn end_attempt(changes: &mut Changes, row: &mut Live, lease: &Lease, end: &EndOf
         Ending::Succeeded => ("succeeded", json!({})),
         Ending::Failed(failure) => ("failed", json!({ "code": failure.code, "message": failure.message })),
         Ending::Interrupted(cause) => ("interrupted", json!({ "cause": cause })),
+        Ending::Waited(_) => ("waited", json!({})),
     };
     let mut data = json!({ "attempt": row.attempt(), "outcome": outcome });
     if let (Some(data), serde_json::Value::Object(detail)) = (data.as_object_mut(), detail) {
@@ -292,6 +310,7 @@ fn settle(changes: &mut Changes, row: &mut Live, next: Next) {
         Next::Fail(failure) => fail(changes, row, failure),
         Next::Cancel => cancel(changes, row),
         Next::Ask => ask(changes, row),
+        Next::Wait => fail(changes, row, cannot_wait()),
         Next::Requeue { alone } => requeue(changes, row, (Hold::Ready, None), alone),
         Next::RetryAt { at, .. } if at <= changes.now => requeue(changes, row, (Hold::Ready, None), false),
         Next::RetryAt { at, .. } => requeue(changes, row, (Hold::Backoff, Some(at)), false),
@@ -379,28 +398,44 @@ async fn wake_for_suspects(
 }
 
 impl Shared {
-    /// A person says whether an interrupted task may run again.
-    pub(crate) async fn answer_interruption(
+    /// None can be asked here, so a task has none.
+    pub(crate) async fn questions(&self, _task: TaskId) -> Result<Vec<Question>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// A person says whether an interrupted task may run again; there are no questions here.
+    pub(crate) async fn input(
         &self,
         task: TaskId,
-        resume: bool,
+        question: Option<String>,
+        answer: Json,
         now: Timestamp,
     ) -> Result<InputOutcome, StoreError> {
+        if question.is_some() {
+            return Err(StoreError::NotShared { what: FAMILIES });
+        }
         let core = self.core();
+        let answer = &answer;
         let done = core.run(async |it| {
             it.begin().await?;
             let mut changes = Changes::new(now);
             let Some(mut row) = lock(&it, &[task.0]).await?.remove(&task) else {
                 it.roll_back().await;
                 let state = super::list::done_state(&it, task).await?;
-                return Ok(state.map_or(InputOutcome::NotFound, InputOutcome::NotWaiting));
+                return Ok(state.map_or(InputOutcome::NotFound, |state| {
+                    InputOutcome::Refused(state, InputRefused::NotWaiting)
+                }));
             };
-            if row.state != State::Waiting {
-                it.roll_back().await;
-                return Ok(InputOutcome::NotWaiting(row.state));
-            }
-            let answer = if resume { "resume" } else { "fail" };
-            row.event(&mut changes, "input", &Json::of(&json!({ "answer": answer })));
+            let waits = (row.state == State::Waiting).then_some(Wait::Interruption);
+            let resume = match wait::input(waits.as_ref(), &[], None, answer, now) {
+                Ok(InputWay::Interruption { resume }) => resume,
+                refused => {
+                    it.roll_back().await;
+                    let why = refused.err().unwrap_or(InputRefused::NotWaiting);
+                    return Ok(InputOutcome::Refused(row.state, why));
+                }
+            };
+            row.event(&mut changes, "input", &Json::of(&Said { answer }));
             if resume {
                 requeue(&mut changes, &mut row, (Hold::Ready, None), false);
             } else {
@@ -412,6 +447,12 @@ impl Shared {
         });
         Ok(done.await?)
     }
+}
+
+/// The data of an event `input`.
+#[derive(Serialize)]
+struct Said<'a> {
+    answer: &'a Json,
 }
 
 fn refused_by_a_person() -> Failure {

@@ -6,6 +6,7 @@ use longshore_core::retention::Dropped;
 use longshore_core::retry::Backoff;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Wait;
 use serde::Deserialize;
 use serde_json::json;
 use tokio_postgres::Row;
@@ -148,6 +149,10 @@ pub(super) fn read(row: &Row) -> Result<TaskRecord, DbError> {
         fleet: get(row, 1)?,
         state,
         hold: get_option(row, 3)?,
+        // There are no children and no questions here.
+        wait: (state == State::Waiting).then_some(Wait::Interruption),
+        wait_until: None,
+        parent: None,
         input: None,
         result: None,
         result_expired: dropped.result_expired(state),

@@ -1,7 +1,9 @@
 //! What every backend does. A new one is added by one more line of the macro.
 
 mod batches;
+mod cache;
 mod caps;
+mod children;
 mod claims;
 mod conversations;
 mod crowd;
@@ -10,6 +12,7 @@ mod endings;
 mod fleets;
 mod journal;
 mod link;
+mod questions;
 mod retention;
 mod search;
 mod tasks;
@@ -125,6 +128,18 @@ embedded_so_far! {
         the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
         messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
     search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more;
+    journal: a_task_that_waited_gets_its_answers_again;
+    children: a_child_that_misses_its_deadline_wakes_its_parent, a_newcomer_that_stops_a_child_wakes_its_parent,
+        a_parent_waits_without_a_worker_until_all_have_ended, any_child_or_a_named_one_wakes_its_parent,
+        a_wait_for_what_is_there_ends_at_once, what_is_not_there_cannot_be_waited_for,
+        a_wait_with_a_time_out_ends_with_it, an_attempt_that_runs_again_finds_its_children,
+        a_childs_result_and_failure_are_shown, a_cancelled_parent_takes_its_children_along,
+        a_cancelled_attempt_that_waits_ends_its_task, children_are_all_submitted_or_none,
+        too_deep_too_many_and_an_ancestors_conversation_are_refused, a_waiting_head_keeps_its_conversation;
+    questions: a_question_waits_for_its_answer_without_a_worker, an_answer_in_time_counts_and_a_late_one_does_not,
+        a_question_is_asked_once_and_may_be_answered_before_it_is_waited_for,
+        an_interruption_and_a_question_are_told_apart, questions_have_a_limit;
+    cache: what_was_put_is_there_until_its_time, what_is_deleted_is_gone, a_full_cache_drops_what_expires_soonest;
 }
 
 /// What speaks to the database in each of the ways that there are, where each transaction gets another connection.

@@ -105,3 +105,35 @@ async fn commands_that_come_while_the_file_is_rewritten_are_done_after() {
     compacted.unwrap();
     assert_eq!(submitted.unwrap().ids.len(), 1);
 }
+
+#[tokio::test]
+async fn a_child_that_outlives_its_erased_parent_ends_in_peace() {
+    let world = World::embedded().await;
+    let crew = world.worker("w").await;
+    let kept = |of: &str| NewCached {
+        fleet: fleet(of),
+        key: "k".into(),
+        ttl_ms: 3_600_000,
+        cached: Cached { kind: None, value: MARK.into() },
+    };
+    for of in ["a", "b"] {
+        world.store.cache_put(kept(of), world.now()).await.unwrap();
+    }
+    world.submit(NewTask { tenant: tenant(MARK), ..new_task() }).await;
+    let parent = world.claim_one(&crew, 1).await.held();
+    let task = NewTask { tenant: tenant(MARK), ..new_task() };
+    let child = NewChild { name: "x".into(), detach: false, task };
+    world.store.submit_children(parent, fleet("a"), vec![child], world.now()).await.unwrap();
+    let child = world.claim_one(&crew, 2).await.held();
+    world.end(&crew, parent, Ending::Succeeded).await;
+
+    let (erased, running) = erase(&world).await;
+    assert_eq!((erased.tasks, erased.cancelled, running), (1, 1, 1));
+    assert!(world.end(&crew, child, Ending::Interrupted(Interruption::Cancelled)).await);
+    let (erased, running) = erase(&world).await;
+    assert_eq!((erased.tasks, running), (1, 0));
+    assert_eq!(world.store.children(parent.task).await.unwrap(), []);
+    let cached = async |of| world.store.cache_get(fleet(of), "k".into(), world.now()).await.unwrap();
+    assert_eq!(cached("a").await, None, "what its fleets cached may be the tenant's");
+    assert!(cached("b").await.is_some(), "it had no task there");
+}

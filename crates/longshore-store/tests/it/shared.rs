@@ -3,6 +3,7 @@
 mod atomic;
 mod both;
 mod calls;
+mod families;
 mod old_transactions;
 mod outages;
 mod partitions;

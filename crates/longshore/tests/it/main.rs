@@ -25,4 +25,5 @@ mod replay;
 mod roles;
 mod run;
 mod scaling;
+mod waiting;
 mod worker_process;
