@@ -32,6 +32,30 @@ impl FromStr for TaskId {
     }
 }
 
+/// Identifies an API key; not secret. A UUIDv7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyId(pub Uuid);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let wrong = || IdError { what: "key id", given: shorten(text), rule: "a UUID such as 0197a2c4-…" };
+        // Never shown when it is the key itself.
+        if text.contains(crate::access::KEY_PREFIX) {
+            return Err(IdError { given: "lsk_…".into(), ..wrong() });
+        }
+        Uuid::try_parse(text).map(KeyId).map_err(|_| wrong())
+    }
+}
+
 /// Orders the attempts of all tasks; it only grows. A write with an older fence than the lease's is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -160,6 +184,24 @@ name_type!(
     }
 );
 
+name_type!(
+    /// Names a tenant: whoever tasks are run for; chosen by the caller. Tasks that name none belong to `default`.
+    TenantName,
+    "tenant",
+    "1 to 64 of letters, digits and . _ @ : -, beginning with a letter or digit",
+    |text| {
+        (1..=64).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '@' | ':' | '-'))
+    }
+);
+
+impl Default for TenantName {
+    fn default() -> Self {
+        TenantName("default".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +224,17 @@ mod tests {
     fn an_error_names_the_rule_and_never_repeats_a_huge_value() {
         let error = FleetName::new("X".repeat(10_000)).expect_err("upper case is refused").to_string();
         assert!(error.contains("fleet name") && error.len() < 200, "{error}");
+    }
+
+    #[test]
+    fn tenants_may_be_addresses_and_ids_but_no_sentences() {
+        for name in ["acme", "7", "org_1.eu", "a@b.example", "urn:x:1", &"x".repeat(64)] {
+            assert!(TenantName::new(name).is_ok(), "{name:?}");
+        }
+        for name in ["", "-a", "a b", "ä", "a/b", "a\n", &"x".repeat(65)] {
+            assert!(TenantName::new(name).is_err(), "{name:?}");
+        }
+        assert_eq!(TenantName::new("default"), Ok(TenantName::default()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{FleetsFrom, Settings};
+use super::{FleetsFrom, Settings, Tls};
 use crate::fleet::{DrainMode, Fleet, Platform, Protocol, SecretSource};
 use crate::provider::{Limit, Price, Provider, show_price};
 use crate::task::OnInterrupt;
@@ -22,6 +22,7 @@ pub(super) fn settings(settings: &Settings) -> String {
         out.line("token", source(token));
     }
     out.line("allow_insecure", server.allow_insecure.to_string());
+    out.line("tls", tls(&server.tls));
     out.line("input_limit", text(&show_size(server.input_limit)));
     for one in &settings.providers {
         provider(&mut out, one);
@@ -30,6 +31,14 @@ pub(super) fn settings(settings: &Settings) -> String {
         fleet(&mut out, one);
     }
     out.0
+}
+
+fn tls(tls: &Tls) -> String {
+    match tls {
+        Tls::Off => text("off"),
+        Tls::Auto => text("auto"),
+        Tls::Files { cert, key } => inline([("cert", text(cert)), ("key", text(key))]),
+    }
 }
 
 fn provider(out: &mut Lines, provider: &Provider) {
