@@ -13,6 +13,7 @@ mod fault;
 mod fleet;
 mod heartbeat;
 mod journal;
+mod key;
 mod lease;
 mod list;
 mod lock;

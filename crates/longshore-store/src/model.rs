@@ -2,6 +2,7 @@
 
 mod fleet;
 mod journal;
+mod key;
 mod link;
 mod task;
 mod worker;
@@ -14,6 +15,7 @@ pub use journal::{
     Hash, JournalRecord, NewAnswer, NewCall, NewRequest, Packed, ReplayRecord, StepBegun, StepRecord,
     StoredAnswer, UsageRecord, Used,
 };
+pub use key::{KeyHash, KeyRecord, NewKey, Owner};
 pub use link::{
     AgentEventKind, ClaimRequest, Condition, DrainOrder, EndAttempt, Ended, Heartbeat, HeartbeatNews,
     History, LeaseRecord, LeasedTask, Message, NewAgentEvent, Tick,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_core::fleet::{DrainMode, Fleet};
-use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, FleetName, Held, KeyId, TaskId, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
@@ -165,6 +165,22 @@ forward! {
     fn load(fleet: FleetName) -> Result<Load, StoreError>;
 }
 
+// API keys, and whose a task is.
+forward! {
+    fn create_key(key: NewKey, now: Timestamp) -> Result<(), StoreError>;
+    /// All of them, revoked and expired ones too, newest first.
+    fn keys() -> Result<Vec<KeyRecord>, StoreError>;
+    /// Whatever its standing; `None`: there was never such a key.
+    fn key_by_hash(hash: KeyHash) -> Result<Option<KeyRecord>, StoreError>;
+    /// Returns it as it is now; `None`: not known. A repeated one changes nothing.
+    fn revoke_key(key: KeyId, now: Timestamp) -> Result<Option<KeyRecord>, StoreError>;
+    /// Notes that it was used; an older time than the noted one changes nothing.
+    fn touch_key(key: KeyId, now: Timestamp) -> Result<(), StoreError>;
+    fn task_owner(task: TaskId) -> Result<Option<Owner>, StoreError>;
+    /// Whose tasks a conversation has ever held, each owner once; empty: it is not known.
+    fn conversation_owners(conversation: ConversationId) -> Result<Vec<Owner>, StoreError>;
+}
+
 // Conversations, time, small things.
 forward! {
     fn conversation(id: ConversationId) -> Result<Option<ConversationRecord>, StoreError>;
@@ -175,6 +191,8 @@ forward! {
     /// `elapsed` and `link_seen` as in [`longshore_core::time::ServiceTime::tick`].
     fn tick(elapsed: Option<Duration>, link_seen: bool, now: Timestamp, roll: f64) -> Result<Tick, StoreError>;
     fn meta_get(key: String) -> Result<Option<String>, StoreError>;
+    /// Sets it only if it is not there; returns what counts. Of several that begin at once all get the same.
+    fn meta_init(key: String, value: String) -> Result<String, StoreError>;
     fn meta_put(key: String, value: String) -> Result<(), StoreError>;
     /// Finishes what was asked for and closes; later commands answer [`StoreError::Closed`].
     fn close() -> Result<(), StoreError>;

@@ -1,7 +1,7 @@
 //! Our words as columns of SQLite, read back with the same checks as at the edge.
 
 use longshore_core::fleet::DrainMode;
-use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::journal::AskState;
 use longshore_core::json::Json;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
@@ -67,6 +67,7 @@ column! {
     Fence: |value| Ok(Fence(value.as_i64()? as u64));
     Timestamp: |value| Ok(Timestamp(value.as_i64()?));
     FleetName: |value| FleetName::new(value.as_str()?).map_err(other);
+    TenantName: |value| TenantName::new(value.as_str()?).map_err(other);
     WorkerId: |value| WorkerId::new(value.as_str()?).map_err(other);
     ConversationId: |value| ConversationId::new(value.as_str()?).map_err(other);
     Json: |value| Json::trusted(value.as_str()?.to_owned()).map_err(other);

@@ -14,6 +14,16 @@ impl Embedded {
         .await
     }
 
+    pub(crate) async fn meta_init(&self, key: String, value: String) -> Result<String, StoreError> {
+        self.write(move |write| {
+            let put = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
+            write.connection.prepare_cached(put)?.execute([&key, &value])?;
+            let select = "SELECT value FROM meta WHERE key = ?1";
+            Ok(write.connection.prepare_cached(select)?.query_row([key], |row| row.get(0))?)
+        })
+        .await
+    }
+
     pub(crate) async fn meta_put(&self, key: String, value: String) -> Result<(), StoreError> {
         self.write(move |write| {
             let put = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
