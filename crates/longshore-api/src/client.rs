@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use longshore_core::id::TaskId;
+use longshore_core::id::{KeyId, TaskId};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +13,7 @@ use crate::fleet::{
     About, Applied, Apply, DrainWorker, FleetList, FleetStatus, ScaleStatus, SetScale, Worker, WorkerList,
 };
 use crate::journal::{Input, InputAnswer, Journal};
+use crate::key::{CreateKey, CreatedKey, Key, KeyList};
 use crate::problem::Problem;
 use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
@@ -196,6 +197,19 @@ impl Client {
 
     pub async fn drain_worker(&self, id: &str, how: &DrainWorker) -> Result<Worker, ClientError> {
         self.post(&format!("/v1/workers/{}/drain", escape(id)), how).await
+    }
+
+    /// Makes a key; the answer is the only place where it is.
+    pub async fn create_key(&self, wanted: &CreateKey) -> Result<CreatedKey, ClientError> {
+        self.post("/v1/keys", wanted).await
+    }
+
+    pub async fn keys(&self) -> Result<KeyList, ClientError> {
+        self.get("/v1/keys", &()).await
+    }
+
+    pub async fn revoke_key(&self, id: KeyId) -> Result<Key, ClientError> {
+        self.post(&format!("/v1/keys/{id}/revoke"), &serde_json::json!({})).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ClientError> {

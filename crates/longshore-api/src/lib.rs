@@ -6,6 +6,7 @@ pub mod client;
 pub mod conversation;
 pub mod fleet;
 pub mod journal;
+pub mod key;
 pub mod link;
 pub mod link_client;
 pub mod llm;

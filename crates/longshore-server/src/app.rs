@@ -11,6 +11,7 @@ use longshore_gateway::Gateway;
 use longshore_store::Store;
 use tokio::sync::watch;
 
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::token::Signer;
 
@@ -41,7 +42,7 @@ pub struct Inner {
     pub store: Store,
     pub signer: Signer,
     pub limits: Limits,
-    pub api_token: Option<String>,
+    pub keys: Keys,
     /// Answer only to `localhost` and to addresses: a name may have been pointed here by somebody else.
     pub check_host: bool,
     pub fleet_source: FleetsFrom,

@@ -2,18 +2,24 @@
 //!
 //! Keeps nothing in memory that matters: the store does. Decides nothing itself: `longshore_core` does.
 
+mod admin;
+mod admit;
 mod app;
 mod apply;
+mod caller;
 mod controller;
 mod convert;
 mod cursor;
 mod error;
 mod extract;
+mod keys;
 mod link;
 mod metrics;
 mod probes;
 mod routes;
+mod rules;
 mod start;
+mod tenant;
 mod token;
 
 pub use app::Limits;

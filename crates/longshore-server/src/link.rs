@@ -13,12 +13,14 @@ use axum::routing::{any, post};
 use axum::{Json, Router};
 use http::request::Parts;
 use longshore_api::link::{self, Deregister, Register, Registered};
+use longshore_core::access::{Subject, Verb, is_key};
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::task::Interruption;
-use longshore_store::{Registration, WorkerEnd};
+use longshore_store::{KeyHash, Registration, WorkerEnd};
 use tracing::info;
 
 use crate::app::{App, now, roll};
+use crate::caller::refused;
 use crate::error::{Answer, Refused, unknown_worker};
 use crate::extract::{LinkBody, bearer};
 use crate::routes::{unknown_route, wrong_method};
@@ -53,22 +55,48 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
     response
 }
 
-/// The fleet whose token a request carries.
-pub struct Token(pub FleetName);
+/// The fleet whose token a request carries, and which API key that is, if it is one.
+pub struct Token(pub FleetName, Option<KeyHash>);
 
 impl FromRequestParts<App> for Token {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
         let refused = || {
-            Refused::new(401, "bad_worker_token", "this worker token is not of this installation")
-                .hint("workers started by longshore get theirs by themselves; others take it from the folder `tokens` of the store")
+            Refused::new(401, "bad_worker_token", "this worker token is not of this installation").hint(
+                "workers started by longshore get theirs by themselves; for others `longshore keys create --join FLEET` makes one",
+            )
         };
-        bearer(&parts.headers).and_then(|token| app.signer.fleet_of(token)).map(Token).ok_or_else(refused)
+        let token = bearer(&parts.headers).ok_or_else(refused)?;
+        if is_key(token) {
+            return of_key(app, token).await;
+        }
+        app.signer.fleet_of(token).map(|fleet| Token(fleet, None)).ok_or_else(refused)
+    }
+}
+
+/// A key with the verb `join`, of exactly one fleet.
+async fn of_key(app: &App, token: &str) -> Answer<Token> {
+    let known = app.keys.identify(Some(token)).await?;
+    let mut fleets = known.scope.fleets.iter();
+    let only = fleets.next().filter(|_| fleets.next().is_none());
+    let subject = only.map_or(Subject::Installation, Subject::Fleet);
+    known.scope.allow(Verb::Join, subject).map_err(|denied| refused(denied, subject))?;
+    match only {
+        Some(fleet) => Ok(Token(fleet.clone(), known.key)),
+        None => Err(Refused::new(401, "bad_worker_token", "this key is not for exactly one fleet")),
     }
 }
 
 impl Token {
+    /// Errors: 401 once the key is no good any more; for what is answered for longer than a moment.
+    pub async fn still_good(&self, app: &App) -> Answer<()> {
+        match self.1 {
+            Some(hash) => app.keys.check(hash).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a worker of another fleet.
     pub async fn admit(&self, app: &App, worker: &WorkerId) -> Answer<()> {
         let known = app.worker_fleets.lock().expect("no holder panics").get(worker).cloned();

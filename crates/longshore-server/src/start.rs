@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::serve::ListenerExt;
+use longshore_core::access::{Standing, Verb, standing};
 use longshore_core::id::FleetName;
 use longshore_core::provider::Provider;
 use longshore_core::settings::{FleetsFrom, Settings};
 use longshore_gateway::Gateway;
-use longshore_store::{OpenError, OpenOptions, Store, StoreError};
+use longshore_store::{KeyRecord, OpenError, OpenOptions, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,6 +22,8 @@ use tracing::{info, warn};
 
 use crate::app::{App, Inner, Limits, now};
 use crate::controller::{self, Crew};
+use crate::admin::{self, TokenError};
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::token::Signer;
 use crate::{link, probes, routes};
@@ -31,6 +34,8 @@ pub struct Options {
     pub settings: Settings,
     /// The longshore binary that workers are started with.
     pub program: PathBuf,
+    /// A file whose content is as good as an API key with the verb `admin`; made at the start if it is not there.
+    pub admin_token_file: Option<PathBuf>,
     /// True: workers outlive this process (`serve`). False: they are drained before it ends (`up`).
     pub keep_workers: bool,
 }
@@ -43,10 +48,10 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error("could not listen on {addr} for {what}")]
     Listen { what: &'static str, addr: SocketAddr, source: io::Error },
-    #[error("`{what}` would listen on {addr}, which others can reach, without a token")]
+    #[error("`{what}` would listen on {addr}, which others can reach, and there is no key to ask them for")]
     Exposed { what: &'static str, addr: SocketAddr },
-    #[error("could not read the token from {from}")]
-    Token { from: String, source: io::Error },
+    #[error(transparent)]
+    Token(#[from] TokenError),
     #[error("could not write `{path}`")]
     Write { path: PathBuf, source: io::Error },
     #[error("this machine cannot run workers as processes")]
@@ -70,7 +75,7 @@ impl StartError {
                 ))
             }
             StartError::Exposed { .. } => Some(
-                "set `[server] token = { env = \"LONGSHORE_API_TOKEN\" }`, or listen on 127.0.0.1".into(),
+                "set LONGSHORE_ADMIN_TOKEN_FILE to a file for the first key (it is made if it is not there), or `[server] token`; or listen on 127.0.0.1".into(),
             ),
             StartError::ProviderKey { provider, .. } => Some(format!(
                 "set it, or name another source: `[provider.{provider}] api_key = {{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}`"
@@ -109,10 +114,13 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     // Before anything secret is in memory: an agent of the same user must not be able to read it.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| StartError::Undumpable(errno.into()))?;
     let settings = &options.settings;
-    let api_token = read_token(settings)?;
-    refuse_exposure(settings, api_token.is_some())?;
+    let admins = admin::tokens(settings, options.admin_token_file.as_deref())?;
     let dir = PathBuf::from(&settings.store.dir);
     let store = Store::open(&OpenOptions::new(&dir))?;
+    let open = admins.is_empty() && (settings.server.allow_insecure || settings.server.api.ip().is_loopback());
+    if admins.is_empty() && !open {
+        refuse_exposure(settings, &store).await?;
+    }
     let listeners = Listeners::bind(settings, &store).await?;
     let addresses = listeners.addresses;
     if settings.server.fleets == FleetsFrom::File {
@@ -130,10 +138,10 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let (stop, stopping) = watch::channel(false);
     let app = App::new(Inner {
         signer: Signer::new(secret(&store).await?),
-        store,
+        store: store.clone(),
         limits: Limits { input: settings.server.input_limit as usize, ..Limits::default() },
-        check_host: api_token.is_none() && !settings.server.allow_insecure,
-        api_token,
+        check_host: open && !settings.server.allow_insecure,
+        keys: Keys::new(store.clone(), &admins, open),
         slow_lists: tokio::sync::Semaphore::new(1),
         fleet_source: settings.server.fleets,
         metrics,
@@ -301,32 +309,25 @@ fn with_keys(providers: &[Provider]) -> Result<Vec<(Provider, Option<String>)>, 
     providers.iter().map(with_key).collect()
 }
 
-fn read_token(settings: &Settings) -> Result<Option<String>, StartError> {
-    let Some(source) = &settings.server.token else { return Ok(None) };
-    controller::read_secret(source)
-        .map(|token| Some(token.trim().to_owned()))
-        .map_err(|error| StartError::Token { from: controller::name_secret(source), source: error })
-}
-
-fn refuse_exposure(settings: &Settings, has_token: bool) -> Result<(), StartError> {
-    let addr = settings.server.api;
-    if has_token || settings.server.allow_insecure || addr.ip().is_loopback() {
-        return Ok(());
+/// An API for others starts only when they can be asked for a key that exists.
+async fn refuse_exposure(settings: &Settings, store: &Store) -> Result<(), StartError> {
+    let good = |key: &KeyRecord| standing(key.expires_at, key.revoked_at, now()) == Standing::Good;
+    // Workers' keys open nothing of the API.
+    let opens = |key: &KeyRecord| good(key) && !key.scope.verbs.contains(&Verb::Join);
+    match store.keys().await?.iter().any(opens) {
+        true => Ok(()),
+        false => Err(StartError::Exposed { what: "api", addr: settings.server.api }),
     }
-    Err(StartError::Exposed { what: "api", addr })
 }
 
 /// Where the store keeps what tokens are signed with.
 pub const TOKEN_SECRET: &str = "token_secret";
 
 async fn secret(store: &Store) -> Result<Vec<u8>, StoreError> {
-    if let Some(text) = store.meta_get(TOKEN_SECRET.into()).await? {
-        return Ok(text.into_bytes());
-    }
     let bytes: [u8; 32] = rand::random();
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    store.meta_put(TOKEN_SECRET.into(), text.clone()).await?;
-    Ok(text.into_bytes())
+    // Of several replicas that start at once all must sign with the same.
+    Ok(store.meta_init(TOKEN_SECRET.into(), text).await?.into_bytes())
 }
 
 /// The file that holds a fleet's worker token.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    apply, config, doctor, fleets, init, llm_sim, probe, scale, serve, submit, tasks, up, worker, workers,
+    apply, config, doctor, fleets, init, keys, llm_sim, probe, scale, serve, submit, tasks, up, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -49,6 +49,8 @@ pub enum Command {
     Workers(workers::Args),
     /// Show or set how many workers a fleet has, and why
     Scale(scale::Args),
+    /// Make, list and revoke API keys
+    Keys(keys::Args),
     /// Say what is wrong with this installation and what to do
     Doctor(doctor::Args),
     /// Ask a worker whether it is alive or ready, for health checks

@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod fleets;
 pub mod init;
+pub mod keys;
 pub mod llm_sim;
 pub mod probe;
 pub mod scale;
@@ -35,6 +36,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Tasks(args) => client()?.block_on(tasks::run(args)),
         Command::Fleets(args) => client()?.block_on(fleets::run(args)),
         Command::Workers(args) => client()?.block_on(workers::run(args)),
+        Command::Keys(args) => client()?.block_on(keys::run(args)),
         Command::Scale(args) => client()?.block_on(scale::run(args)),
         Command::Doctor(args) => client()?.block_on(doctor::run(args)),
         Command::Probe(args) => client()?.block_on(probe::run(args)),

@@ -36,7 +36,7 @@ impl FromRequestParts<App> for Speaker {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
-        let Token(fleet) = Token::from_request_parts(parts, app).await?;
+        let Token(fleet, _) = Token::from_request_parts(parts, app).await?;
         let held = llm::task_of(app, &parts.headers).ok_or_else(|| {
             Refused::new(401, "unknown_task_token", "this task token is not of this installation")
         })?;

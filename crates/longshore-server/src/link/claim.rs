@@ -40,6 +40,7 @@ pub async fn claim(
     loop {
         // Subscribe before looking: a task that is submitted in between still wakes us.
         let mut runnable = app.store.signals().runnable(&token.0);
+        token.still_good(&app).await?;
         let leased = app.store.claim(request.clone(), now()).await?;
         if !leased.is_empty() || Instant::now() >= deadline {
             return Ok(Json(answer(&app, claim.seq, leased)));

@@ -10,15 +10,17 @@ use longshore_store::{FleetRecord, WorkerFilter};
 
 use crate::app::{App, now};
 use crate::apply;
+use crate::caller::Caller;
 use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param};
 
 /// Every fleet with its tasks and workers.
 #[utoipa::path(get, path = "/v1/fleets", responses((status = 200, body = FleetList)))]
-pub async fn list(State(app): State<App>) -> Answer<Json<FleetList>> {
+pub async fn list(State(app): State<App>, caller: Caller) -> Answer<Json<FleetList>> {
     let mut items = Vec::new();
-    for record in app.store.fleets().await? {
+    let all = app.store.fleets().await?.into_iter();
+    for record in all.filter(|record| caller.fleet(&record.name).is_ok()) {
         items.push(status(&app, record).await?);
     }
     Ok(Json(FleetList { items }))
@@ -27,13 +29,18 @@ pub async fn list(State(app): State<App>) -> Answer<Json<FleetList>> {
 /// One fleet.
 #[utoipa::path(get, path = "/v1/fleets/{name}", params(("name" = String, Path)),
     responses((status = 200, body = FleetStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<FleetStatus>> {
-    let record = find(&app, &name).await?;
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Param(name): Param<String>,
+) -> Answer<Json<FleetStatus>> {
+    let record = find(&app, &caller, &name).await?;
     status(&app, record).await.map(Json)
 }
 
-pub async fn find(app: &App, name: &str) -> Answer<FleetRecord> {
+async fn find(app: &App, caller: &Caller, name: &str) -> Answer<FleetRecord> {
     let parsed = FleetName::new(name).map_err(|_| Refused::no_fleet(name))?;
+    caller.fleet(&parsed)?;
     app.store.fleet(parsed).await?.ok_or_else(|| Refused::no_fleet(name))
 }
 
@@ -71,8 +78,12 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
 /// What the scaler decided lately, and why.
 #[utoipa::path(get, path = "/v1/fleets/{name}/scale", params(("name" = String, Path)),
     responses((status = 200, body = ScaleStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn scale(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<ScaleStatus>> {
-    let record = find(&app, &name).await?;
+pub async fn scale(
+    State(app): State<App>,
+    caller: Caller,
+    Param(name): Param<String>,
+) -> Answer<Json<ScaleStatus>> {
+    let record = find(&app, &caller, &name).await?;
     let decisions = app.store.decisions(record.name.clone(), 50).await?;
     let decisions = decisions
         .into_iter()
@@ -93,16 +104,17 @@ pub async fn scale(State(app): State<App>, Param(name): Param<String>) -> Answer
     responses((status = 200, body = ScaleStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn set_scale(
     State(app): State<App>,
+    caller: Caller,
     Param(name): Param<String>,
     JsonBody(scale_to): JsonBody<SetScale>,
 ) -> Answer<Json<ScaleStatus>> {
-    let record = find(&app, &name).await?;
+    let record = find(&app, &caller, &name).await?;
     if scale_to.replicas.is_some_and(|replicas| replicas > 10_000) {
         return Err(Refused::invalid("replicas", "at most 10000"));
     }
     app.store.set_replicas(record.name, scale_to.replicas, now()).await?;
     app.look_again.notify_one();
-    scale(State(app), Param(name)).await
+    scale(State(app), caller, Param(name)).await
 }
 
 /// Replace the declared fleets.

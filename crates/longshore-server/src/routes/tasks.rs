@@ -1,6 +1,6 @@
 //! Submitting, listing, showing, cancelling and retrying tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -8,20 +8,23 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use longshore_api::problem::Detail;
 use longshore_api::task::{BatchAccepted, Cancel, Submit, Task, TaskPage};
+use longshore_core::access::Subject;
 use longshore_core::fleet::Fleet;
 use longshore_core::id::{ConversationId, FleetName, TaskId};
 use longshore_core::task::State as TaskState;
 use longshore_core::units;
-use longshore_store::{CancelOutcome, Idempotency, NewTask, Submitted, TaskFilter};
+use longshore_store::{CancelOutcome, Idempotency, NewTask, Submitted, TaskFilter, TaskRecord};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::convert;
 use crate::cursor;
 use crate::error::{Answer, Refused};
 use crate::extract::{IdempotencyKey, JsonBody, Lines, Param, Params, parse};
+use crate::tenant;
 
 /// Submit a task. Answered when it is stored durably.
 #[utoipa::path(post, path = "/v1/tasks", request_body = Submit,
@@ -30,12 +33,13 @@ use crate::extract::{IdempotencyKey, JsonBody, Lines, Param, Params, parse};
         (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn submit(
     State(app): State<App>,
+    caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(task): JsonBody<Submit>,
 ) -> Answer<Response> {
     let fingerprint = Sha256::digest(serde_json::to_vec(&task).unwrap_or_default()).into();
-    let idempotency = key.map(|key| Idempotency { scope: "submit".into(), key, fingerprint });
-    let new = new_task(&app, task).await?;
+    let idempotency = key.map(|key| Idempotency { scope: caller.idempotency_scope("submit"), key, fingerprint });
+    let new = new_task(&app, &caller, task).await?;
     let submitted = app.store.submit(vec![new], idempotency, now()).await?;
     created(&app, submitted).await
 }
@@ -56,12 +60,14 @@ pub async fn created(app: &App, submitted: Submitted) -> Answer<Response> {
         (status = 200, body = BatchAccepted, description = "Repeated: the tasks of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn batch(
     State(app): State<App>,
+    caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
     Lines(body): Lines,
 ) -> Answer<(StatusCode, Json<BatchAccepted>)> {
     let fingerprint = Sha256::digest(&body).into();
-    let tasks = read_lines(&app, &body).await?;
-    let idempotency = key.map(|key| Idempotency { scope: "batch".into(), key, fingerprint });
+    let tasks = read_lines(&app, &caller, &body).await?;
+    let scope = caller.idempotency_scope("batch");
+    let idempotency = key.map(|key| Idempotency { scope, key, fingerprint });
     let submitted = app.store.submit(tasks, idempotency, now()).await?;
     let status = if submitted.replayed { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(BatchAccepted { ids: submitted.ids })))
@@ -70,13 +76,13 @@ pub async fn batch(
 /// How many bad lines one answer names.
 const NAMED_ERRORS: usize = 20;
 
-async fn read_lines(app: &App, body: &[u8]) -> Answer<Vec<NewTask>> {
+async fn read_lines(app: &App, caller: &Caller, body: &[u8]) -> Answer<Vec<NewTask>> {
     let (mut tasks, mut errors, mut failed) = (Vec::new(), Vec::new(), 0usize);
-    let mut fleets = FleetCache::default();
+    let mut seen = Seen::default();
     let lines = body.split(|byte| *byte == b'\n').enumerate();
     for (index, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
         let new = match parse::<Submit>(line) {
-            Ok(task) => check_size(app, line.len()).and(fleets.new_task(app, task).await),
+            Ok(task) => check_size(app, line.len()).and(seen.new_task(app, caller, task).await),
             Err(refused) => Err(refused),
         };
         match new {
@@ -118,18 +124,31 @@ fn check_size(app: &App, bytes: usize) -> Answer<()> {
     }
 }
 
-/// Fleets seen in one batch, so that a thousand lines ask for their fleet once.
+/// What was asked for in one batch, so that a thousand lines ask for their fleet and their conversation once.
 #[derive(Default)]
-struct FleetCache(Option<Fleet>);
+struct Seen {
+    fleet: Option<Fleet>,
+    conversations: HashSet<ConversationId>,
+}
 
-impl FleetCache {
-    async fn new_task(&mut self, app: &App, task: Submit) -> Answer<NewTask> {
-        if self.0.as_ref().is_none_or(|fleet| fleet.name != task.fleet) {
-            self.0 = Some(active_fleet(app, &task.fleet).await?);
+impl Seen {
+    async fn new_task(&mut self, app: &App, caller: &Caller, task: Submit) -> Answer<NewTask> {
+        may_submit(caller, &task.fleet)?;
+        if self.fleet.as_ref().is_none_or(|fleet| fleet.name != task.fleet) {
+            self.fleet = Some(active_fleet(app, &task.fleet).await?);
         }
-        let fleet = self.0.as_ref().expect("set just above");
+        if let Some(conversation) = task.conversation.as_ref().filter(|id| !self.conversations.contains(*id)) {
+            caller.joins_conversation(app, conversation).await?;
+            self.conversations.insert(conversation.clone());
+        }
+        let fleet = self.fleet.as_ref().expect("set just above");
         build(app, task, fleet)
     }
+}
+
+fn may_submit(caller: &Caller, fleet: &FleetName) -> Answer<()> {
+    let tenant = tenant::of_submission(caller)?;
+    caller.may(Subject::Task { fleet, tenant: &tenant })
 }
 
 async fn active_fleet(app: &App, name: &FleetName) -> Answer<Fleet> {
@@ -142,9 +161,8 @@ async fn active_fleet(app: &App, name: &FleetName) -> Answer<Fleet> {
     }
 }
 
-pub async fn new_task(app: &App, task: Submit) -> Answer<NewTask> {
-    let fleet = active_fleet(app, &task.fleet).await?;
-    build(app, task, &fleet)
+pub async fn new_task(app: &App, caller: &Caller, task: Submit) -> Answer<NewTask> {
+    Seen::default().new_task(app, caller, task).await
 }
 
 fn build(app: &App, task: Submit, fleet: &Fleet) -> Answer<NewTask> {
@@ -224,7 +242,11 @@ pub struct ListQuery {
 /// List tasks, newest first.
 #[utoipa::path(get, path = "/v1/tasks", params(ListQuery),
     responses((status = 200, body = TaskPage), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> Answer<Json<TaskPage>> {
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Params(query): Params<ListQuery>,
+) -> Answer<Json<TaskPage>> {
     let limit = match query.limit.unwrap_or(50) {
         limit @ 1..=500 => limit as usize,
         limit => return Err(Refused::invalid("limit", format!("{limit} is outside 1 to 500"))),
@@ -232,21 +254,43 @@ pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> A
     let mark = format!("{:?}", (&query.fleet, &query.state, &query.conversation, &query.label));
     let before = query.cursor.as_deref().map(|cursor| cursor::read(cursor, &mark)).transpose()?;
     let filter = TaskFilter { before, ..filter(&query)? };
-    if let Some(fleet) = &filter.fleet
-        && app.store.fleet(fleet.clone()).await?.is_none()
-    {
-        return Err(Refused::no_fleet(fleet));
+    tenant::of_list(&caller)?;
+    if let Some(fleet) = &filter.fleet {
+        may_list(&caller, fleet)?;
+        if app.store.fleet(fleet.clone()).await?.is_none() {
+            return Err(Refused::no_fleet(fleet));
+        }
     }
     // A closed semaphore is a stop; then the store says so.
     let _turn = match filter.labels.is_empty() {
         true => None,
         false => app.slow_lists.acquire().await.ok(),
     };
-    let mut records = app.store.tasks(filter, limit + 1).await?;
+    let mut records = find(&app, &caller, filter, limit + 1).await?;
     let more = records.len() > limit;
     records.truncate(limit);
     let next_cursor = records.last().filter(|_| more).map(|last| cursor::after(last.id, &mark));
     Ok(Json(TaskPage { items: records.into_iter().map(convert::task).collect(), next_cursor }))
+}
+
+fn may_list(caller: &Caller, fleet: &FleetName) -> Answer<()> {
+    let tenant = caller.tenant().cloned().unwrap_or_default();
+    caller.may(Subject::Task { fleet, tenant: &tenant })
+}
+
+/// The newest tasks that a caller may see: those of its fleets, each asked for alone.
+async fn find(app: &App, caller: &Caller, filter: TaskFilter, limit: usize) -> Answer<Vec<TaskRecord>> {
+    let fleets = &caller.known.scope.fleets;
+    if fleets.is_empty() || filter.fleet.is_some() {
+        return Ok(app.store.tasks(filter, limit).await?);
+    }
+    let mut found = Vec::new();
+    for fleet in fleets {
+        found.extend(app.store.tasks(TaskFilter { fleet: Some(fleet.clone()), ..filter.clone() }, limit).await?);
+    }
+    found.sort_unstable_by_key(|task| std::cmp::Reverse(task.id));
+    found.truncate(limit);
+    Ok(found)
 }
 
 fn filter(query: &ListQuery) -> Answer<TaskFilter> {
@@ -286,8 +330,10 @@ fn labels(text: &str) -> Answer<BTreeMap<String, String>> {
 /// Show a task with its input, its result and its attempts.
 #[utoipa::path(get, path = "/v1/tasks/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Task), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Task>> {
-    load(&app, task_id(&id)?).await.map(Json)
+pub async fn show(State(app): State<App>, caller: Caller, Param(id): Param<String>) -> Answer<Json<Task>> {
+    let id = task_id(&id)?;
+    caller.task(&app, id).await?;
+    load(&app, id).await.map(Json)
 }
 
 pub fn task_id(text: &str) -> Answer<TaskId> {
@@ -315,10 +361,12 @@ pub async fn load(app: &App, id: TaskId) -> Answer<Task> {
         (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn cancel(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     JsonBody(cancel): JsonBody<Cancel>,
 ) -> Answer<(StatusCode, Json<Task>)> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     let status = match app.store.cancel(id, cancel.reason, now()).await? {
         CancelOutcome::NotFound => return Err(Refused::no_task(id)),
         CancelOutcome::Cancelled | CancelOutcome::AlreadyTerminal(TaskState::Cancelled) => StatusCode::OK,
@@ -338,14 +386,20 @@ pub async fn cancel(
         (status = 200, body = Task, description = "Repeated: the task of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn retry(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     IdempotencyKey(key): IdempotencyKey,
 ) -> Answer<Response> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     let old = app.store.task(id).await?.ok_or_else(|| Refused::no_task(id))?;
     if !old.state.is_terminal() {
         let detail = format!("task {id} is {}: it has not ended", old.state.as_str());
         return Err(Refused::new(409, "not_ended", detail).hint("cancel it first, or wait for it"));
+    }
+    may_submit(&caller, &old.fleet)?;
+    if let Some(conversation) = &old.conversation {
+        caller.joins_conversation(&app, conversation).await?;
     }
     let fleet = active_fleet(&app, &old.fleet).await?;
     let new = NewTask {
@@ -364,7 +418,7 @@ pub async fn retry(
         retry_of: Some(id),
     };
     let fingerprint = Sha256::digest(id.0.as_bytes()).into();
-    let idempotency = key.map(|key| Idempotency { scope: "retry".into(), key, fingerprint });
+    let idempotency = key.map(|key| Idempotency { scope: caller.idempotency_scope("retry"), key, fingerprint });
     let submitted = app.store.submit(vec![new], idempotency, now()).await?;
     created(&app, submitted).await
 }

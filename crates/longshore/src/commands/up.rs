@@ -12,6 +12,9 @@ use crate::logging;
 use crate::output::{self, Paint, paint};
 use crate::signals::Stop;
 
+/// Names the file of the first key, which may do everything.
+const ADMIN_TOKEN_FILE: &str = "LONGSHORE_ADMIN_TOKEN_FILE";
+
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Ctrl-C drains the workers and ends; a second Ctrl-C hands their tasks over at once. \
@@ -44,7 +47,9 @@ pub async fn run(args: Args) -> Outcome {
 pub async fn start(settings: Settings, keep_workers: bool) -> Outcome<Server> {
     let program = std::env::current_exe()
         .map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
-    longshore_server::start(Options { settings, program, keep_workers }).await.map_err(could_not_start)
+    // A variable that is set to nothing is as good as none.
+    let admin_token_file = std::env::var_os(ADMIN_TOKEN_FILE).filter(|file| !file.is_empty()).map(Into::into);
+    longshore_server::start(Options { settings, program, admin_token_file, keep_workers }).await.map_err(could_not_start)
 }
 
 fn could_not_start(error: StartError) -> Fault {
