@@ -17,6 +17,7 @@ use crate::key::{CreateKey, CreatedKey, Key, KeyList};
 use crate::problem::Problem;
 use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
+use crate::tls::{self, Trust};
 
 /// An event of a stream may hold a result of the default limit and its frame.
 const EVENT_LIMIT: usize = 64 << 20;
@@ -77,10 +78,19 @@ pub struct TaskQuery {
 impl Client {
     /// `base` such as `http://127.0.0.1:7117`; `token` is sent as a bearer token.
     pub fn new(base: &str, token: Option<String>) -> Result<Client, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        Client::trusting(base, token, None)
+    }
+
+    /// The same, pinned: only a control plane that `trust` vouches for is spoken to.
+    pub fn trusting(
+        base: &str,
+        token: Option<String>,
+        trust: Option<&Trust>,
+    ) -> Result<Client, reqwest::Error> {
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .build()?;
+            .connect_timeout(Duration::from_secs(5));
+        let http = tls::trusting(builder, trust).build()?;
         Ok(Client { http, base: base.trim_end_matches('/').to_owned(), token })
     }
 

@@ -14,3 +14,4 @@ pub mod llm_error;
 pub mod problem;
 pub mod sse;
 pub mod task;
+pub mod tls;

@@ -19,6 +19,7 @@ use crate::link::{
     Register, Registered, Release,
 };
 use crate::problem::Problem;
+use crate::tls::{self, Trust};
 
 /// Added to what a request asks to be held for: past this the control plane hangs or is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,6 +90,15 @@ impl LinkError {
 impl LinkClient {
     /// `addresses` such as `http://127.0.0.1:7118`, tried in turn.
     pub fn new(addresses: &[String], token: &str) -> Result<LinkClient, LinkSetupError> {
+        LinkClient::trusting(addresses, token, None)
+    }
+
+    /// The same, pinned: only control planes that `trust` vouches for are spoken to.
+    pub fn trusting(
+        addresses: &[String],
+        token: &str,
+        trust: Option<&Trust>,
+    ) -> Result<LinkClient, LinkSetupError> {
         let addresses: Vec<String> =
             addresses.iter().map(|address| checked(address)).collect::<Result<_, _>>()?;
         if addresses.is_empty() {
@@ -108,7 +118,7 @@ impl LinkClient {
             if addresses.iter().all(|address| address.starts_with("http://")) {
                 builder = builder.no_proxy();
             }
-            builder
+            tls::trusting(builder, trust)
         };
         let own = client(4).user_agent(concat!("longshore-worker/", env!("CARGO_PKG_VERSION")));
         let http = own.build().map_err(LinkSetupError::Client)?;

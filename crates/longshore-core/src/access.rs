@@ -114,7 +114,9 @@ impl Scope {
             () if has(Verb::Join) && self.verbs.len() > 1 => {
                 Err("a key that joins workers can do nothing else: make another one")
             }
-            () if has(Verb::Join) && self.fleets.len() != 1 => Err("a key that joins workers is for one fleet"),
+            () if has(Verb::Join) && self.fleets.len() != 1 => {
+                Err("a key that joins workers is for one fleet")
+            }
             () if has(Verb::Join) && self.tenant.is_some() => Err("workers serve all tenants of their fleet"),
             () if has(Verb::Admin) && narrow => {
                 Err("`admin` concerns all fleets and tenants: it cannot be narrowed to some")
@@ -128,7 +130,8 @@ impl Scope {
 
     /// Whether a request that needs `verb` and is about `subject` is allowed.
     pub fn allow(&self, verb: Verb, subject: Subject<'_>) -> Result<(), Denied> {
-        let has_verb = self.verbs.contains(&verb) || (verb != Verb::Join && self.verbs.contains(&Verb::Admin));
+        let has_verb =
+            self.verbs.contains(&verb) || (verb != Verb::Join && self.verbs.contains(&Verb::Admin));
         if !has_verb {
             return Err(Denied::Verb(verb));
         }
@@ -281,7 +284,9 @@ mod tests {
     fn keys_and_names_have_a_shape() {
         let key = format!("lsk_{}", "aB3".repeat(15).split_at(KEY_LENGTH).0);
         assert!(is_key(&key));
-        for wrong in ["", "lsk_", &key[1..], &key[..key.len() - 1], &format!("{key}a"), &key.replace('a', "-")] {
+        for wrong in
+            ["", "lsk_", &key[1..], &key[..key.len() - 1], &format!("{key}a"), &key.replace('a', "-")]
+        {
             assert!(!is_key(wrong), "{wrong}");
         }
         assert!(is_name("CI of the webshop ✓") && is_name(&"x".repeat(100)));

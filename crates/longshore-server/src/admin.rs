@@ -133,10 +133,12 @@ mod tests {
     fn starters_at_the_same_time_agree_on_the_first_key() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("admin");
-        let start = || std::thread::spawn({
-            let path = path.clone();
-            move || tokens(&none(), Some(&path)).expect("made or read")
-        });
+        let start = || {
+            std::thread::spawn({
+                let path = path.clone();
+                move || tokens(&none(), Some(&path)).expect("made or read")
+            })
+        };
         let all: Vec<_> = (0..8).map(|_| start()).collect();
         let all: Vec<_> = all.into_iter().map(|one| one.join().expect("no panic")).collect();
         assert!(all.iter().all(|one| *one == all[0]), "{all:?}");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use longshore_api::tls::Trust;
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::settings::FleetsFrom;
 use longshore_core::time::Timestamp;
@@ -57,6 +58,8 @@ pub struct Inner {
     pub started: Instant,
     /// Where workers of this machine reach the link, such as `http://127.0.0.1:7118`.
     pub link_url: String,
+    /// What workers of this machine hold the link's certificate against; `None`: the link is plain.
+    pub link_trust: Option<Trust>,
     /// The folder of the embedded store, of logs and worker tokens.
     pub state_dir: std::path::PathBuf,
     /// True once this process stops.

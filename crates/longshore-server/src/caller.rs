@@ -25,7 +25,9 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Answer<Self> {
         let caller = parts.extensions.get::<Caller>().cloned();
-        caller.ok_or_else(|| Refused::new(500, "no_caller", "this route was reached without being asked for a key"))
+        caller.ok_or_else(|| {
+            Refused::new(500, "no_caller", "this route was reached without being asked for a key")
+        })
     }
 }
 

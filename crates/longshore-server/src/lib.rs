@@ -20,8 +20,10 @@ mod routes;
 mod rules;
 mod start;
 mod tenant;
+mod tls;
 mod token;
 
+pub use admin::TokenError;
 pub use app::Limits;
 pub use start::{Addresses, Options, Server, StartError, start};
 

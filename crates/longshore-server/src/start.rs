@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
+use longshore_api::tls::Trust;
 use longshore_core::access::{Standing, Verb, standing};
 use longshore_core::id::FleetName;
 use longshore_core::provider::Provider;
@@ -20,11 +21,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::admin::{self, TokenError};
 use crate::app::{App, Inner, Limits, now};
 use crate::controller::{self, Crew};
-use crate::admin::{self, TokenError};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::tls::{self, Tls, TlsError, TlsListener};
 use crate::token::Signer;
 use crate::{link, probes, routes};
 
@@ -52,6 +54,8 @@ pub enum StartError {
     Exposed { what: &'static str, addr: SocketAddr },
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error("TLS could not be set up")]
+    Tls(#[from] TlsError),
     #[error("could not write `{path}`")]
     Write { path: PathBuf, source: io::Error },
     #[error("this machine cannot run workers as processes")]
@@ -100,6 +104,7 @@ pub struct Server {
     crew: Crew,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
+    trust: Option<Trust>,
     keep_workers: bool,
 }
 
@@ -117,12 +122,15 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let admins = admin::tokens(settings, options.admin_token_file.as_deref())?;
     let dir = PathBuf::from(&settings.store.dir);
     let store = Store::open(&OpenOptions::new(&dir))?;
-    let open = admins.is_empty() && (settings.server.allow_insecure || settings.server.api.ip().is_loopback());
+    let open =
+        admins.is_empty() && (settings.server.allow_insecure || settings.server.api.ip().is_loopback());
     if admins.is_empty() && !open {
         refuse_exposure(settings, &store).await?;
     }
     let listeners = Listeners::bind(settings, &store).await?;
     let addresses = listeners.addresses;
+    let tls = Tls::start(&settings.server.tls, &store, [addresses.api, addresses.link]).await?;
+    let trust = tls.as_ref().map(|tls| tls.trust().clone());
     if settings.server.fleets == FleetsFrom::File {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
@@ -149,7 +157,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         fleet_providers: Default::default(),
         llm: Default::default(),
         started: Instant::now(),
-        link_url: format!("http://{}", reachable(addresses.link)),
+        link_url: format!("{}://{}", scheme(trust.is_some()), reachable(addresses.link)),
+        link_trust: trust.clone(),
         state_dir: dir,
         stopping,
         look_again: tokio::sync::Notify::new(),
@@ -158,22 +167,35 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         worker_fleets: Default::default(),
     });
     write_tokens(&app).await?;
-    write_addresses(&app, &addresses)?;
+    write_addresses(&app, &addresses, trust.is_some())?;
+    write_authority(&app, tls.as_ref())?;
+    if tls.is_none() && !addresses.link.ip().is_loopback() {
+        warn!(link = %addresses.link, "worker link is plain beyond loopback: set `[server] tls`");
+    }
     let crew = Crew::new(app.clone(), options.program).map_err(StartError::Platform)?;
     crew.adopt().await?;
     let mut tasks = JoinSet::new();
-    listeners.serve(&app, &mut tasks);
+    listeners.serve(&app, tls.as_ref(), &mut tasks);
+    if let Some(tls) = tls {
+        tasks.spawn(keep_certificate(app.clone(), tls));
+    }
     tasks.spawn(controller::clock(app.clone()));
     tasks.spawn(controller::housekeeping(app.clone()));
     tasks.spawn(controller::providers(app.clone()));
     tasks.spawn(controller::fleets(app.clone(), crew.clone()));
-    info!(api = %addresses.api, link = %addresses.link, probes = %addresses.probes, "control plane is up");
-    Ok(Server { app, addresses, crew, stop, tasks, keep_workers: options.keep_workers })
+    let ca = trust.as_ref().map(Trust::to_string);
+    info!(api = %addresses.api, link = %addresses.link, probes = %addresses.probes, ca, "control plane is up");
+    Ok(Server { app, addresses, crew, stop, tasks, trust, keep_workers: options.keep_workers })
 }
 
 impl Server {
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// What clients on this machine hold the certificate against; `None`: API and link are plain.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
     }
 
     /// Resolves with its name when a part of the control plane ends that should not.
@@ -245,10 +267,11 @@ impl Listeners {
         Ok(Listeners { api, link, probes, addresses })
     }
 
-    fn serve(self, app: &App, tasks: &mut JoinSet<&'static str>) {
-        tasks.spawn(listen("api", self.api, routes::router(app.clone()), app.clone()));
-        tasks.spawn(listen("worker link", self.link, link::router(app.clone()), app.clone()));
-        tasks.spawn(listen("probes", self.probes, probes::router(app.clone()), app.clone()));
+    /// Probes stay plain: who asks them has no certificates at hand, and they tell nothing secret.
+    fn serve(self, app: &App, tls: Option<&Tls>, tasks: &mut JoinSet<&'static str>) {
+        tasks.spawn(listen("api", self.api, tls, routes::router(app.clone()), app.clone()));
+        tasks.spawn(listen("worker link", self.link, tls, link::router(app.clone()), app.clone()));
+        tasks.spawn(listen("probes", self.probes, None, probes::router(app.clone()), app.clone()));
     }
 }
 
@@ -271,16 +294,50 @@ async fn bind(what: &'static str, addr: SocketAddr, store: &Store) -> Result<Tcp
     Ok(listener)
 }
 
-async fn listen(name: &'static str, listener: TcpListener, router: Router, app: App) -> &'static str {
-    let listener = listener.tap_io(|stream| {
-        // Answers are small and somebody waits for each: do not hold them back to fill packets.
-        let _ = stream.set_nodelay(true);
-    });
-    let stopped = async move { app.stopped().await };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, listener = name, "listener fails");
+fn listen(
+    name: &'static str,
+    listener: TcpListener,
+    tls: Option<&Tls>,
+    router: Router,
+    app: App,
+) -> impl Future<Output = &'static str> + Send + use<> {
+    let config = tls.map(Tls::config);
+    async move {
+        let served = match config {
+            Some(config) => serve(TlsListener::new(listener, config), router, app).await,
+            None => {
+                let listener = listener.tap_io(|stream| {
+                    // Answers are small and somebody waits for each: do not hold them back to fill packets.
+                    let _ = stream.set_nodelay(true);
+                });
+                serve(listener, router, app).await
+            }
+        };
+        if let Err(error) = served {
+            tracing::error!(%error, listener = name, "listener fails");
+        }
+        name
     }
-    name
+}
+
+async fn serve<L>(listener: L, router: Router, app: App) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let stopped = async move { app.stopped().await };
+    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+}
+
+async fn keep_certificate(app: App, mut tls: Tls) -> &'static str {
+    while !controller::sleep_or_stop(&app, tls::LOOK).await {
+        tls.look(now()).await;
+    }
+    "TLS certificate"
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 /// An address that a process of this machine can connect to.
@@ -348,14 +405,22 @@ pub async fn write_tokens(app: &App) -> Result<(), StartError> {
 }
 
 /// Says where this control plane listens, for tools on the same machine.
-fn write_addresses(app: &App, addresses: &Addresses) -> Result<(), StartError> {
+fn write_addresses(app: &App, addresses: &Addresses, tls: bool) -> Result<(), StartError> {
     let path = app.state_dir.join("addresses.json");
     let text = serde_json::json!({
         "api": addresses.api.to_string(),
         "link": addresses.link.to_string(),
         "probes": addresses.probes.to_string(),
+        "tls": tls,
     });
     write_private(&path, &text.to_string()).map_err(|source| StartError::Write { path, source })
+}
+
+/// Puts the authority's certificate where people can fetch it for other machines.
+fn write_authority(app: &App, tls: Option<&Tls>) -> Result<(), StartError> {
+    let Some(certificate) = tls.and_then(Tls::authority) else { return Ok(()) };
+    let path = app.state_dir.join("ca.pem");
+    write_private(&path, certificate).map_err(|source| StartError::Write { path, source })
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

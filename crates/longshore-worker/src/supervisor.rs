@@ -87,7 +87,8 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
         }
         None => None,
     };
-    let client = LinkClient::new(&options.links, options.token.reveal()).map_err(WorkerError::Link)?;
+    let client = LinkClient::trusting(&options.links, options.token.reveal(), options.ca.as_ref())
+        .map_err(WorkerError::Link)?;
     let register = first_word(&options, probe_addr);
     let folders = RunFolder::create(&options.run_dir, &register.worker, register.nonce)?;
     info!(worker = %register.worker, fleet = %register.fleet, probes = register.probe_addr, "worker starts");

@@ -225,6 +225,8 @@ impl Crew {
         env.push(("LONGSHORE_WORKER_ID".into(), id.as_str().into()));
         env.push(("LONGSHORE_FLEET".into(), fleet.name.as_str().into()));
         env.push(("LONGSHORE_LINK".into(), self.0.app.link_url.clone().into()));
+        let trust = self.0.app.link_trust.as_ref();
+        env.extend(trust.map(|trust| ("LONGSHORE_LINK_CA".into(), trust.to_string().into())));
         env.push(("LONGSHORE_WORKER_TOKEN_FILE".into(), token_file(dir, &fleet.name).into()));
         Ok(env)
     }

@@ -98,7 +98,8 @@ pub async fn post(
     let submit = Submit { conversation: Some(id), ..Submit::new(message.fleet, message.content) };
     let mut task = new_task(&app, &caller, submit).await?;
     task.publish_input = true;
-    let idempotency = key.map(|key| Idempotency { scope: caller.idempotency_scope("message"), key, fingerprint });
+    let idempotency =
+        key.map(|key| Idempotency { scope: caller.idempotency_scope("message"), key, fingerprint });
     let submitted = app.store.submit(vec![task], idempotency, now()).await?;
     created(&app, submitted).await
 }

@@ -38,7 +38,8 @@ pub async fn submit(
     JsonBody(task): JsonBody<Submit>,
 ) -> Answer<Response> {
     let fingerprint = Sha256::digest(serde_json::to_vec(&task).unwrap_or_default()).into();
-    let idempotency = key.map(|key| Idempotency { scope: caller.idempotency_scope("submit"), key, fingerprint });
+    let idempotency =
+        key.map(|key| Idempotency { scope: caller.idempotency_scope("submit"), key, fingerprint });
     let new = new_task(&app, &caller, task).await?;
     let submitted = app.store.submit(vec![new], idempotency, now()).await?;
     created(&app, submitted).await
@@ -137,7 +138,8 @@ impl Seen {
         if self.fleet.as_ref().is_none_or(|fleet| fleet.name != task.fleet) {
             self.fleet = Some(active_fleet(app, &task.fleet).await?);
         }
-        if let Some(conversation) = task.conversation.as_ref().filter(|id| !self.conversations.contains(*id)) {
+        if let Some(conversation) = task.conversation.as_ref().filter(|id| !self.conversations.contains(*id))
+        {
             caller.joins_conversation(app, conversation).await?;
             self.conversations.insert(conversation.clone());
         }
@@ -286,7 +288,9 @@ async fn find(app: &App, caller: &Caller, filter: TaskFilter, limit: usize) -> A
     }
     let mut found = Vec::new();
     for fleet in fleets {
-        found.extend(app.store.tasks(TaskFilter { fleet: Some(fleet.clone()), ..filter.clone() }, limit).await?);
+        found.extend(
+            app.store.tasks(TaskFilter { fleet: Some(fleet.clone()), ..filter.clone() }, limit).await?,
+        );
     }
     found.sort_unstable_by_key(|task| std::cmp::Reverse(task.id));
     found.truncate(limit);
@@ -418,7 +422,8 @@ pub async fn retry(
         retry_of: Some(id),
     };
     let fingerprint = Sha256::digest(id.0.as_bytes()).into();
-    let idempotency = key.map(|key| Idempotency { scope: caller.idempotency_scope("retry"), key, fingerprint });
+    let idempotency =
+        key.map(|key| Idempotency { scope: caller.idempotency_scope("retry"), key, fingerprint });
     let submitted = app.store.submit(vec![new], idempotency, now()).await?;
     created(&app, submitted).await
 }

@@ -18,7 +18,8 @@ const COLUMNS: &str =
 
 impl Embedded {
     pub(crate) async fn create_key(&self, key: NewKey, now: Timestamp) -> Result<(), StoreError> {
-        let insert = "INSERT INTO api_key (id, hash, name, hint, verbs, fleets, tenant, created_at, expires_at)
+        let insert =
+            "INSERT INTO api_key (id, hash, name, hint, verbs, fleets, tenant, created_at, expires_at)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         self.write(move |write| {
             let NewKey { id, hash, name, hint, scope, expires_at } = key;

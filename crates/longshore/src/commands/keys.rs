@@ -127,7 +127,11 @@ async fn create(args: Create) -> Outcome {
         output::json(&created)?;
         return Ok(Exit::Done);
     }
-    output::note(&format!("key `{}` ({}); it is not shown again:", output::clean(&created.about.name), created.about.id));
+    output::note(&format!(
+        "key `{}` ({}); it is not shown again:",
+        output::clean(&created.about.name),
+        created.about.id
+    ));
     // Alone on standard output, so that a script can take it.
     output::line(&created.key)?;
     Ok(Exit::Done)
@@ -149,7 +153,8 @@ async fn list(args: List) -> Outcome {
 }
 
 fn table(keys: &[Key]) -> Outcome<()> {
-    let mut table = Table::new(&["ID", "NAME", "KEY", "VERBS", "FLEETS", "TENANT", "STANDING", "EXPIRES", "USED"]);
+    let mut table =
+        Table::new(&["ID", "NAME", "KEY", "VERBS", "FLEETS", "TENANT", "STANDING", "EXPIRES", "USED"]);
     for key in keys {
         let fleets: Vec<&str> = key.fleets.iter().map(FleetName::as_str).collect();
         let verbs: Vec<&str> = key.verbs.iter().map(|verb| verb.as_str()).collect();

@@ -49,7 +49,9 @@ pub async fn start(settings: Settings, keep_workers: bool) -> Outcome<Server> {
         .map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
     // A variable that is set to nothing is as good as none.
     let admin_token_file = std::env::var_os(ADMIN_TOKEN_FILE).filter(|file| !file.is_empty()).map(Into::into);
-    longshore_server::start(Options { settings, program, admin_token_file, keep_workers }).await.map_err(could_not_start)
+    longshore_server::start(Options { settings, program, admin_token_file, keep_workers })
+        .await
+        .map_err(could_not_start)
 }
 
 fn could_not_start(error: StartError) -> Fault {
@@ -63,8 +65,9 @@ fn could_not_start(error: StartError) -> Fault {
 fn greet(server: &Server, found: &Found) -> Outcome<()> {
     let addresses = server.addresses();
     output::line(&format!("{} is up, from {}", paint("longshore", Paint::Bold), found.path.display()))?;
-    output::line(&format!("  api      http://{}", addresses.api))?;
-    output::line(&format!("  link     http://{}", addresses.link))?;
+    let scheme = if server.trust().is_some() { "https" } else { "http" };
+    output::line(&format!("  api      {scheme}://{}", addresses.api))?;
+    output::line(&format!("  link     {scheme}://{}", addresses.link))?;
     output::line(&format!("  probes   http://{}/readyz", addresses.probes))?;
     for fleet in &found.settings.fleets {
         let (min, max) = (fleet.scaling.min, fleet.scaling.max);
@@ -74,9 +77,10 @@ fn greet(server: &Server, found: &Found) -> Outcome<()> {
             output::clean(&fleet.command.join(" "))
         ))?;
     }
-    let server = match addresses.api.port() {
-        7117 => String::new(),
-        _ => format!(" --server http://{}", addresses.api),
+    let server = match (server.trust(), addresses.api.port()) {
+        (None, 7117) => String::new(),
+        (None, _) => format!(" --server http://{}", addresses.api),
+        (Some(trust), _) => format!(" --server https://{} --ca {trust}", addresses.api),
     };
     match found.settings.fleets.first() {
         Some(fleet) => output::line(&format!(
