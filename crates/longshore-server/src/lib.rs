@@ -20,6 +20,8 @@ mod routes;
 mod rules;
 mod start;
 mod tenant;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod token;
 

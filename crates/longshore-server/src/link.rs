@@ -9,7 +9,7 @@ mod write;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{any, post};
+use axum::routing::{MethodRouter, any, post};
 use axum::{Json, Router};
 use http::request::Parts;
 use longshore_api::link::{self, Deregister, Register, Registered};
@@ -31,17 +31,26 @@ pub const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
 /// How often a worker renews its leases: a sixth, so that several lost heartbeats do not cost a task.
 pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Paths and what answers there; each handler takes a [`Token`].
+pub fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
+    let mut routes = vec![
+        (link::REGISTER, post(register)),
+        (link::CLAIM, post(claim::claim)),
+        (link::HEARTBEAT, post(heartbeat::heartbeat)),
+        (link::EVENTS, post(write::events)),
+        (link::COMPLETE, post(write::complete)),
+        (link::RELEASE, post(write::release)),
+        (link::DEREGISTER, post(deregister)),
+        ("/llm/{provider}/{*path}", any(llm::call)),
+    ];
+    routes.extend(agent::routes());
+    routes
+}
+
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route(link::REGISTER, post(register))
-        .route(link::CLAIM, post(claim::claim))
-        .route(link::HEARTBEAT, post(heartbeat::heartbeat))
-        .route(link::EVENTS, post(write::events))
-        .route(link::COMPLETE, post(write::complete))
-        .route(link::RELEASE, post(write::release))
-        .route(link::DEREGISTER, post(deregister))
-        .merge(agent::routes())
-        .route("/llm/{provider}/{*path}", any(llm::call))
+    let router =
+        routes().into_iter().fold(Router::new(), |router, (path, answers)| router.route(path, answers));
+    router
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(app.clone(), count))
         .fallback(unknown_route)

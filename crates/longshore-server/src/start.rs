@@ -193,6 +193,11 @@ impl Server {
         self.addresses
     }
 
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> &App {
+        &self.app
+    }
+
     /// What clients on this machine hold the certificate against; `None`: API and link are plain.
     pub fn trust(&self) -> Option<&Trust> {
         self.trust.as_ref()
