@@ -57,7 +57,7 @@ pub struct Tls {
 
 enum Source {
     Files { cert: String, key: String, seen: (Vec<u8>, Vec<u8>) },
-    Authority { authority: Authority, addresses: Vec<IpAddr>, renew_at: Timestamp },
+    Authority { authority: Box<Authority>, addresses: Vec<IpAddr>, renew_at: Timestamp },
 }
 
 /// The certificate that new connections get.
@@ -105,7 +105,7 @@ impl Tls {
         let addresses: Vec<IpAddr> = ips.collect();
         let (first, renew_at) = authority.issue(&addresses, now())?;
         let trust = Trust::Fingerprint(authority.fingerprint());
-        Ok(Tls::new(Source::Authority { authority, addresses, renew_at }, first, trust))
+        Ok(Tls::new(Source::Authority { authority: Box::new(authority), addresses, renew_at }, first, trust))
     }
 
     fn new(source: Source, first: CertifiedKey, trust: Trust) -> Tls {

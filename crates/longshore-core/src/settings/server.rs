@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::section::{Section, text_of};
+use super::section::Section;
 use super::tree::Value;
 use super::{FleetsFrom, ServerSettings, StoreSettings, Tls, resolve};
 use crate::units::show_size;
@@ -92,18 +92,14 @@ fn read_address(section: &mut Section<'_>, key: &'static str) -> Option<SocketAd
 fn read_tls(section: &mut Section<'_>, base_dir: &str) -> Tls {
     let Some(node) = section.take("tls") else { return Tls::Off };
     let expected = "\"auto\", \"off\" or { cert = \"PATH\", key = \"PATH\" }";
-    match text_of(&node).as_deref() {
-        Some("auto") => return Tls::Auto,
-        Some("off") => return Tls::Off,
-        Some(_) => {
+    match &node.value {
+        Value::Text(word) if word == "auto" => return Tls::Auto,
+        Value::Text(word) if word == "off" => return Tls::Off,
+        Value::Table(_) => {}
+        _ => {
             section.wrong::<()>(&node, "tls", expected);
             return Tls::Off;
         }
-        None if !matches!(node.value, Value::Table(_)) => {
-            section.wrong::<()>(&node, "tls", expected);
-            return Tls::Off;
-        }
-        None => {}
     }
     let place = node.place.clone();
     let Some(mut files) = section.open("tls", node, expected) else { return Tls::Off };

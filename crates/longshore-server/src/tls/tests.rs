@@ -49,7 +49,10 @@ async fn serve(tls: &Tls) -> Served {
 async fn ask(base: &str, trust: &Trust) -> Result<(), String> {
     let client = Client::trusting(base, None, Some(trust)).expect("a client");
     match client.keys().await {
-        Ok(keys) => Ok(assert!(keys.items.is_empty())),
+        Ok(keys) => {
+            assert!(keys.items.is_empty());
+            Ok(())
+        }
         Err(ClientError::Unreachable { source, .. }) => Err(chain(&source)),
         Err(other) => panic!("{other}"),
     }

@@ -8,7 +8,7 @@ use longshore_core::id::{FleetName, KeyId, TenantName};
 use longshore_core::units;
 
 use crate::cli::{Format, Remote};
-use crate::error::Outcome;
+use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output::{self, Table, ago};
 
@@ -83,7 +83,7 @@ struct List {
 struct Revoke {
     /// Key, by its id in `longshore keys list`
     #[arg(value_name = "ID")]
-    id: KeyId,
+    id: String,
 
     #[command(flatten)]
     format: Format,
@@ -174,7 +174,11 @@ fn table(keys: &[Key]) -> Outcome<()> {
 }
 
 async fn revoke(args: Revoke) -> Outcome {
-    let key = args.remote.client()?.revoke_key(args.id).await?;
+    // Not by the parser of arguments: it would repeat what was given, which may be the key itself.
+    let id: KeyId = args.id.parse().map_err(|error: longshore_core::id::IdError| {
+        Fault::usage(error.to_string()).hint("`longshore keys list` shows the ids of keys")
+    })?;
+    let key = args.remote.client()?.revoke_key(id).await?;
     if args.format.json {
         output::json(&key)?;
     } else {

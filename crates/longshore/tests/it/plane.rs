@@ -13,6 +13,7 @@ use longshore_api::client::Client;
 use longshore_api::fleet::Worker;
 use longshore_api::link::WorkerState;
 use longshore_api::task::{Submit, Task};
+use longshore_api::tls::Trust;
 use longshore_core::id::{FleetName, TaskId};
 use longshore_core::json::Json;
 use longshore_core::task::State;
@@ -39,6 +40,8 @@ pub struct Addresses {
     pub api: String,
     pub link: String,
     pub probes: String,
+    /// What its certificate is held against, if it has one.
+    pub ca: Option<String>,
 }
 
 /// The binary under test.
@@ -332,7 +335,9 @@ pub fn skip(why: &str) {
 
 fn client(addresses: &Addresses) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::new(&addresses.api, None).expect("a client needs nothing that could fail")
+    let trust: Option<Trust> =
+        addresses.ca.as_ref().map(|ca| ca.parse().expect("as the command line takes it"));
+    Client::trusting(&addresses.api, None, trust.as_ref()).expect("a client needs nothing that could fail")
 }
 
 async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (Child, Addresses) {
@@ -367,9 +372,18 @@ async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (C
 fn up_line(line: &str) -> Option<Addresses> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);
-    let url = |name: &str| Some(format!("http://{}", fields.get(name)?.as_str()?));
-    (fields.get("message")?.as_str()? == "control plane is up")
-        .then(|| Some(Addresses { api: url("api")?, link: url("link")?, probes: url("probes")? }))?
+    let ca = fields.get("ca").and_then(Value::as_str).map(str::to_owned);
+    let scheme = if ca.is_some() { "https" } else { "http" };
+    let url = |name: &str, scheme: &str| Some(format!("{scheme}://{}", fields.get(name)?.as_str()?));
+    let addresses = || {
+        Some(Addresses {
+            api: url("api", scheme)?,
+            link: url("link", scheme)?,
+            probes: url("probes", "http")?,
+            ca: ca.clone(),
+        })
+    };
+    (fields.get("message")?.as_str()? == "control plane is up").then(addresses)?
 }
 
 /// Asks again and again until there is an answer.

@@ -16,6 +16,8 @@ fn tls_is_off_made_or_given_as_files() {
     assert_eq!(tls("[server.tls]\ncert = \"/etc/tls.crt\"\nkey = \"./tls.key\""), files);
     let overridden = good(MINIMAL, &[("LONGSHORE__SERVER__TLS", "auto")]);
     assert_eq!(overridden.server.tls, Tls::Auto);
+    let table = "{ cert = \"/etc/tls.crt\", key = \"tls.key\" }";
+    assert_eq!(good(MINIMAL, &[("LONGSHORE__SERVER__TLS", table)]).server.tls, files);
 }
 
 #[test]
