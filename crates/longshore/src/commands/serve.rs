@@ -18,7 +18,7 @@ pub async fn run(args: Args) -> Outcome {
     logging::json_to_stdout()?;
     let found = args.config.load()?;
     let mut stop = Stop::listen()?;
-    let mut server = up::start(found.settings, true).await?;
+    let mut server = up::start(found.settings, up::admin_token_file(), true).await?;
     let failed = tokio::select! {
         () = stop.asked() => None,
         part = server.failed() => Some(part),

@@ -1,5 +1,7 @@
 //! `longshore up`: everything in longshore.toml on this machine, until Ctrl-C.
 
+use std::path::PathBuf;
+
 use longshore_core::settings::Settings;
 use longshore_server::{Options, Server, StartError};
 
@@ -29,7 +31,7 @@ pub async fn run(args: Args) -> Outcome {
     logging::beside()?;
     let found = args.config.load()?;
     let mut stop = Stop::listen()?;
-    let mut server = start(found.settings.clone(), false).await?;
+    let mut server = start(found.settings.clone(), admin_token_file(), false).await?;
     greet(&server, &found)?;
     let failed = tokio::select! {
         () = stop.asked() => None,
@@ -43,12 +45,19 @@ pub async fn run(args: Args) -> Outcome {
     }
 }
 
+/// The file of the first key. A variable that is set to nothing is as good as none.
+pub fn admin_token_file() -> Option<PathBuf> {
+    std::env::var_os(ADMIN_TOKEN_FILE).filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
 /// Starts the control plane of these settings; this very binary is what its workers run.
-pub async fn start(settings: Settings, keep_workers: bool) -> Outcome<Server> {
+pub async fn start(
+    settings: Settings,
+    admin_token_file: Option<PathBuf>,
+    keep_workers: bool,
+) -> Outcome<Server> {
     let program = std::env::current_exe()
         .map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
-    // A variable that is set to nothing is as good as none.
-    let admin_token_file = std::env::var_os(ADMIN_TOKEN_FILE).filter(|file| !file.is_empty()).map(Into::into);
     longshore_server::start(Options { settings, program, admin_token_file, keep_workers })
         .await
         .map_err(could_not_start)
