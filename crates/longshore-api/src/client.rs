@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::TaskId;
+use longshore_core::id::{KeyId, TaskId};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,11 +18,13 @@ use crate::fleet::{
     WorkerList,
 };
 use crate::journal::{Input, InputAnswer, Journal};
+use crate::key::{CreateKey, CreatedKey, Key, KeyList};
 use crate::problem::Problem;
 pub use crate::search::TaskQuery;
 use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
 use crate::tenant::{EraseQuery, TenantErased};
+use crate::tls::{self, Trust};
 
 /// An event of a stream may hold a result of the default limit and its frame.
 const EVENT_LIMIT: usize = 64 << 20;
@@ -64,10 +66,19 @@ impl ClientError {
 impl Client {
     /// `base` such as `http://127.0.0.1:7117`; `token` is sent as a bearer token.
     pub fn new(base: &str, token: Option<String>) -> Result<Client, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        Client::trusting(base, token, None)
+    }
+
+    /// The same, pinned: only a control plane that `trust` vouches for is spoken to.
+    pub fn trusting(
+        base: &str,
+        token: Option<String>,
+        trust: Option<&Trust>,
+    ) -> Result<Client, reqwest::Error> {
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .build()?;
+            .connect_timeout(Duration::from_secs(5));
+        let http = tls::trusting(builder, trust).build()?;
         Ok(Client { http, base: base.trim_end_matches('/').to_owned(), token })
     }
 
@@ -261,6 +272,19 @@ impl Client {
 
     pub async fn drain_worker(&self, id: &str, how: &DrainWorker) -> Result<Worker, ClientError> {
         self.post(&format!("/v1/workers/{}/drain", escape(id)), how).await
+    }
+
+    /// Makes a key; the answer is the only place where it is.
+    pub async fn create_key(&self, wanted: &CreateKey) -> Result<CreatedKey, ClientError> {
+        self.post("/v1/keys", wanted).await
+    }
+
+    pub async fn keys(&self) -> Result<KeyList, ClientError> {
+        self.get("/v1/keys", &()).await
+    }
+
+    pub async fn revoke_key(&self, id: KeyId) -> Result<Key, ClientError> {
+        self.post(&format!("/v1/keys/{id}/revoke"), &serde_json::json!({})).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ClientError> {

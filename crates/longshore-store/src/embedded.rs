@@ -17,6 +17,7 @@ mod fleet;
 mod forget;
 mod heartbeat;
 mod journal;
+mod key;
 mod lane;
 mod lease;
 mod list;

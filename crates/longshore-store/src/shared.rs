@@ -23,6 +23,7 @@ mod fleet;
 mod floor;
 mod heartbeat;
 mod journal;
+mod key;
 mod lease;
 mod list;
 mod live;

@@ -9,6 +9,7 @@ mod deadlines;
 mod endings;
 mod fleets;
 mod journal;
+mod keys;
 mod link;
 mod retention;
 mod search;
@@ -98,6 +99,8 @@ every_backend! {
         a_growing_history_is_stored_once, another_way_is_told_with_its_first_difference,
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
         steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person;
+    keys: a_key_is_found_by_its_hash_alone, a_revoked_key_stays_revoked, the_last_use_only_moves_on,
+        tasks_and_conversations_have_owners, what_begins_at_once_agrees;
     crowd: no_task_is_claimed_twice;
     search: times_choose, a_cancellation_for_some_states_leaves_the_others;
 }

@@ -1,6 +1,6 @@
 //! `longshore config`: what longshore.toml and the environment amount to. Secrets show as where they come from.
 
-use longshore_core::settings::{Address, FleetsFrom, Settings, StoreSettings};
+use longshore_core::settings::{Address, FleetsFrom, Settings, StoreSettings, Tls};
 use serde_json::json;
 
 use crate::cli::{ConfigFile, Format};
@@ -65,9 +65,18 @@ fn value(settings: &Settings) -> serde_json::Value {
             "fleets": if server.fleets == FleetsFrom::Api { "api" } else { "file" },
             "token": server.token,
             "allow_insecure": server.allow_insecure,
+            "tls": tls(&server.tls),
             "input_limit": server.input_limit,
         },
         "providers": settings.providers,
         "fleets": settings.fleets,
     })
+}
+
+fn tls(tls: &Tls) -> serde_json::Value {
+    match tls {
+        Tls::Off => json!("off"),
+        Tls::Auto => json!("auto"),
+        Tls::Files { cert, key } => json!({ "cert": cert, "key": key }),
+    }
 }
