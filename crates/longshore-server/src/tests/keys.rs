@@ -185,3 +185,79 @@ async fn beyond_loopback_it_starts_only_where_there_is_a_key() {
     assert_eq!(scene.ask(&http::Method::GET, &url, None, None).await.0, 401);
     assert_eq!(scene.ask(&http::Method::GET, &url, Some(&key), None).await.0, 200);
 }
+
+#[tokio::test]
+async fn a_tenants_key_submits_lists_and_changes_its_own_tasks_only() {
+    let scene = Scene::locked().await;
+    let key = scene.key(scope(&[Verb::Read, Verb::Submit], &[], Some("acme")), false, false).await;
+    let foreign = scene.task(json!({ "tenant": "other" })).await;
+    let (status, own) = scene.post("/v1/tasks", &key, json!({ "fleet": "a" })).await;
+    assert_eq!((status, &own["tenant"]), (201, &json!("acme")), "{own}");
+    let (status, refused) = scene.post("/v1/tasks", &key, json!({ "fleet": "a", "tenant": "other" })).await;
+    assert_eq!((status, &refused["code"]), (403, &json!("tenant_not_allowed")), "{refused}");
+    let (_, list) = scene.get("/v1/tasks", &key).await;
+    assert_eq!(ids(&list), [own["id"].as_str().expect("an id")], "{list}");
+    assert_eq!(scene.get("/v1/tasks?tenant=other", &key).await.0, 403);
+    let (status, refused) = scene.post("/v1/tasks:cancel", &key, json!({})).await;
+    assert_eq!((status, &refused["code"]), (422, &json!("empty_filter")), "{refused}");
+    let (status, done) = scene.post("/v1/tasks:cancel", &key, json!({ "all": true })).await;
+    assert_eq!((status, &done["changed"]), (200, &json!(1)), "{done}");
+    let (_, untouched) = scene.get(&format!("/v1/tasks/{foreign}"), &scene.admin).await;
+    assert_eq!(untouched["state"], "queued", "{untouched}");
+    let again = format!("/v1/tasks/{}/retry", own["id"].as_str().expect("an id"));
+    let (status, again) = scene.post(&again, &key, json!({})).await;
+    assert_eq!((status, &again["tenant"]), (201, &json!("acme")), "{again}");
+}
+
+#[tokio::test]
+async fn a_key_of_some_fleets_lists_and_changes_what_is_theirs_only() {
+    let scene = Scene::locked().await;
+    let one = scene.key(scope(&[Verb::Read, Verb::Submit], &["b"], None), false, false).await;
+    let both = scene.key(scope(&[Verb::Read], &["a", "b"], None), false, false).await;
+    let in_a = scene.task(json!({})).await;
+    let in_b = scene.task(json!({ "fleet": "b" })).await;
+    let last = scene.task(json!({})).await;
+    let (_, list) = scene.get("/v1/tasks", &one).await;
+    assert_eq!(ids(&list), [in_b.as_str()], "{list}");
+    assert_eq!(scene.get("/v1/tasks?fleet=a", &one).await.0, 403);
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let (status, page) = scene.get(&format!("/v1/tasks?limit=1{cursor}"), &both).await;
+        assert_eq!(status, 200, "{page}");
+        seen.extend(ids(&page).into_iter().map(str::to_owned));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen, [last, in_b, in_a], "from new to old, each once");
+    let (status, done) = scene.post("/v1/tasks:cancel", &one, json!({ "all": true })).await;
+    assert_eq!((status, &done["changed"]), (200, &json!(1)), "{done}");
+}
+
+#[tokio::test]
+async fn a_batch_is_seen_and_filled_by_those_who_may_see_all_of_it() {
+    let scene = Scene::locked().await;
+    let acme = scene.key(scope(&[Verb::Read, Verb::Submit], &[], Some("acme")), false, false).await;
+    let of_b = scene.key(scope(&[Verb::Read, Verb::Submit], &["b"], None), false, false).await;
+    let batch = uuid::Uuid::now_v7();
+    let (fill, show) = (format!("/v1/tasks:batch?batch={batch}&more=true"), format!("/v1/batches/{batch}"));
+    assert_eq!(scene.post(&fill, &acme, json!({ "fleet": "b" })).await.0, 201);
+    assert_eq!(scene.post(&fill, &of_b, json!({ "fleet": "b", "tenant": "acme" })).await.0, 201);
+    for key in [&acme, &of_b] {
+        assert_eq!(scene.get(&show, key).await.0, 200);
+        assert_eq!(scene.get("/v1/batches", key).await.1["items"].as_array().map(Vec::len), Some(1));
+    }
+    assert_eq!(scene.post(&fill, &acme, json!({ "fleet": "a" })).await.0, 201);
+    assert_eq!(scene.get(&show, &acme).await.0, 200);
+    assert_eq!(scene.get(&show, &of_b).await.0, 404, "it counts tasks of fleet `a` now");
+    assert_eq!(scene.post(&fill, &of_b, json!({ "fleet": "b", "tenant": "acme" })).await.0, 404);
+    assert_eq!(scene.get("/v1/batches", &of_b).await.1["items"].as_array().map(Vec::len), Some(0));
+    let (status, erased) =
+        scene.ask(&http::Method::DELETE, &scene.api("/v1/tenants/acme/data"), Some(&scene.admin), None).await;
+    assert_eq!((status, &erased["complete"]), (200, &json!(true)), "{erased}");
+    assert_eq!(scene.get("/v1/about", &acme).await.0, 401, "a tenant's keys go with it");
+}
+
+fn ids(list: &serde_json::Value) -> Vec<&str> {
+    let items = list["items"].as_array().expect("a list");
+    items.iter().map(|item| item["id"].as_str().expect("an id")).collect()
+}
