@@ -5,22 +5,28 @@
 
 mod environment;
 mod fleet;
+mod named;
 mod print;
 mod provider;
+mod schedule;
 mod section;
 mod server;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod webhook;
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use crate::fleet::{Fleet, SecretSource};
 use crate::provider::Provider;
+use crate::schedule::Schedule;
+use crate::webhook::Webhook;
 use section::{Notes, Section};
 
-/// The effective configuration. Its `Display` is TOML that parses to the same settings; secrets show as their source.
+/// The effective configuration. Its `Display` is TOML that parses to the same settings, but for the queries of webhooks'
+/// addresses; secrets show as their source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub store: StoreSettings,
@@ -29,6 +35,10 @@ pub struct Settings {
     pub providers: Vec<Provider>,
     /// In order of name.
     pub fleets: Vec<Fleet>,
+    /// In order of name.
+    pub schedules: Vec<Schedule>,
+    /// In order of name.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// The embedded store; other stores come with a later version.
@@ -123,8 +133,12 @@ fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     if fleets.is_empty() && server.fleets == FleetsFrom::File {
         root.warn("fleet", "no fleet is declared: there is nothing to run");
     }
+    // Fleets that are declared through the API are not known here.
+    let declared = (server.fleets == FleetsFrom::File).then_some(&fleets[..]);
+    let schedules = schedule::read_schedules(&mut root, declared);
+    let webhooks = webhook::read_webhooks(&mut root, declared, base_dir);
     root.finish();
-    Settings { store, server, providers, fleets }
+    Settings { store, server, providers, fleets, schedules, webhooks }
 }
 
 /// The path that `path` means when it is written in a file of folder `base`.

@@ -30,7 +30,9 @@ pub enum TimingError {
     Fields { given: String, fields: usize },
     #[error("`{given}` never comes: no month has such a day")]
     Never { given: String },
-    #[error("`{0}` is not a time zone: expected a name of the IANA database such as \"Europe/Berlin\" or \"UTC\"")]
+    #[error(
+        "`{0}` is not a time zone: expected a name of the IANA database such as \"Europe/Berlin\" or \"UTC\""
+    )]
     Zone(String),
 }
 
@@ -134,8 +136,10 @@ impl CronDateTime for Moment {
     }
 
     fn resolve_civil(&self, civil: CivilDateTime) -> Result<Resolution<Self>, CronError> {
-        let ambiguous = self.0.time_zone().to_ambiguous_zoned_datetime(civil_of(civil).ok_or(CronError::InvalidTime)?);
-        let taken = |zoned: Result<ZonedDateTime, jiff::Error>| zoned.map(Moment).map_err(|_| CronError::InvalidTime);
+        let ambiguous =
+            self.0.time_zone().to_ambiguous_zoned_datetime(civil_of(civil).ok_or(CronError::InvalidTime)?);
+        let taken =
+            |zoned: Result<ZonedDateTime, jiff::Error>| zoned.map(Moment).map_err(|_| CronError::InvalidTime);
         Ok(match ambiguous.offset() {
             AmbiguousOffset::Unambiguous { .. } => Resolution::Single(taken(ambiguous.unambiguous())?),
             AmbiguousOffset::Fold { .. } => {

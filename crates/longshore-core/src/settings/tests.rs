@@ -2,6 +2,8 @@
 
 mod documented;
 mod providers;
+mod schedules;
+mod webhooks;
 
 use proptest::prelude::*;
 
@@ -144,7 +146,8 @@ fn every_key_is_read() {
         drain = { timeout = "30s", mode = "handover" }
         probe = { interval = "5s", timeout = "1s", failures = 5, startup = "1m" }
     "#;
-    let Settings { store, server, providers, fleets } = good(text, &[]);
+    let Settings { store, server, providers, fleets, schedules, webhooks } = good(text, &[]);
+    assert_eq!((schedules, webhooks), (Vec::new(), Vec::new()));
     assert_eq!(store.dir, "/srv/agents/data/store");
     assert_eq!(
         (server.api.to_string(), server.link.to_string()),

@@ -1,6 +1,7 @@
 //! `longshore config`: what longshore.toml and the environment amount to. Secrets show as where they come from.
 
 use longshore_core::settings::{FleetsFrom, Settings};
+use longshore_core::webhook::Webhook;
 use serde_json::json;
 
 use crate::cli::{ConfigFile, Format};
@@ -35,6 +36,11 @@ pub fn run(args: &Args) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// The query of its address may hold a token.
+fn shown(webhook: &Webhook) -> Webhook {
+    Webhook { url: webhook.shown_url(), ..webhook.clone() }
+}
+
 fn value(settings: &Settings) -> serde_json::Value {
     let server = &settings.server;
     json!({
@@ -50,5 +56,7 @@ fn value(settings: &Settings) -> serde_json::Value {
         },
         "providers": settings.providers,
         "fleets": settings.fleets,
+        "schedules": settings.schedules,
+        "webhooks": settings.webhooks.iter().map(shown).collect::<Vec<_>>(),
     })
 }

@@ -1,13 +1,20 @@
 //! What the documentation shows is what the code reads.
 
 use super::*;
+use crate::json::Json;
+use crate::schedule::Schedule;
+use crate::webhook::Webhook;
 
 const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 
+fn sample() -> &'static str {
+    let (_, rest) = PAGE.split_once("```toml\n").expect("the page shows a file");
+    rest.split_once("\n```").expect("the block ends").0
+}
+
 #[test]
 fn the_documented_file_is_read_without_a_word_and_shows_the_defaults() {
-    let (_, rest) = PAGE.split_once("```toml\n").expect("the page shows a file");
-    let (sample, _) = rest.split_once("\n```").expect("the block ends");
+    let sample = sample();
     assert_eq!(warnings(sample, &[]), "");
     let documented = good(sample, &[]);
     let smallest = good("[provider.openai]\nbase_url = \"https://api.openai.com/v1\"\n", &[]);
@@ -24,4 +31,21 @@ fn the_documented_file_is_read_without_a_word_and_shows_the_defaults() {
     };
     assert_eq!(&without_choices, bare, "the page's values are the defaults");
     assert_eq!(documented.fleets[0].providers, ["openai"], "as if the line were left out");
+}
+
+#[test]
+fn the_documented_schedule_and_webhook_show_the_defaults() {
+    let documented = good(sample(), &[]);
+    let smallest = format!(
+        "{MINIMAL}[schedule.nightly]\nfleet = \"research\"\ncron = \"30 2 * * mon-fri\"\n\
+         [webhook.backend]\nurl = \"https://example.com/hooks\"\nsecret = {{ env = \"WEBHOOK_SECRET\" }}\n"
+    );
+    let smallest = good(&smallest, &[]);
+    let shown = documented.schedules[0].clone();
+    assert!(shown.conversation.is_some() && !shown.labels.is_empty() && shown.input != Json::null());
+    let without_choices =
+        Schedule { conversation: None, labels: Default::default(), input: Json::null(), ..shown };
+    assert_eq!([without_choices], smallest.schedules[..]);
+    let without_choices = Webhook { fleets: Vec::new(), ..documented.webhooks[0].clone() };
+    assert_eq!([without_choices], smallest.webhooks[..]);
 }
