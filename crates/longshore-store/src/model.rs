@@ -3,7 +3,9 @@
 mod fleet;
 mod journal;
 mod link;
+mod schedule;
 mod task;
+mod webhook;
 mod worker;
 
 pub use fleet::{
@@ -18,9 +20,13 @@ pub use link::{
     AgentEventKind, ClaimRequest, Condition, DrainOrder, EndAttempt, Ended, Heartbeat, HeartbeatNews,
     History, LeaseRecord, LeasedTask, Message, NewAgentEvent, Tick,
 };
+pub use schedule::{Fire, Fired, ScheduleEvent, ScheduleRecord};
 pub use task::{
     AttemptRecord, ConversationRecord, EventRecord, Idempotency, NewTask, Outcome, Submitted, TaskFilter,
     TaskRecord,
+};
+pub use webhook::{
+    DeliveryFilter, DeliveryRecord, DeliveryState, Redeliver, Tried, WebhookBacklog, WebhookRecord,
 };
 pub use worker::{
     PlannedWorker, RegisterOutcome, Registration, WorkerEnd, WorkerFilter, WorkerRecord, WorkerState,

@@ -16,6 +16,7 @@ pub(crate) enum Topic {
     Task(TaskId),
     Journal(TaskId),
     Worker(WorkerId),
+    Webhooks,
 }
 
 /// Where to wait for changes. Cheap to clone.
@@ -43,6 +44,11 @@ impl Signals {
     /// This worker has to be told something: a cancellation, a lost lease, an order to drain.
     pub fn worker(&self, worker: &WorkerId) -> Wake {
         self.on(Topic::Worker(worker.clone()))
+    }
+
+    /// Webhooks are owed messages, or were changed.
+    pub fn webhooks(&self) -> Wake {
+        self.on(Topic::Webhooks)
     }
 
     fn on(&self, topic: Topic) -> Wake {

@@ -35,7 +35,7 @@ impl Embedded {
     }
 }
 
-fn submit(
+pub(super) fn submit(
     write: &mut Write<'_>,
     tasks: &[NewTask],
     idempotency: Option<&Idempotency>,

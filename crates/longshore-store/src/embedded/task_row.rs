@@ -10,8 +10,8 @@ use longshore_core::time::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::column::{count, get, get_option, hold_text, id};
-use super::event;
 use super::writer::{Place, Write};
+use super::{delivery, event};
 
 pub(super) struct TaskRow {
     pub ord: i64,
@@ -174,7 +174,7 @@ impl TaskRow {
         debug_assert!(state.is_terminal() && !self.state.is_terminal());
         self.leave(write, Place::of(state, None))?;
         (self.state, self.hold, self.due_at, self.finished_at) = (state, None, None, Some(now));
-        Ok(())
+        delivery::owe(write, &self.id, &self.fleet, state, now)
     }
 
     fn leave(&self, write: &mut Write<'_>, to: Place) -> rusqlite::Result<()> {

@@ -7,7 +7,9 @@ mod endings;
 mod fleets;
 mod journal;
 mod link;
+mod schedules;
 mod tasks;
+mod webhooks;
 
 macro_rules! every_backend {
     ($($module:ident: $($behaviour:ident),* $(,)?;)*) => {
@@ -51,5 +53,16 @@ every_backend! {
         a_growing_history_is_stored_once, another_way_is_told_with_its_first_difference,
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
         steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person;
+    schedules: a_schedule_is_kept_as_it_was_declared_and_begins_now,
+        a_tick_becomes_a_task_together_with_the_move_of_the_cursor, only_the_first_of_many_fires_a_tick,
+        one_tick_is_one_task_even_if_its_cursor_comes_back, what_is_not_accepted_leaves_the_cursor_where_it_was,
+        losses_are_counted_and_told, another_rhythm_begins_anew_and_another_input_does_not,
+        ticks_of_a_pause_are_not_made_up_for, a_run_by_hand_moves_no_cursor_and_is_repeatable,
+        the_newest_events_of_a_schedule_are_kept;
+    webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_retry_within_a_task_is_no_end,
+        what_is_due_comes_in_order_of_time,
+        a_delivered_or_given_up_message_is_not_sent_again_unless_somebody_asks,
+        a_receiver_that_is_gone_is_owed_nothing_until_it_is_back, what_a_removed_webhook_was_owed_waits_for_it,
+        old_deliveries_are_forgotten_and_pending_ones_are_not, whoever_waits_for_messages_is_woken;
     crowd: no_task_is_claimed_twice, commands_share_commits, what_changes_nothing_commits_nothing;
 }
