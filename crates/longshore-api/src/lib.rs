@@ -11,5 +11,7 @@ pub mod link_client;
 pub mod llm;
 pub mod llm_error;
 pub mod problem;
+pub mod schedule;
 pub mod sse;
 pub mod task;
+pub mod webhook;

@@ -7,7 +7,9 @@ mod fleet;
 mod housekeeping;
 mod liveness;
 mod providers;
+mod schedules;
 mod secret;
+mod webhooks;
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,9 @@ pub use crew::Crew;
 pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;
 pub use providers::run as providers;
+pub use schedules::{new_task as new_scheduled_task, run as schedules};
 pub use secret::{name as name_secret, read as read_secret};
+pub use webhooks::{run as webhooks, secrets as webhook_secrets, send as send_message};
 
 /// How often service time advances.
 const TICK: Duration = Duration::from_secs(1);

@@ -15,6 +15,7 @@ mod probes;
 mod routes;
 mod start;
 mod token;
+mod webhook;
 
 pub use app::Limits;
 pub use start::{Addresses, Options, Server, StartError, start};

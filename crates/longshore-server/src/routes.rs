@@ -3,8 +3,10 @@
 mod conversations;
 mod fleets;
 mod journal;
-mod tasks;
+mod schedules;
+pub mod tasks;
 mod watch;
+mod webhooks;
 mod workers;
 
 use axum::extract::{Request, State};
@@ -52,6 +54,17 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(workers::list))
         .routes(routes!(workers::show))
         .routes(routes!(workers::drain))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::show))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::retry))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::enable))
         .split_for_parts()
 }
 

@@ -53,6 +53,10 @@ pub enum StartError {
     Platform(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not read the key of provider `{provider}` from {from}")]
     ProviderKey { provider: String, from: String, source: io::Error },
+    #[error("webhook `{webhook}` cannot sign: {why}")]
+    WebhookSecret { webhook: String, why: String },
+    #[error("the client for webhooks could not be set up")]
+    Webhooks(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the gateway could not be set up")]
     Gateway(#[from] longshore_gateway::StartError),
     #[error("could not make this process undumpable, so agents could read its memory")]
@@ -74,6 +78,9 @@ impl StartError {
             ),
             StartError::ProviderKey { provider, .. } => Some(format!(
                 "set it, or name another source: `[provider.{provider}] api_key = {{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}`"
+            )),
+            StartError::WebhookSecret { webhook, .. } => Some(format!(
+                "`[webhook.{webhook}] secret` names where it comes from; a new one is `whsec_` and what `openssl rand -base64 32` prints"
             )),
             _ => None,
         }
@@ -118,6 +125,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if settings.server.fleets == FleetsFrom::File {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
+    declare_hooks(settings, &store).await?;
     let metrics = Metrics::default();
     let gateway = longshore_gateway::Options {
         store: store.clone(),
@@ -145,6 +153,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         state_dir: dir,
         stopping,
         look_again: tokio::sync::Notify::new(),
+        schedules_changed: tokio::sync::Notify::new(),
+        post: crate::webhook::Post::new().map_err(|error| StartError::Webhooks(error.into()))?,
         trouble: Default::default(),
         polls: Default::default(),
         worker_fleets: Default::default(),
@@ -158,6 +168,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     tasks.spawn(controller::clock(app.clone()));
     tasks.spawn(controller::housekeeping(app.clone()));
     tasks.spawn(controller::providers(app.clone()));
+    tasks.spawn(controller::schedules(app.clone()));
+    tasks.spawn(controller::webhooks(app.clone()));
     tasks.spawn(controller::fleets(app.clone(), crew.clone()));
     info!(api = %addresses.api, link = %addresses.link, probes = %addresses.probes, "control plane is up");
     Ok(Server { app, addresses, crew, stop, tasks, keep_workers: options.keep_workers })
@@ -299,6 +311,17 @@ fn with_keys(providers: &[Provider]) -> Result<Vec<(Provider, Option<String>)>, 
         Ok((provider.clone(), provider.api_key.as_ref().map(read).transpose()?))
     };
     providers.iter().map(with_key).collect()
+}
+
+/// Schedules and webhooks are declared by the control plane's own file, whoever declares its fleets.
+async fn declare_hooks(settings: &Settings, store: &Store) -> Result<(), StartError> {
+    for webhook in &settings.webhooks {
+        controller::webhook_secrets(webhook)
+            .map_err(|why| StartError::WebhookSecret { webhook: webhook.name.to_string(), why })?;
+    }
+    store.put_schedules(settings.schedules.clone(), now()).await?;
+    store.put_webhooks(settings.webhooks.clone(), now()).await?;
+    Ok(())
 }
 
 fn read_token(settings: &Settings) -> Result<Option<String>, StartError> {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    apply, config, doctor, fleets, init, llm_sim, probe, scale, serve, submit, tasks, up, worker, workers,
+    apply, config, doctor, fleets, init, llm_sim, probe, scale, schedules, serve, submit, tasks, up,
+    webhooks, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -49,6 +50,10 @@ pub enum Command {
     Workers(workers::Args),
     /// Show or set how many workers a fleet has, and why
     Scale(scale::Args),
+    /// List, show, pause, resume and run schedules
+    Schedules(schedules::Args),
+    /// List webhooks and their messages, send again, try out
+    Webhooks(webhooks::Args),
     /// Say what is wrong with this installation and what to do
     Doctor(doctor::Args),
     /// Ask a worker whether it is alive or ready, for health checks

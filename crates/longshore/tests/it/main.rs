@@ -21,4 +21,6 @@ mod recovery;
 mod replay;
 mod run;
 mod scaling;
+mod schedules;
+mod webhooks;
 mod worker_process;

@@ -12,9 +12,15 @@ async fn every_documented_operation_is_served_and_every_answer_is_json() {
     let document: Value = document.json().await.expect("JSON");
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.")));
     let paths = document["paths"].as_object().expect("paths");
-    for expected in
-        ["/v1/tasks", "/v1/tasks:batch", "/v1/tasks/{id}/events", "/v1/fleets/{name}/scale", "/v1/workers"]
-    {
+    for expected in [
+        "/v1/tasks",
+        "/v1/tasks:batch",
+        "/v1/tasks/{id}/events",
+        "/v1/fleets/{name}/scale",
+        "/v1/workers",
+        "/v1/schedules/{name}/run",
+        "/v1/webhooks/{name}/deliveries",
+    ] {
         assert!(paths.contains_key(expected), "{expected} is not documented");
     }
     for (path, operations) in paths {
