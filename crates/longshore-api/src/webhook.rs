@@ -27,7 +27,7 @@ pub struct Webhook {
     /// Why nothing is sent to it, if that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<String>,
-    /// Messages that it is owed.
+    /// Messages that it is owed; counted up to 100,000.
     pub pending: u64,
     /// How long ago the task of the oldest of them ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]

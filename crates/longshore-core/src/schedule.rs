@@ -81,8 +81,11 @@ pub const LARGEST_LIMIT: u32 = 1_000;
 /// A tick that is handled later than this was missed: nobody was there when it was due.
 pub const GRACE: Duration = Duration::from_secs(60);
 
-/// The most ticks of one plan, a week of minutes: after a longer absence the rest waits for the next plan.
+/// The most ticks that one plan looks at, a week of minutes: after a longer absence the rest waits for the next plan.
 const MOST: usize = 10_000;
+
+/// How many of these are given up when there are more: the others may be among the newest that are made up for.
+const GIVEN_UP: usize = MOST - LARGEST_LIMIT as usize;
 
 /// How a schedule stands when it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +124,8 @@ pub fn plan(timing: &Timing, policy: (Missed, u32, Overlap), at: Standing) -> Pl
     let cursor = due.back().copied().unwrap_or(at.cursor);
     let count = due.len() as u64;
     if ticks.next().is_some() {
-        // Newer ones come: whatever the policy, it chooses among those.
-        return Plan { fire: Vec::new(), missed: count, overlapped: 0, cursor, more: true };
+        let (missed, cursor) = (GIVEN_UP as u64, due[GIVEN_UP - 1]);
+        return Plan { fire: Vec::new(), missed, overlapped: 0, cursor, more: true };
     }
     let late = |tick: &Timestamp| at.now.since(*tick) > GRACE;
     let wanted = match missed {

@@ -69,5 +69,5 @@ CREATE TABLE delivery (
 );
 CREATE INDEX delivery_due ON delivery (webhook, next_at, seq) WHERE state = 'pending';
 CREATE INDEX delivery_by_webhook ON delivery (webhook, seq);
-CREATE INDEX delivery_failed ON delivery (webhook, seq) WHERE state = 'failed';
+CREATE INDEX delivery_by_state ON delivery (webhook, state, seq);
 CREATE INDEX delivery_ended ON delivery (ended_at) WHERE ended_at IS NOT NULL;

@@ -202,7 +202,7 @@ forward! {
     fn delivery_tried(tried: Tried) -> Result<(), StoreError>;
     /// Newest first.
     fn deliveries(filter: DeliveryFilter, limit: usize) -> Result<Vec<DeliveryRecord>, StoreError>;
-    /// Makes them due now, with all their tries ahead; returns how many.
+    /// Makes them due now, with all their tries ahead; returns how many. At most 10,000 at a time, the oldest first.
     fn redeliver(webhook: WebhookName, which: Redeliver, now: Timestamp) -> Result<usize, StoreError>;
     /// Forgets some of those that ended before this time; returns how many, 0 when none is left.
     fn forget_deliveries(before: Timestamp) -> Result<usize, StoreError>;

@@ -177,6 +177,36 @@ fn a_clock_that_goes_back_makes_nothing_due() {
 }
 
 #[test]
+fn nicknames_and_the_finer_points_of_days_are_known() {
+    let next = |cron: &str| ticks(cron, "UTC", "2026-02-01T00:30:00Z", 1)[0][..16].to_owned();
+    for (cron, expected) in [
+        ("@hourly", "2026-02-01T01:00"),
+        ("@daily", "2026-02-02T00:00"),
+        ("@weekly", "2026-02-08T00:00"),
+        ("@monthly", "2026-03-01T00:00"),
+        ("@yearly", "2027-01-01T00:00"),
+        ("0 0 * * fri#L", "2026-02-27T00:00"),
+        ("0 0 15W * *", "2026-02-16T00:00"),
+        ("0 0 13 * +fri", "2026-02-13T00:00"),
+        ("0 0 1 jan *", "2027-01-01T00:00"),
+    ] {
+        assert_eq!(next(cron), expected, "{cron}");
+    }
+}
+
+#[test]
+fn the_newest_of_a_long_absence_are_made_up_for() {
+    let timing = Timing::new("* * * * *", "UTC").expect("valid");
+    let (start, now) =
+        (at("2026-04-20T00:00:00Z"), Timestamp(at("2026-04-20T00:00:00Z").0 + 10_001 * 60_000));
+    let policy = (Missed::All, LARGEST_LIMIT, Overlap::Allow);
+    let first = plan(&timing, policy, Standing { cursor: start, now, running: false });
+    assert_eq!((first.missed, first.more), (9_000, true));
+    let last = plan(&timing, policy, Standing { cursor: first.cursor, now, running: false });
+    assert_eq!((last.missed, last.fire.len(), last.fire.last()), (1, 1_000, Some(&now)));
+}
+
+#[test]
 fn a_long_absence_is_gone_through_in_pieces() {
     let timing = Timing::new("* * * * *", "UTC").expect("valid");
     let now = at("2026-05-05T00:00:30Z");

@@ -104,8 +104,7 @@ pub async fn retry(
 ) -> Answer<Json<Retried>> {
     let record = declared(&app, &name).await?;
     let Some(id) = which.id else {
-        let count = app.store.redeliver(record.name, Redeliver::Failed, now()).await?;
-        return Ok(Json(Retried { count }));
+        return Ok(Json(Retried { count: retry_failed(&app, record.name).await? }));
     };
     let unknown = || {
         Refused::new(404, "unknown_delivery", format!("webhook `{name}` has no message `{id}`"))
@@ -115,6 +114,17 @@ pub async fn retry(
     match app.store.redeliver(record.name, Redeliver::One(task), now()).await? {
         0 => Err(unknown()),
         count => Ok(Json(Retried { count })),
+    }
+}
+
+/// In pieces, so that other writes come in between.
+async fn retry_failed(app: &App, webhook: WebhookName) -> Answer<usize> {
+    let mut count = 0;
+    loop {
+        match app.store.redeliver(webhook.clone(), Redeliver::Failed, now()).await? {
+            0 => return Ok(count),
+            some => count += some,
+        }
     }
 }
 

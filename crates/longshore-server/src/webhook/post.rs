@@ -161,6 +161,63 @@ mod tests {
         assert!(error.contains("loopback"), "{error}");
     }
 
+    fn webhook(url: &str, allow_private: bool) -> Webhook {
+        Webhook {
+            name: longshore_core::webhook::WebhookName::new("a").expect("valid"),
+            url: url.into(),
+            secrets: Vec::new(),
+            fleets: Vec::new(),
+            states: Vec::new(),
+            allow_private,
+        }
+    }
+
+    fn post() -> Post {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Post::new().expect("a client")
+    }
+
+    #[tokio::test]
+    async fn an_address_is_refused_however_it_is_written() {
+        let post = post();
+        for url in [
+            "http://127.0.0.1/",
+            "http://127.1/",
+            "http://2130706433/",
+            "http://0x7f.0.0.1/",
+            "http://0177.0.0.1/",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::ffff:a9fe:a9fe]/",
+            "http://localhost/",
+            "http://LOCALHOST/",
+        ] {
+            let sent = post.send(&webhook(url, false), HeaderMap::new(), Bytes::new()).await;
+            let error = sent.error.unwrap_or_default();
+            assert!(error.contains("not called without `allow_private = true`"), "{url}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_not_read_to_its_end() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a caller");
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let head = "HTTP/1.1 500 No\r\ncontent-type: text/plain\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.expect("it listens");
+            // Until nobody reads any more.
+            while stream.write_all(&[b'x'; 1024]).await.is_ok() {}
+        });
+        let sent = post().send(&webhook(&url, true), HeaderMap::new(), Bytes::new()).await;
+        server.await.expect("it was hung up on");
+        assert_eq!(sent.status(), Some(500));
+        assert!(sent.error.is_some_and(|error| error.ends_with("xxx") && error.len() < 300));
+    }
+
     #[test]
     fn a_wish_for_a_longer_wait_is_read_in_seconds() {
         let asks = |text: &'static str| {

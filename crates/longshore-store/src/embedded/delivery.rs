@@ -13,7 +13,7 @@ use super::{Embedded, webhook};
 use crate::error::StoreError;
 use crate::model::{DeliveryFilter, DeliveryRecord, Redeliver, Tried};
 
-/// The most rows that one command forgets, so that other commands need not wait for long.
+/// The most rows that one command forgets or makes due, so that other commands need not wait for long.
 const MOST: i64 = 10_000;
 
 impl Embedded {
@@ -167,8 +167,11 @@ fn redeliver(
             .execute(params![webhook.as_str(), now.0, id(&task)])?,
         Redeliver::Failed => write
             .connection
-            .prepare_cached(&format!("{set} WHERE webhook = ?1 AND state = 'failed'"))?
-            .execute(params![webhook.as_str(), now.0])?,
+            .prepare_cached(&format!(
+                "{set} WHERE seq IN (SELECT seq FROM delivery WHERE webhook = ?1 AND state = 'failed'
+                    ORDER BY seq LIMIT ?3)"
+            ))?
+            .execute(params![webhook.as_str(), now.0, MOST])?,
     };
     write.wake_webhooks();
     Ok(changed)

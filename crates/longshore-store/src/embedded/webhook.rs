@@ -137,14 +137,17 @@ pub(super) fn disable(
         .map(drop)
 }
 
+/// The most that are counted: who asks every few seconds must not go through millions.
+const COUNTED: i64 = 100_000;
+
 fn backlog(connection: &Connection, name: &WebhookName) -> rusqlite::Result<WebhookBacklog> {
     connection
         .prepare_cached(
-            "SELECT (SELECT count(*) FROM delivery WHERE webhook = ?1 AND state = 'pending'),
-                (SELECT min(at) FROM delivery WHERE webhook = ?1 AND state = 'pending'),
-                (SELECT count(*) FROM delivery WHERE webhook = ?1 AND state = 'failed')",
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM delivery WHERE webhook = ?1 AND state = 'pending' LIMIT ?2)),
+                (SELECT at FROM delivery WHERE webhook = ?1 AND state = 'pending' ORDER BY seq LIMIT 1),
+                (SELECT count(*) FROM (SELECT 1 FROM delivery WHERE webhook = ?1 AND state = 'failed' LIMIT ?2))",
         )?
-        .query_row([name.as_str()], |row| {
+        .query_row(params![name.as_str(), COUNTED], |row| {
             Ok(WebhookBacklog {
                 pending: count(row, 0)?,
                 oldest: get_option(row, 1)?,

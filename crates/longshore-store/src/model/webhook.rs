@@ -16,7 +16,7 @@ pub struct WebhookRecord {
     pub changed_at: Timestamp,
 }
 
-/// How many messages a webhook is owed, and for how long the oldest of them.
+/// How many messages a webhook is owed, and since when the oldest of them. Counted up to 100,000.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebhookBacklog {
     pub pending: u64,

@@ -144,6 +144,19 @@ async fn a_task_that_has_not_ended_keeps_the_next_tick_away() {
 }
 
 #[tokio::test]
+async fn ticks_whose_fleet_is_not_declared_are_told_and_over() {
+    let text = format!("[server]\nfleets = \"api\"\n{}", schedule("missed = \"once\"\n").replace(FLEET, ""));
+    let mut plane = Plane::start(&text).await;
+    plane.kill();
+    set_back(&plane, 3600);
+    plane.restart().await;
+    let schedule = counted(&plane, 1).await;
+    assert_eq!((schedule.ticks.refused, schedule.ticks.fired), (1, 0));
+    let told = schedule.events.iter().find(|event| event.kind == "refused").expect("told");
+    assert!(told.data.text().contains("there is no fleet `a`"), "{told:?}");
+}
+
+#[tokio::test]
 async fn another_cron_does_not_make_up_for_ticks_of_the_old_one() {
     let mut plane = Plane::start(&schedule("missed = \"all\"\n")).await;
     plane.kill();
