@@ -17,6 +17,7 @@ mod probes;
 mod routes;
 mod start;
 mod token;
+mod webhook;
 
 pub use app::Limits;
 pub use longshore_store::migration_script;

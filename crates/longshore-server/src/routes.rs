@@ -6,10 +6,12 @@ mod bulk;
 mod conversations;
 mod fleets;
 mod journal;
+mod schedules;
 mod search;
-mod tasks;
+pub mod tasks;
 mod tenants;
 mod watch;
+mod webhooks;
 mod workers;
 
 use axum::extract::{Request, State};
@@ -67,6 +69,17 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(workers::list))
         .routes(routes!(workers::show))
         .routes(routes!(workers::drain))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::show))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::retry))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::enable))
         .split_for_parts()
 }
 

@@ -65,6 +65,10 @@ pub enum StartError {
     Platform(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not read the key of provider `{provider}` from {from}")]
     ProviderKey { provider: String, from: String, source: io::Error },
+    #[error("webhook `{webhook}` cannot sign: {why}")]
+    WebhookSecret { webhook: String, why: String },
+    #[error("the client for webhooks could not be set up")]
+    Webhooks(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the gateway could not be set up")]
     Gateway(#[from] longshore_gateway::StartError),
     #[error("could not make this process undumpable, so agents could read its memory")]
@@ -90,6 +94,9 @@ impl StartError {
             StartError::Connect(error) => hint_for(error),
             StartError::ProviderKey { provider, .. } => Some(format!(
                 "set it, or name another source: `[provider.{provider}] api_key = {{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}`"
+            )),
+            StartError::WebhookSecret { webhook, .. } => Some(format!(
+                "`[webhook.{webhook}] secret` names where it comes from; a new one is `whsec_` and what `openssl rand -base64 32` prints"
             )),
             _ => None,
         }
@@ -159,7 +166,10 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
     // As providers: each control plane's own file says it, whoever declares the fleets.
-    store.put_tenants(settings.tenants.clone()).await?;
+    if settings.store.shared.is_none() || !settings.tenants.is_empty() {
+        store.put_tenants(settings.tenants.clone()).await?;
+    }
+    declare_hooks(settings, &store).await?;
     let metrics = Metrics::default();
     let name = replica_name(settings, &addresses);
     let link_url = addresses.link.map(|link| format!("http://{}", reachable(link)));
@@ -199,6 +209,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         state_dir: dir,
         stopping,
         look_again: tokio::sync::Notify::new(),
+        schedules_changed: tokio::sync::Notify::new(),
+        post: crate::webhook::Post::new().map_err(|error| StartError::Webhooks(error.into()))?,
         trouble: Default::default(),
         polls: Default::default(),
         worker_fleets: Default::default(),
@@ -221,6 +233,10 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if let Some(crew) = &crew {
         tasks.spawn(controller::clock(app.clone()));
         tasks.spawn(controller::retention(app.clone()));
+        if settings.store.shared.is_none() {
+            tasks.spawn(controller::schedules(app.clone()));
+            tasks.spawn(controller::webhooks(app.clone()));
+        }
         tasks.spawn(controller::fleets(app.clone(), crew.clone()));
     }
     let (api, link) = (addresses.api.map(display), addresses.link.map(display));
@@ -426,6 +442,22 @@ fn with_keys(providers: &[Provider]) -> Result<Vec<(Provider, Option<String>)>, 
         Ok((provider.clone(), provider.api_key.as_ref().map(read).transpose()?))
     };
     providers.iter().map(with_key).collect()
+}
+
+/// Schedules and webhooks are declared by the control plane's own file, whoever declares its fleets.
+async fn declare_hooks(settings: &Settings, store: &Store) -> Result<(), StartError> {
+    for webhook in &settings.webhooks {
+        controller::webhook_secrets(webhook)
+            .map_err(|why| StartError::WebhookSecret { webhook: webhook.name.to_string(), why })?;
+    }
+    // The shared store has neither yet, and says so to whoever declares one.
+    if settings.store.shared.is_none() || !settings.schedules.is_empty() {
+        store.put_schedules(settings.schedules.clone(), now()).await?;
+    }
+    if settings.store.shared.is_none() || !settings.webhooks.is_empty() {
+        store.put_webhooks(settings.webhooks.clone(), now()).await?;
+    }
+    Ok(())
 }
 
 fn read_token(settings: &Settings) -> Result<Option<String>, StartError> {

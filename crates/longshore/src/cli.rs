@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    apply, batches, config, doctor, fleets, init, llm_sim, migrate, probe, scale, serve, submit, tasks,
-    tenants, up, worker, workers,
+    apply, batches, config, doctor, fleets, init, llm_sim, migrate, probe, scale, schedules, serve, submit,
+    tasks, tenants, up, webhooks, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -56,6 +56,10 @@ pub enum Command {
     Workers(workers::Args),
     /// Show or set how many workers a fleet has, and why
     Scale(scale::Args),
+    /// List, show, pause, resume and run schedules
+    Schedules(schedules::Args),
+    /// List webhooks and their messages, send again, try out
+    Webhooks(webhooks::Args),
     /// Say what is wrong with this installation and what to do
     Doctor(doctor::Args),
     /// Ask a worker whether it is alive or ready, for health checks

@@ -11,9 +11,11 @@ mod fleets;
 mod journal;
 mod link;
 mod retention;
+mod schedules;
 mod search;
 mod tasks;
 mod tenants;
+mod webhooks;
 
 /// What the shared store does not do yet.
 macro_rules! embedded_so_far {
@@ -125,6 +127,17 @@ embedded_so_far! {
         the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
         messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
     search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more;
+    schedules: a_schedule_is_kept_as_it_was_declared_and_begins_now,
+        a_tick_becomes_a_task_together_with_the_move_of_the_cursor, only_the_first_of_many_fires_a_tick,
+        one_tick_is_one_task_even_if_its_cursor_comes_back, what_is_not_accepted_leaves_the_cursor_where_it_was,
+        losses_are_counted_and_told, another_rhythm_begins_anew_and_another_input_does_not,
+        ticks_of_a_pause_are_not_made_up_for, a_run_by_hand_moves_no_cursor_and_is_repeatable,
+        the_newest_events_of_a_schedule_are_kept;
+    webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_retry_within_a_task_is_no_end,
+        what_is_due_comes_in_order_of_time,
+        a_delivered_or_given_up_message_is_not_sent_again_unless_somebody_asks,
+        a_receiver_that_is_gone_is_owed_nothing_until_it_is_back, what_a_removed_webhook_was_owed_waits_for_it,
+        old_deliveries_are_forgotten_and_pending_ones_are_not, whoever_waits_for_messages_is_woken;
 }
 
 /// What speaks to the database in each of the ways that there are, where each transaction gets another connection.

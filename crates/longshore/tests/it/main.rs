@@ -25,4 +25,6 @@ mod replay;
 mod roles;
 mod run;
 mod scaling;
+mod schedules;
+mod webhooks;
 mod worker_process;
