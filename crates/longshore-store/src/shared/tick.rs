@@ -59,7 +59,13 @@ impl Shared {
             Advanced::To(service) => service,
             // Due by a clock that no longer counts.
             Advanced::OtherLeads(service) => {
-                return Ok(Tick { service, expired: Vec::new(), overdue: Vec::new(), promoted: 0, next_due: None });
+                return Ok(Tick {
+                    service,
+                    expired: Vec::new(),
+                    overdue: Vec::new(),
+                    promoted: 0,
+                    next_due: None,
+                });
             }
         };
         let expired = self.expire(service, now, roll).await?;
