@@ -165,11 +165,13 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if settings.server.fleets == FleetsFrom::File && roles.has(Role::Controllers) {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
-    // As providers: each control plane's own file says it, whoever declares the fleets.
-    if settings.store.shared.is_none() || !settings.tenants.is_empty() {
-        store.put_tenants(settings.tenants.clone()).await?;
+    // Whoever declares the fleets: the file of those that keep them says it.
+    if roles.has(Role::Controllers) {
+        if settings.store.shared.is_none() || !settings.tenants.is_empty() {
+            store.put_tenants(settings.tenants.clone()).await?;
+        }
+        declare_hooks(settings, &store).await?;
     }
-    declare_hooks(settings, &store).await?;
     let metrics = Metrics::default();
     let name = replica_name(settings, &addresses);
     let link_url = addresses.link.map(|link| format!("http://{}", reachable(link)));
