@@ -4,10 +4,12 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts; each sorted by name.
+//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts, batches; each sorted by name.
 
 mod address;
 mod batch;
+mod batch_counts;
+mod batch_opening;
 mod changes;
 mod claim;
 mod column;
@@ -37,6 +39,7 @@ mod search;
 mod sql;
 mod step;
 mod submit;
+mod task_batch;
 mod tick;
 mod usage;
 mod worker;

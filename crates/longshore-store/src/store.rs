@@ -142,7 +142,7 @@ forward! {
 }
 
 // Batches.
-not_shared! { "batches":
+forward! {
     /// As [`Store::submit`], as tasks of a batch.
     fn submit_batch(batch: NewBatch, tasks: Vec<NewTask>, idempotency: Option<Idempotency>, now: Timestamp) -> Result<Submitted, SubmitError>;
     fn batch(id: BatchId) -> Result<Option<BatchRecord>, StoreError>;

@@ -94,6 +94,17 @@ impl Core {
         Ok(())
     }
 
+    /// The same where all else is written already.
+    pub(super) async fn commit_batches(
+        &self,
+        connection: &Connection,
+        changes: Changes,
+    ) -> Result<(), DbError> {
+        futures_util::try_join!(changes.batches.save(connection, changes.now), connection.commit())?;
+        self.committed(changes);
+        Ok(())
+    }
+
     fn committed(&self, changes: Changes) {
         for (fleet, rank, id) in changes.positions {
             self.floors.lower(&fleet, rank, id);

@@ -21,6 +21,8 @@ pub(super) enum DbError {
     Text(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the operation panicked; its words are in the log")]
     Panic,
+    #[error("another transaction was faster")]
+    Raced,
     #[error("the store is closed")]
     Closed,
 }
@@ -41,7 +43,7 @@ impl DbError {
             &SqlState::LOCK_NOT_AVAILABLE,
             &SqlState::UNIQUE_VIOLATION,
         ];
-        self.state().is_some_and(|state| conflicts.contains(&state))
+        matches!(self, DbError::Raced) || self.state().is_some_and(|state| conflicts.contains(&state))
     }
 
     /// The database is away, or on its way down or up: it may work again later.

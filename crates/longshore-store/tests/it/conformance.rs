@@ -96,17 +96,17 @@ every_backend! {
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
         steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person;
     crowd: no_task_is_claimed_twice;
-    search: times_choose, a_cancellation_for_some_states_leaves_the_others;
-}
-
-embedded_so_far! {
     batches: a_batch_counts_its_tasks_and_ends_with_the_last,
         the_end_of_a_batch_is_told_once_whatever_is_repeated,
         a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps,
         an_open_batch_whose_tasks_have_ended_ends_when_it_is_cancelled, a_repeated_key_adds_nothing_to_a_batch,
         batches_are_listed_from_new_to_old, who_waits_for_a_batch_is_woken;
+    search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more, times_choose,
+        a_cancellation_for_some_states_leaves_the_others;
+}
+
+embedded_so_far! {
     retention: journals_go_first_then_results_then_tasks, a_task_without_result_or_journal_is_touched_once,
         the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
         messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
-    search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more;
 }
