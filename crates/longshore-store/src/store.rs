@@ -43,21 +43,6 @@ macro_rules! forward {
     };
 }
 
-/// Writes methods that only the embedded store has so far; the shared one says so.
-macro_rules! not_shared {
-    ($what:literal: $($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $answer:ty;)*) => {
-        impl Store {
-            $($(#[$doc])*
-            pub async fn $name(&self, $($argument: $type),*) -> $answer {
-                match self {
-                    Store::Embedded(store) => store.$name($($argument),*).await,
-                    Store::Shared(_) => Err(StoreError::NotShared { what: $what }.into()),
-                }
-            })*
-        }
-    };
-}
-
 impl Store {
     /// Opens the embedded store in a folder, making both if they are not there. Blocks for as long as disks
     /// do.
@@ -155,7 +140,7 @@ forward! {
 }
 
 // Forgetting.
-not_shared! { "retention":
+forward! {
     /// Deletes some of what the plan says may go of this fleet's ended tasks; to be repeated while there is more.
     fn retain(fleet: FleetName, plan: Plan) -> Result<Forgotten, StoreError>;
     /// Forgets ended batches of which no task is stored any more, among a few; `after` and the answer are places in the list.

@@ -148,8 +148,8 @@ impl Changes {
     }
 
     /// Ended tasks that are deleted are not counted any more.
-    pub(super) fn uncount(&mut self, fleet: &FleetName, from: Place) {
-        self.counts.add(fleet, from, -1);
+    pub(super) fn uncount(&mut self, fleet: &FleetName, from: Place, number: i64) {
+        self.counts.add(fleet, from, -number);
     }
 
     /// As [`Changes::count`], for the batch that the task belongs to, if it does.

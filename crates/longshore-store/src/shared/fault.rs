@@ -23,6 +23,8 @@ pub(super) enum DbError {
     Panic,
     #[error("another transaction was faster")]
     Raced,
+    #[error("redis could not forget its copy of a conversation: {0}")]
+    Companion(String),
     #[error("the store is closed")]
     Closed,
 }
@@ -49,7 +51,7 @@ impl DbError {
     /// The database is away, or on its way down or up: it may work again later.
     pub(super) fn is_outage(&self) -> bool {
         match self {
-            DbError::Pool(_) => true,
+            DbError::Pool(_) | DbError::Companion(_) => true,
             DbError::Postgres(error) => match error.code() {
                 // Class 57: an operator intervened (shutdown, crash, starting up); 53: out of resources; 08: connection.
                 // 28: a password that is being changed.

@@ -12,21 +12,6 @@ mod retention;
 mod search;
 mod tasks;
 
-/// What the shared store does not do yet.
-macro_rules! embedded_so_far {
-    ($($module:ident: $($behaviour:ident),* $(,)?;)*) => {
-        mod embedded_so_far {
-            $(mod $module {
-                $(#[tokio::test]
-                async fn $behaviour() {
-                    let world = crate::support::World::embedded().await;
-                    crate::conformance::$module::$behaviour(&world).await;
-                })*
-            })*
-        }
-    };
-}
-
 macro_rules! every_backend {
     ($($module:ident: $($behaviour:ident),* $(,)?;)*) => {
         mod embedded {
@@ -101,12 +86,9 @@ every_backend! {
         a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps,
         an_open_batch_whose_tasks_have_ended_ends_when_it_is_cancelled, a_repeated_key_adds_nothing_to_a_batch,
         batches_are_listed_from_new_to_old, who_waits_for_a_batch_is_woken;
-    search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more, times_choose,
-        a_cancellation_for_some_states_leaves_the_others;
-}
-
-embedded_so_far! {
     retention: journals_go_first_then_results_then_tasks, a_task_without_result_or_journal_is_touched_once,
         the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
         messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
+    search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more, times_choose,
+        a_cancellation_for_some_states_leaves_the_others;
 }
