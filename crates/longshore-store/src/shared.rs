@@ -18,6 +18,7 @@ mod connection;
 mod conversation;
 mod core;
 mod counts;
+mod days;
 mod ending;
 mod erase;
 mod event;

@@ -104,6 +104,14 @@ impl Connection {
         self.script("BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 60000").await
     }
 
+    /// Begins a transaction that locks what everybody uses: rather than let them queue up behind it, it fails.
+    pub(super) async fn begin_impatient(&self) -> Result<(), DbError> {
+        self.dirty.store(true, Ordering::Relaxed);
+        let limits = "SET LOCAL statement_timeout = 60000; SET LOCAL lock_timeout = 250; \
+            SET LOCAL idle_in_transaction_session_timeout = 15000";
+        self.script(&format!("BEGIN; {limits}")).await
+    }
+
     /// Begins a transaction whose loss with the database's power would cost nothing that matters.
     pub(super) async fn begin_unsynced(&self) -> Result<(), DbError> {
         self.dirty.store(true, Ordering::Relaxed);

@@ -42,6 +42,11 @@ impl Day {
     fn first_id(self) -> Uuid {
         Uuid::from_u128((self.0 as u128 * DAY_MS as u128) << 80)
     }
+
+    /// From the lowest id of this day to the lowest one of the next.
+    pub(super) fn ids(self) -> (Uuid, Uuid) {
+        (self.first_id(), Day(self.0 + 1).first_id())
+    }
 }
 
 /// Makes the partitions of today and of the next days, and those for the rest, where they are missing.
@@ -64,7 +69,7 @@ pub(super) async fn ensure(connection: &Connection, names: &Names, now: Timestam
 }
 
 fn script(names: &Names, day: Day) -> String {
-    let (from, to) = (day.first_id(), Day(day.0 + 1).first_id());
+    let (from, to) = day.ids();
     let mut script = String::new();
     for table in TABLES {
         script.push_str(&names.expand(&format!(
@@ -85,6 +90,7 @@ mod tests {
         let at = 1_795_000_000_123;
         let id = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, (at / 1000) as u64, 123_000_000));
         let day = Day::of(Timestamp(at));
-        assert!(day.first_id() <= id && id < Day(day.0 + 1).first_id());
+        let (from, to) = day.ids();
+        assert!(from <= id && id < to);
     }
 }

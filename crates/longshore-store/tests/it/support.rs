@@ -196,6 +196,32 @@ impl World {
         rusqlite::Connection::open(path).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
     }
 
+    /// A connection of one's own to the shared store's server.
+    pub async fn server(&self) -> tokio_postgres::Client {
+        let schema = self.schema.as_ref().expect("a shared store");
+        let (client, connection) =
+            tokio_postgres::connect(&schema.database, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// The schema of a shared store.
+    pub fn schema_name(&self) -> &str {
+        &self.schema.as_ref().expect("a shared store").name
+    }
+
+    /// Changes the shared store behind its back; `@` stands before a table's name.
+    pub async fn on_server(&self, statements: &str) {
+        let statements = statements.replace('@', &format!("{}.", self.schema_name()));
+        self.server().await.batch_execute(&statements).await.unwrap();
+    }
+
+    /// A column of texts; `@` is the schema.
+    pub async fn ask_server(&self, query: &str) -> Vec<String> {
+        let rows = self.server().await.query(&query.replace('@', self.schema_name()), &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
     pub async fn task(&self, id: TaskId) -> TaskRecord {
         self.store.task(id).await.unwrap().expect("it was submitted")
     }
