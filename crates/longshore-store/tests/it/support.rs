@@ -222,6 +222,25 @@ impl World {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
+    /// How many copies of conversations Redis would serve; none where there is no Redis.
+    pub async fn copies(&self) -> usize {
+        let Ok(url) = std::env::var("LONGSHORE_TEST_REDIS") else { return 0 };
+        let client = redis::Client::open(url).unwrap();
+        let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+        let keys: Vec<String> = redis::cmd("KEYS")
+            .arg(format!("{}:*history:*", self.schema_name()))
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        let mut copies = 0;
+        for key in keys {
+            let last: Option<u64> =
+                redis::cmd("HGET").arg(&key).arg("last").query_async(&mut redis).await.unwrap();
+            copies += usize::from(last.is_some());
+        }
+        copies
+    }
+
     pub async fn task(&self, id: TaskId) -> TaskRecord {
         self.store.task(id).await.unwrap().expect("it was submitted")
     }
