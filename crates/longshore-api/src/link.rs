@@ -14,7 +14,10 @@
 //! | 409 | `stale_nonce` | stops its agents and exits: the same worker was started anew |
 //! | 409 | `claim_out_of_order` | takes the `seq` that the detail names as its newest and goes on |
 //! | 426 | `link_version` | exits and says which versions go together |
-//! | 503 | any | waits with jitter and asks again |
+//! | 502, 503, 504 | any | asks the next replica at once; after all of them waits with jitter and asks again |
+//!
+//! A replica that stops says `stopping` with a 503, and ends its long polls with an empty answer: its workers go on at the
+//! next one. Every request may therefore arrive twice, and at different replicas; each says below how it is known again.
 
 use std::collections::BTreeMap;
 
@@ -84,6 +87,9 @@ pub struct Registered {
     /// The LLM APIs that the fleet's agents may call through the gateway, in the order of their declaration.
     #[serde(default)]
     pub providers: Vec<ProviderSeen>,
+    /// As in [`HeartbeatAnswer::links`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
 }
 
 /// A provider as workers and their agents see it: no address of it and no key.
@@ -222,6 +228,10 @@ pub struct HeartbeatAnswer {
     /// The control plane's dependencies (`database`, `redis`, `llm`): empty text for fine, else what is wrong.
     #[serde(default)]
     pub checks: BTreeMap<String, String>,
+    /// Addresses of all replicas of the control plane that live now and take workers, `http://10.0.0.7:7118`; none: not
+    /// known. The worker tries them before those that it was started with, once the one that it uses fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -327,6 +337,9 @@ mod tests {
             "drain_timeout_ms":1,"drain_mode":"wait","kill_grace_ms":1,"probe_interval_ms":1,"probe_timeout_ms":1,
             "probe_failures":1,"startup_ms":1,"result_limit":1,"last_claim":0}"#;
         let registered: Registered = serde_json::from_str(text).expect("readable");
-        assert!(registered.providers.is_empty());
+        assert!(registered.providers.is_empty() && registered.links.is_empty());
+        let heartbeat: HeartbeatAnswer = serde_json::from_str("{}").expect("readable");
+        assert!(heartbeat.links.is_empty());
+        assert!(!serde_json::to_string(&heartbeat).expect("plain data").contains("links"));
     }
 }

@@ -1,11 +1,13 @@
 //! The typed client of the worker link.
 //!
-//! Owns addresses, token and time-outs. Never retries: whether a request may be repeated, and when, is the worker's to
-//! decide. After a failure the next request goes to the next address.
+//! Owns addresses, token and time-outs. A worker's own request that one replica of the control plane does not answer goes to
+//! the next at once, to each of them once; when to begin another round is the worker's to decide. An agent's goes to one:
+//! the relay has to know what became of it.
+
+mod addresses;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +21,8 @@ use crate::link::{
     Register, Registered, Release,
 };
 use crate::problem::Problem;
+use addresses::Addresses;
+pub use addresses::Round;
 
 /// Added to what a request asks to be held for: past this the control plane hangs or is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,14 +36,12 @@ pub struct LinkClient {
     http: reqwest::Client,
     /// For what agents send: its connections are its own, so that no flood of calls delays a heartbeat.
     carrier: reqwest::Client,
-    addresses: Arc<[String]>,
-    /// Counts up; modulo the number of addresses it is the one in use.
-    turn: Arc<AtomicUsize>,
+    addresses: Arc<Addresses>,
 }
 
 impl fmt::Debug for LinkClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinkClient").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("LinkClient").field("address", &self.address()).finish_non_exhaustive()
     }
 }
 
@@ -64,12 +66,12 @@ pub enum LinkError {
     Problem(Box<Problem>),
     /// Not sent, not answered in time, or broken off: it may or may not have been carried out.
     #[error("could not reach the control plane at {address}")]
-    Transport { address: String, source: reqwest::Error },
+    Transport { address: Arc<str>, source: reqwest::Error },
     #[error("the control plane at {address} said nothing for {} s", .after.as_secs())]
-    Silent { address: String, after: Duration },
+    Silent { address: Arc<str>, after: Duration },
     /// Something else than a control plane answers there, for example a proxy.
     #[error("the answer from {address} is not a control plane's: {what}")]
-    Unexpected { address: String, what: String },
+    Unexpected { address: Arc<str>, what: String },
 }
 
 impl LinkError {
@@ -82,18 +84,20 @@ impl LinkError {
 
     /// Whether another address may do better.
     fn blames_the_address(&self) -> bool {
-        self.problem().is_none_or(|problem| problem.status >= 500)
+        self.problem().is_none_or(|problem| is_away(problem.status))
     }
 }
 
+/// A replica that stops, or something before one that finds nobody. A 500 or a 507 would be the same at the next.
+fn is_away(status: u16) -> bool {
+    matches!(status, 502..=504)
+}
+
 impl LinkClient {
-    /// `addresses` such as `http://127.0.0.1:7118`, tried in turn.
-    pub fn new(addresses: &[String], token: &str) -> Result<LinkClient, LinkSetupError> {
-        let addresses: Vec<String> =
-            addresses.iter().map(|address| checked(address)).collect::<Result<_, _>>()?;
-        if addresses.is_empty() {
-            return Err(LinkSetupError::NoAddress);
-        }
+    /// `addresses` such as `http://127.0.0.1:7118`: of several, one that works is kept to. `worker`: its id or any other
+    /// text that differs from worker to worker, so that they spread.
+    pub fn new(addresses: &[String], token: &str, worker: &str) -> Result<LinkClient, LinkSetupError> {
+        let addresses = Addresses::new(addresses, worker)?;
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(LinkSetupError::Token)?;
         bearer.set_sensitive(true);
         let headers = HeaderMap::from_iter([(HeaderName::from_static("authorization"), bearer)]);
@@ -105,7 +109,7 @@ impl LinkClient {
                 .redirect(reqwest::redirect::Policy::none())
                 .pool_max_idle_per_host(idle);
             // A proxy that is meant for the agent's own calls has no business between a worker and its control plane.
-            if addresses.iter().all(|address| address.starts_with("http://")) {
+            if addresses.are_plain() {
                 builder = builder.no_proxy();
             }
             builder
@@ -114,16 +118,18 @@ impl LinkClient {
         let http = own.build().map_err(LinkSetupError::Client)?;
         // What agents send bears their own name, or none: the provider sees it.
         let carrier = client(IDLE_CALLS).build().map_err(LinkSetupError::Client)?;
-        Ok(LinkClient { http, carrier, addresses: addresses.into(), turn: Arc::default() })
+        Ok(LinkClient { http, carrier, addresses: addresses.into() })
     }
 
     /// The address that the next request goes to.
-    pub fn address(&self) -> &str {
-        &self.addresses[self.turn.load(Ordering::Relaxed) % self.addresses.len()]
+    pub fn address(&self) -> Arc<str> {
+        self.addresses.in_use()
     }
 
     pub async fn register(&self, request: &Register) -> Result<Registered, LinkError> {
-        self.ask(link::REGISTER, request, 0).await
+        let registered: Registered = self.ask(link::REGISTER, request, 0).await?;
+        self.addresses.told(&registered.links);
+        Ok(registered)
     }
 
     /// Held for up to `request.wait_ms`.
@@ -133,7 +139,9 @@ impl LinkClient {
 
     /// Held for up to `request.wait_ms`.
     pub async fn heartbeat(&self, request: &Heartbeat) -> Result<HeartbeatAnswer, LinkError> {
-        self.ask(link::HEARTBEAT, request, request.wait_ms).await
+        let answer: HeartbeatAnswer = self.ask(link::HEARTBEAT, request, request.wait_ms).await?;
+        self.addresses.told(&answer.links);
+        Ok(answer)
     }
 
     pub async fn events(&self, request: &Events) -> Result<EventsAnswer, LinkError> {
@@ -149,28 +157,33 @@ impl LinkClient {
     }
 
     pub async fn deregister(&self, request: &Deregister) -> Result<(), LinkError> {
-        self.send(link::DEREGISTER, request, 0).await.map(drop)
+        self.send(link::DEREGISTER, request, 0, |_| Ok(())).await
     }
 
-    /// Sends a request of an agent with this worker's token; returns when the answer's head is there, whatever its status.
+    /// Sends a request of an agent with this worker's token to one address; returns when the answer's head is there, whatever
+    /// its status. Of a failure `round` takes note: ask again with the same one, and at once if it moves on.
     ///
     /// Errors: `Transport`; `Silent` when there is no head within `request.patience`. A path that leads out of
     /// `request.within` is refused by a `Problem` that was not sent.
-    pub async fn carry(&self, request: &Carried) -> Result<Reply, LinkError> {
-        let turn = self.turn.load(Ordering::Relaxed);
-        let address = &self.addresses[turn % self.addresses.len()];
-        let carried = self.carry_to(address, request).await;
+    pub async fn carry(&self, request: &Carried, round: &mut Round) -> Result<Reply, LinkError> {
+        let address = self.address();
+        let carried = self.carry_to(&address, request).await;
         let fails = match &carried {
-            Ok(reply) => reply.status() >= 500,
+            Ok(reply) => is_away(reply.status()),
             Err(error) => error.blames_the_address(),
         };
         if fails {
-            self.move_on(turn);
+            self.addresses.failed(&address, round);
         }
         carried
     }
 
-    async fn carry_to(&self, address: &str, request: &Carried) -> Result<Reply, LinkError> {
+    /// An answer that had begun broke off: the next request goes elsewhere.
+    pub fn broke_off(&self, address: &Arc<str>, round: &mut Round) {
+        self.addresses.failed(address, round);
+    }
+
+    async fn carry_to(&self, address: &Arc<str>, request: &Carried) -> Result<Reply, LinkError> {
         let url = request.url(address)?;
         let sent = self
             .carrier
@@ -179,18 +192,12 @@ impl LinkClient {
             .body(request.body.clone())
             .send();
         match tokio::time::timeout(request.patience, sent).await {
-            Ok(Ok(response)) => Ok(Reply(response)),
+            Ok(Ok(response)) => Ok(Reply { response, address: Arc::clone(address) }),
             Ok(Err(source)) => {
-                Err(LinkError::Transport { address: address.to_owned(), source: source.without_url() })
+                Err(LinkError::Transport { address: Arc::clone(address), source: source.without_url() })
             }
-            Err(_) => Err(LinkError::Silent { address: address.to_owned(), after: request.patience }),
+            Err(_) => Err(LinkError::Silent { address: Arc::clone(address), after: request.patience }),
         }
-    }
-
-    /// Goes to the next address, but only if no other request has moved on meanwhile, else two failures would lead back to
-    /// the dead one.
-    fn move_on(&self, turn: usize) {
-        _ = self.turn.compare_exchange(turn, turn.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -199,36 +206,51 @@ impl LinkClient {
         request: &impl Serialize,
         held_ms: u64,
     ) -> Result<T, LinkError> {
-        let (address, body) = self.send(path, request, held_ms).await?;
-        serde_json::from_slice(&body)
-            .map_err(|error| LinkError::Unexpected { address, what: error.to_string() })
+        self.send(path, request, held_ms, |body| serde_json::from_slice(body)).await
     }
 
-    /// Returns the address that answered and the body of its answer.
-    async fn send(
+    /// Asks each address until one answers; returns the last failure if none does.
+    ///
+    /// A request that failed may have been carried out, so this relies on every request of the link being repeatable, at any
+    /// replica: a registration by its nonce, a claim by its number, events by theirs, endings and releases by their fence
+    /// (one that was accepted is accepted again), a goodbye by its nonce; a heartbeat only says what is.
+    async fn send<T>(
         &self,
         path: &str,
         request: &impl Serialize,
         held_ms: u64,
-    ) -> Result<(String, Vec<u8>), LinkError> {
-        let turn = self.turn.load(Ordering::Relaxed);
-        let address = &self.addresses[turn % self.addresses.len()];
-        let sent = self.send_to(address, path, request, held_ms).await;
-        if sent.as_ref().is_err_and(LinkError::blames_the_address) {
-            self.move_on(turn);
+        read: impl Fn(&[u8]) -> serde_json::Result<T>,
+    ) -> Result<T, LinkError> {
+        let (mut round, mut address) = (Round::default(), self.address());
+        loop {
+            let sent = self.send_to(&address, path, request, held_ms).await;
+            let answer = sent.and_then(|body| {
+                let unexpected = |error: serde_json::Error| LinkError::Unexpected {
+                    address: Arc::clone(&address),
+                    what: error.to_string(),
+                };
+                read(&body).map_err(unexpected)
+            });
+            let Err(error) = answer else { return answer };
+            if !error.blames_the_address() {
+                return Err(error);
+            }
+            match self.addresses.failed(&address, &mut round) {
+                Some(next) => address = next,
+                None => return Err(error),
+            }
         }
-        sent.map(|body| (address.clone(), body))
     }
 
     async fn send_to(
         &self,
-        address: &str,
+        address: &Arc<str>,
         path: &str,
         request: &impl Serialize,
         held_ms: u64,
-    ) -> Result<Vec<u8>, LinkError> {
+    ) -> Result<Bytes, LinkError> {
         let transport = |source: reqwest::Error| LinkError::Transport {
-            address: address.to_owned(),
+            address: Arc::clone(address),
             source: source.without_url(),
         };
         let time = PATIENCE + Duration::from_millis(held_ms);
@@ -237,12 +259,12 @@ impl LinkClient {
         let status = response.status();
         let body = response.bytes().await.map_err(transport)?;
         if status.is_success() {
-            return Ok(body.into());
+            return Ok(body);
         }
         Err(match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) => LinkError::Problem(Box::new(Problem { status: status.as_u16(), ..problem })),
             Err(_) => LinkError::Unexpected {
-                address: address.to_owned(),
+                address: Arc::clone(address),
                 what: format!("status {status} without a problem body"),
             },
         })
@@ -279,53 +301,38 @@ impl Carried {
 
 /// An answer whose body is still to be read.
 #[derive(Debug)]
-pub struct Reply(reqwest::Response);
+pub struct Reply {
+    response: reqwest::Response,
+    address: Arc<str>,
+}
 
 impl Reply {
     pub fn status(&self) -> u16 {
-        self.0.status().as_u16()
+        self.response.status().as_u16()
+    }
+
+    /// Who answers.
+    pub fn address(&self) -> &Arc<str> {
+        &self.address
     }
 
     pub fn headers(&self) -> &HeaderMap {
-        self.0.headers()
+        self.response.headers()
     }
 
     /// The body's next bytes, as they come; `None`: there are no more.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, reqwest::Error> {
-        self.0.chunk().await.map_err(reqwest::Error::without_url)
+        self.response.chunk().await.map_err(reqwest::Error::without_url)
     }
 
     pub async fn bytes(self) -> Result<Bytes, reqwest::Error> {
-        self.0.bytes().await.map_err(reqwest::Error::without_url)
+        self.response.bytes().await.map_err(reqwest::Error::without_url)
     }
-}
-
-/// An address without its trailing slash.
-fn checked(address: &str) -> Result<String, LinkSetupError> {
-    let wrong = || LinkSetupError::Address(address.to_owned());
-    let url = Url::parse(address.trim()).map_err(|_| wrong())?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !url.username().is_empty() {
-        return Err(wrong());
-    }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(address: &str, expected: Option<&str>) {
-        assert_eq!(checked(address).ok().as_deref(), expected, "{address}");
-    }
-
-    #[test]
-    fn an_address_is_a_scheme_a_host_and_maybe_a_path() {
-        check("http://127.0.0.1:7118", Some("http://127.0.0.1:7118"));
-        check(" https://longshore.internal/link/ ", Some("https://longshore.internal/link"));
-        for wrong in ["", "127.0.0.1:7118", "ftp://a", "http://", "http://user@a", "/worker"] {
-            check(wrong, None);
-        }
-    }
 
     fn check_path(path: &str, expected: Option<&str>) {
         let carried = Carried {

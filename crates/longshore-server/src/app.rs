@@ -107,12 +107,6 @@ impl App {
         replicas.iter().any(|it| it.link.is_some() && it.seen_ago_ms < 2000)
     }
 
-    /// Where workers reach the control planes that are there now.
-    pub fn links(&self) -> Vec<String> {
-        let replicas = self.replicas.lock().expect("no holder panics");
-        replicas.iter().filter_map(|it| it.link.clone()).collect()
-    }
-
     /// Resolves when this process stops.
     pub async fn stopped(&self) {
         let mut stopping = self.stopping.clone();

@@ -147,7 +147,15 @@ async fn register(
         result_limit: fleet.task.result_limit,
         last_claim: registered.last_claim,
         providers: llm::seen(&app, &fleet.providers),
+        links: links(&app),
     }))
+}
+
+/// Where workers reach the replicas that live now; none while there is only the one that they were started with.
+pub fn links(app: &App) -> Vec<String> {
+    let replicas = app.replicas.lock().expect("no holder panics");
+    let links: Vec<String> = replicas.iter().filter_map(|it| it.link.clone()).collect();
+    if links.len() > 1 { links } else { Vec::new() }
 }
 
 async fn deregister(

@@ -61,6 +61,7 @@ pub struct Metrics {
     pub gateway: longshore_gateway::Metrics,
     requests: Family<Answered, Counter>,
     claimed: Counter,
+    looks: Counter,
     accepted: Counter,
     refused: Counter,
     expired: Counter,
@@ -83,6 +84,7 @@ impl Default for Metrics {
             gateway: longshore_gateway::Metrics::default(),
             requests: Family::default(),
             claimed: Counter::default(),
+            looks: Counter::default(),
             accepted: Counter::default(),
             refused: Counter::default(),
             expired: Counter::default(),
@@ -103,6 +105,11 @@ impl Default for Metrics {
             metrics.requests.clone(),
         );
         registry.register("tasks_claimed", "Tasks handed to workers", metrics.claimed.clone());
+        registry.register(
+            "claim_looks",
+            "Looks into the store for tasks; a long poll may look several times",
+            metrics.looks.clone(),
+        );
         registry.register("attempts_ended", "Attempts whose ending was accepted", metrics.accepted.clone());
         registry.register("endings_refused", "Endings refused for an old fence", metrics.refused.clone());
         registry.register(
@@ -147,6 +154,11 @@ impl Metrics {
 
     pub fn claimed(&self, tasks: usize) {
         self.claimed.inc_by(tasks as u64);
+    }
+
+    /// A long poll looks into the store, whatever it finds.
+    pub fn looked_for_tasks(&self) {
+        self.looks.inc();
     }
 
     pub fn ended(&self, accepted: usize, refused: usize) {

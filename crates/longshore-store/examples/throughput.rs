@@ -1,8 +1,8 @@
-//! Measures the embedded store by itself: `cargo run --release -p longshore-store --example throughput
-//! [FOLDER]`.
+//! Measures a store by itself: `cargo run --release -p longshore-store --example throughput [FOLDER | postgres://…]`.
 //!
 //! Prints how long one durable submission takes, and how many tasks of 1 KiB per second go through submit,
-//! claim and complete in batches.
+//! claim and complete in batches: by one worker, and by four at a time. A database is left with the schema `throughput`, which
+//! is made anew.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,27 +24,39 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let parent = std::env::args().nth(1).map_or_else(std::env::temp_dir, Into::into);
+    let place = std::env::args().nth(1).unwrap_or_default();
+    if place.starts_with("postgres") {
+        let options = ConnectOptions { schema: "throughput".into(), ..ConnectOptions::new(place) };
+        return measure(&Store::connect(&options, NOW).await?).await;
+    }
+    let parent = if place.is_empty() { std::env::temp_dir() } else { place.into() };
     let dir = parent.join(format!("longshore-throughput-{}", std::process::id()));
-    let measured = measure(&dir).await;
+    let measured = measure(&Store::open(&OpenOptions::new(&dir))?).await;
     std::fs::remove_dir_all(&dir)?;
     measured
 }
 
-async fn measure(dir: &std::path::Path) -> Result<()> {
-    let store = Store::open(&OpenOptions::new(dir))?;
+async fn measure(store: &Store) -> Result<()> {
     let fleet = FleetName::new("a")?;
     store.put_fleets(vec![Fleet::new(fleet.clone(), vec!["true".into()], "/".into())], NOW).await?;
     let input = Json::string(&"x".repeat(1022));
-    single(&store, &fleet, &input).await?;
-    let started = Instant::now();
-    for _ in 0..TASKS / BATCH {
-        store.submit((0..BATCH).map(|_| task(&fleet, &input)).collect(), None, NOW).await?;
+    single(store, &fleet, &input).await?;
+    for workers in [1, 4] {
+        let started = Instant::now();
+        let submits = (0..TASKS / BATCH / workers).map(|_| async {
+            let share = (0..workers)
+                .map(|_| store.submit((0..BATCH).map(|_| task(&fleet, &input)).collect(), None, NOW));
+            futures_util::future::try_join_all(share).await
+        });
+        for submit in submits {
+            submit.await?;
+        }
+        report(&format!("submit, batched, {workers} at a time"), started.elapsed());
+        let started = Instant::now();
+        let work = (0..workers).map(|n| work(store, &fleet, &input, n));
+        futures_util::future::try_join_all(work).await?;
+        report(&format!("claim and complete, batched, {workers} workers"), started.elapsed());
     }
-    report("submit, batched", started.elapsed());
-    let started = Instant::now();
-    work(&store, &fleet, &input).await?;
-    report("claim and complete, batched", started.elapsed());
     store.close().await?;
     Ok(())
 }
@@ -63,8 +75,8 @@ async fn single(store: &Store, fleet: &FleetName, input: &Json) -> Result<()> {
     Ok(())
 }
 
-async fn work(store: &Store, fleet: &FleetName, result: &Json) -> Result<()> {
-    let (worker, nonce) = (WorkerId::new("w")?, Uuid::new_v4());
+async fn work(store: &Store, fleet: &FleetName, result: &Json, number: usize) -> Result<()> {
+    let (worker, nonce) = (WorkerId::new(format!("w-{number}"))?, Uuid::new_v4());
     let registration = Registration {
         worker: worker.clone(),
         nonce,

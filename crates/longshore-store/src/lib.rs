@@ -23,5 +23,5 @@ pub use model::*;
 pub use redis::permits::{Answer as SharedAnswer, Permit as SharedPermit, Permits as SharedPermits};
 pub use shared::companion::{RedisHealth, RedisKind, RedisOptions};
 pub use shared::open::{ConnectError, ConnectOptions, Migrate, migrate_now, migration_script};
-pub use signals::{Signals, Wake};
+pub use signals::{Signals, Turn, Wake, Woken};
 pub use store::{Embedded, Shared, Store};

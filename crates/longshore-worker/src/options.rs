@@ -33,7 +33,7 @@ impl fmt::Debug for Secret {
 /// Agents run in the working folder of this process.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Addresses of the worker link, `http://127.0.0.1:7118`, tried in turn.
+    /// Addresses of the worker link, `http://127.0.0.1:7118`, one for each replica of the control plane.
     pub links: Vec<String>,
     pub token: Secret,
     /// `None`: the host's name and a random suffix.

@@ -37,21 +37,35 @@ pub async fn claim(
         in_flight: claim.in_flight,
         lease: LEASE,
     };
+    // A place in the line before looking: a task that is submitted in between still calls us. If this poll ends without
+    // having looked, somebody else is called.
+    let mut turn = app.store.signals().runnable(&token.0);
     loop {
-        // Subscribe before looking: a task that is submitted in between still wakes us.
-        let mut runnable = app.store.signals().runnable(&token.0);
+        app.metrics.looked_for_tasks();
         let leased = app.store.claim(request.clone(), now()).await?;
-        if !leased.is_empty() || Instant::now() >= deadline {
+        if !leased.is_empty() {
+            turn.found();
+            return Ok(Json(answer(&app, claim.seq, leased)));
+        }
+        // Asked only of who was called: the task was not for this worker, or somebody was faster.
+        let left = turn.may_pass_on() && tasks_are_left(&app, &token).await?;
+        turn.found_nothing(left);
+        if Instant::now() >= deadline {
             return Ok(Json(answer(&app, claim.seq, leased)));
         }
         tokio::select! {
-            () = runnable.wait() => {}
+            _ = turn.wait() => {}
             () = tokio::time::sleep_until(deadline) => {}
             // A newer poll of this worker took over: this one's connection is lost, so it must not take tasks.
             _ = poll.changed() => return Ok(Json(answer(&app, claim.seq, Vec::new()))),
             () = app.stopped() => return Ok(Json(answer(&app, claim.seq, Vec::new()))),
         }
     }
+}
+
+async fn tasks_are_left(app: &App, Token(fleet): &Token) -> Answer<bool> {
+    let counts = app.store.counts().await?;
+    Ok(counts.iter().any(|of| of.fleet == *fleet && of.runnable > 0))
 }
 
 fn begin(app: &App, claim: &Claim) -> watch::Receiver<()> {

@@ -67,5 +67,6 @@ async fn answer(app: &App, token: &Token, outcome: HeartbeatNews) -> HeartbeatAn
     // Another fleet's provider is no reason to take no tasks.
     let own = super::llm::providers(app, &token.0).await.unwrap_or_default();
     checks.insert("llm".into(), crate::probes::unreachable(app, |name| own.contains(name)));
-    HeartbeatAnswer { lost: outcome.lost, cancel: outcome.cancel, drain, checks }
+    let links = super::links(app);
+    HeartbeatAnswer { lost: outcome.lost, cancel: outcome.cancel, drain, checks, links }
 }

@@ -225,7 +225,12 @@ pub(super) fn enter(
 ) -> rusqlite::Result<()> {
     match (place, due) {
         (Place::Runnable, _) => {
-            write.wake_fleet(fleet);
+            // Only an idle worker may take one that has to run alone.
+            if alone {
+                write.wake_fleet(fleet)
+            } else {
+                write.wake_one(fleet)
+            }
             write
                 .connection
                 .prepare_cached(

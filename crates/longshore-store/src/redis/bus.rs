@@ -3,7 +3,6 @@
 //! Best effort. What is lost was only a hint: waiters poll behind it, faster while [`Bus::up`] says no, and all of them look
 //! again once the subscription is back.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tracing::debug;
 
 use super::Redis;
 use super::error::RedisError;
-use crate::signals::{Signals, Topic};
+use crate::signals::{Signals, Wakes};
 
 /// Stops when dropped.
 pub(crate) struct Bus {
@@ -26,10 +25,10 @@ pub(crate) struct Bus {
     tasks: [JoinHandle<()>; 2],
 }
 
-/// What is to be published next; equal topics are one.
+/// What is to be published next; equal topics are one, and tasks of one fleet a number.
 #[derive(Default)]
 struct Outbox {
-    topics: Mutex<HashSet<Topic>>,
+    wakes: Mutex<Wakes>,
     filled: Notify,
 }
 
@@ -59,9 +58,9 @@ impl Bus {
     }
 
     /// Tells the other replicas; never waits.
-    pub(crate) fn publish(&self, topics: impl IntoIterator<Item = Topic>) {
-        let mut pending = self.outbox.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.extend(topics);
+    pub(crate) fn publish(&self, wakes: impl Into<Wakes>) {
+        let mut pending = self.outbox.wakes.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.extend(wakes.into());
         if !pending.is_empty() {
             self.outbox.filled.notify_one();
         }
@@ -102,16 +101,8 @@ async fn publish_all(redis: Redis, outbox: Arc<Outbox>, origin: String) {
 }
 
 impl Outbox {
-    fn take(&self) -> Vec<Topic> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if topics.len() <= MOST_TOPICS {
-            return std::mem::take(&mut *topics).into_iter().collect();
-        }
-        let all = std::mem::take(&mut *topics);
-        let mut all = all.into_iter();
-        let some = all.by_ref().take(MOST_TOPICS).collect();
-        topics.extend(all);
-        some
+    fn take(&self) -> Wakes {
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner).take(MOST_TOPICS)
     }
 }
 
@@ -158,20 +149,20 @@ async fn pass_on(mut sink: PubSubSink, mut stream: PubSubStream, signals: &Signa
 }
 
 /// The sender, then a topic per line.
-fn encode(origin: &str, topics: &[Topic]) -> String {
+fn encode(origin: &str, wakes: &Wakes) -> String {
     let mut text = origin.to_owned();
-    for topic in topics {
+    for line in wakes.encode() {
         text.push('\n');
-        text.push_str(&topic.encode());
+        text.push_str(&line);
     }
     text
 }
 
-fn decode(message: &[u8], origin: &str) -> HashSet<Topic> {
+fn decode(message: &[u8], origin: &str) -> Wakes {
     let text = std::str::from_utf8(message).unwrap_or_default();
     match text.split_once('\n') {
-        Some((sender, topics)) if sender != origin => topics.lines().filter_map(Topic::decode).collect(),
-        Some(_) | None => HashSet::new(),
+        Some((sender, lines)) if sender != origin => Wakes::decode(lines.lines()),
+        Some(_) | None => Wakes::default(),
     }
 }
 
@@ -181,6 +172,12 @@ mod tests {
 
     use super::*;
     use crate::redis::testing::{Proxy, Server, redis};
+    use crate::signals::{Topic, Turn, Woken};
+
+    /// Waits for a call that came by the bus: a waiter also looks uncalled.
+    async fn called(turn: &mut Turn) {
+        while turn.wait().await != Woken::Called {}
+    }
 
     fn runnable(name: &str) -> Topic {
         Topic::Runnable(FleetName::new(name).expect("valid"))
@@ -199,17 +196,17 @@ mod tests {
 
     #[test]
     fn a_replica_ignores_its_own_messages_and_what_it_does_not_know() {
-        let message = encode("me", &[runnable("a"), runnable("b")]);
-        assert_eq!(decode(message.as_bytes(), "you"), HashSet::from([runnable("a"), runnable("b")]));
-        assert_eq!(decode(message.as_bytes(), "me"), HashSet::new());
-        assert_eq!(decode(b"x\nra\nz9\n", "me"), HashSet::from([runnable("a")]));
-        assert_eq!(decode(b"\xff\xfe", "me"), HashSet::new());
+        let message = encode("me", &[runnable("a"), runnable("b")].into());
+        assert_eq!(decode(message.as_bytes(), "you"), [runnable("a"), runnable("b")].into());
+        assert_eq!(decode(message.as_bytes(), "me"), Wakes::default());
+        assert_eq!(decode(b"x\nra\nz9\n", "me"), [runnable("a")].into());
+        assert_eq!(decode(b"\xff\xfe", "me"), Wakes::default());
     }
 
     #[test]
     fn a_burst_leaves_in_messages_of_bounded_size() {
         let outbox = Outbox::default();
-        outbox.topics.lock().unwrap().extend((0..2_500).map(|n| runnable(&format!("f{n}"))));
+        outbox.wakes.lock().unwrap().extend((0..2_500).map(|n| runnable(&format!("f{n}"))).into());
         let sizes: Vec<usize> = (0..4).map(|_| outbox.take().len()).collect();
         assert_eq!(sizes, [1_000, 1_000, 500, 0]);
     }
@@ -222,10 +219,10 @@ mod tests {
         let (mut here, mut there) = (own.runnable(&fleet("a")), others.runnable(&fleet("a")));
         let mut elsewhere = others.runnable(&fleet("b"));
         one.publish([runnable("a")]);
-        there.wait().await;
+        called(&mut there).await;
         // What comes after it on the same channel is later: had the first one come back, it would have been seen.
         one.publish([runnable("b")]);
-        elsewhere.wait().await;
+        called(&mut elsewhere).await;
         assert!(futures_util::FutureExt::now_or_never(here.wait()).is_none(), "its own message came back");
     }
 
@@ -240,7 +237,7 @@ mod tests {
             one.publish([runnable(&format!("f{}", n % 500))]);
         }
         one.publish([runnable("last")]);
-        last.wait().await;
+        called(&mut last).await;
         let messages = server.calls("publish").await - published;
         assert!(messages <= 50, "{messages} messages for 10,000 wake-ups");
     }
@@ -255,7 +252,7 @@ mod tests {
         proxy.cut();
         until(&bus, false).await;
         proxy.mend();
-        wake.wait().await;
+        called(&mut wake).await;
         until(&bus, true).await;
     }
 

@@ -1,6 +1,5 @@
 //! The connection under everything that happens to it, and everything over the servers that people have.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use ::redis::cmd;
@@ -19,7 +18,7 @@ use super::permits::{Answer, Permits};
 use super::testing::{Server, free_port, options, redis};
 use super::*;
 use crate::model::Message;
-use crate::signals::{Signals, Topic};
+use crate::signals::{Signals, Topic, Woken};
 
 async fn set(redis: &Redis, value: &str) -> Result<(), RedisError> {
     redis.query(cmd("SET").arg(redis.key("cache:test")).arg(value)).await
@@ -187,8 +186,8 @@ async fn use_everything(redis: &Redis) {
     let (first, second) = (Bus::listen(redis.clone(), one), Bus::listen(redis.clone(), other.clone()));
     second.up().wait_for(|up| *up).await.unwrap();
     let mut wake = other.runnable(&fleet);
-    first.publish(HashSet::from([Topic::Runnable(fleet)]));
-    wake.wait().await;
+    first.publish([Topic::Runnable(fleet)]);
+    while wake.wait().await != Woken::Called {}
 }
 
 const FORBIDDEN: &[&str] = &[

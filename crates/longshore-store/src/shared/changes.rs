@@ -20,7 +20,7 @@ use super::live::Live;
 use super::sql::args;
 use crate::embedded::hold_text;
 use crate::model::Message;
-use crate::signals::Topic;
+use crate::signals::{Topic, Wakes};
 
 pub(super) struct Changes {
     pub now: Timestamp,
@@ -34,7 +34,7 @@ pub(super) struct Changes {
     pub messages: Vec<NewMessage>,
     /// Conversations that a task has left without a word.
     used: BTreeSet<String>,
-    pub topics: HashSet<Topic>,
+    pub topics: Wakes,
     /// Positions that became runnable, so that nobody looks behind them only.
     pub positions: Vec<(FleetName, i64, Uuid)>,
 }
@@ -135,7 +135,7 @@ impl Changes {
             ended: Vec::new(),
             messages: Vec::new(),
             used: BTreeSet::new(),
-            topics: HashSet::new(),
+            topics: Wakes::default(),
             positions: Vec::new(),
         }
     }
@@ -163,16 +163,15 @@ impl Changes {
         self.topics.insert(Topic::Batch(batch));
     }
 
+    /// One task more that any worker of the fleet may take.
     pub(super) fn runnable(&mut self, fleet: &FleetName, rank: i64, id: TaskId) {
-        self.wake_fleet(fleet);
+        self.topics.runnable(fleet, 1);
         self.positions.push((fleet.clone(), rank, id.0));
     }
 
+    /// All that wait for tasks of this fleet look again.
     pub(super) fn wake_fleet(&mut self, fleet: &FleetName) {
-        let topic = Topic::Runnable(fleet.clone());
-        if !self.topics.contains(&topic) {
-            self.topics.insert(topic);
-        }
+        self.topics.insert(Topic::Runnable(fleet.clone()));
     }
 
     pub(super) fn wake_worker(&mut self, worker: &WorkerId) {

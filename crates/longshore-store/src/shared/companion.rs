@@ -2,7 +2,6 @@
 //!
 //! All of it may be lost at any time: then replicas poll, and histories come from the database.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::redis::error::RedisError;
 use crate::redis::history::Histories;
 use crate::redis::options::{Login, Options, OptionsError, Password, Topology};
 use crate::redis::permits::Permits;
-use crate::signals::{Signals, Topic};
+use crate::signals::{Signals, Wakes};
 
 /// How long the copy of a conversation stays that nobody uses.
 const COPIES: Duration = Duration::from_secs(24 * 3600);
@@ -78,8 +77,8 @@ impl Companion {
         })
     }
 
-    pub(super) fn publish(&self, topics: &HashSet<Topic>) {
-        self.bus.publish(topics.iter().cloned());
+    pub(super) fn publish(&self, wakes: Wakes) {
+        self.bus.publish(wakes);
     }
 
     /// False while wake-ups of other replicas do not arrive.

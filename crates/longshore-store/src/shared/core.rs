@@ -1,6 +1,6 @@
 //! What every operation works with: connections, signals, and the rule for what is tried again.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI16, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use longshore_core::id::ConversationId;
 use rand::Rng;
 use tracing::debug;
 
-use super::changes::{Changes, NewMessage};
+use super::changes::{self, Changes, NewMessage};
 use super::companion::{Companion, RedisOptions};
 use super::connection::Connection;
 use super::counts::SLOTS;
@@ -20,7 +20,7 @@ use super::pool::{self, Manager, Pool};
 use super::sql::Names;
 use crate::model::Message;
 use crate::redis::options::OptionsError;
-use crate::signals::{Signals, Topic};
+use crate::signals::{Signals, Wakes};
 
 /// How often transactions that got in each other's way are run again.
 const TRIES: u32 = 8;
@@ -89,6 +89,8 @@ impl Core {
 
     /// Writes the changes and commits, in one round trip; then wakes who waits for them.
     pub(super) async fn commit(&self, connection: &Connection, changes: Changes) -> Result<(), DbError> {
+        // One that had to be made known first would be sent after the commit, and outside of its transaction.
+        connection.ready(changes::STATEMENTS).await?;
         futures_util::try_join!(changes.write(connection, self.slot()), connection.commit())?;
         self.committed(changes);
         Ok(())
@@ -118,11 +120,11 @@ impl Core {
     }
 
     /// Wakes who waits, here and at the other replicas.
-    pub(super) fn fire(&self, topics: HashSet<Topic>) {
+    pub(super) fn fire(&self, wakes: Wakes) {
         if let Some(companion) = &self.companion {
-            companion.publish(&topics);
+            companion.publish(wakes.clone());
         }
-        self.signals.fire(topics);
+        self.signals.fire(wakes);
     }
 
     /// Serving copies follow the database, a moment later; one that misses something is made anew when it is asked for.

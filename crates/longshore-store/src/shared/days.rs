@@ -43,6 +43,8 @@ const TABLES: &str =
 
 const UNFINISHED: &str = "SELECT EXISTS (SELECT 1 FROM @live WHERE id >= $1 AND id < $2)";
 
+const STORED: &str = "SELECT EXISTS (SELECT 1 FROM @task WHERE id >= $1 AND id < $2)";
+
 /// One look into an index for each kind of tasks, however many there are.
 const ENDED: &str = "SELECT f.name, alike.dropped, found.last
      FROM @fleet AS f CROSS JOIN unnest($1::bigint[]) AS alike (dropped) CROSS JOIN LATERAL
@@ -114,8 +116,12 @@ async fn forget_day(
     done: &mut Forgotten,
 ) -> Result<(), DbError> {
     if !OF_TASK.iter().all(|table| tables.contains(table)) {
-        // Its tasks went, and this process, or another, did not come to the rest.
-        return drop_tables(core, day, tables.iter().copied()).await;
+        // Its tasks went, and who dropped them did not come to the rest; or their partitions could not be made in time, and
+        // they are among those of no day.
+        return match core.run(async |it| is(&it, &of_day(core, day, STORED), day).await).await? {
+            true => Ok(()),
+            false => drop_tables(core, day, tables.iter().copied()).await,
+        };
     }
     let left = core.run(async |it| look(core, &it, day, plans).await).await?;
     match goes(&left, plans) {

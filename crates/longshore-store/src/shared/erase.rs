@@ -28,10 +28,10 @@ const STEP: usize = 200;
 
 /// A statement twice: the index of tenants is used only where it is said that this is not the default one.
 macro_rules! of_tenant {
-    ($name:ident: $before:literal, $after:literal) => {
+    ($name:ident: $before:literal, $tenant:literal, $after:literal) => {
         const $name: [&str; 2] = [
-            concat!($before, "tenant = $1", $after),
-            concat!($before, "tenant = $1 AND tenant <> 'default'", $after),
+            concat!($before, $tenant, " = $1", $after),
+            concat!($before, $tenant, " = $1 AND ", $tenant, " <> 'default'", $after),
         ];
     };
 }
@@ -78,7 +78,7 @@ impl Shared {
     pub(crate) async fn compact(&self) -> Result<(), StoreError> {
         let core = self.core();
         let clean = core.names.expand(CLEAN);
-        Ok(core.run(async |it| it.script(&clean).await).await?)
+        Ok(core.run(async |it| it.alone(&clean).await).await?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tells what an error of Postgres means for the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
@@ -13,6 +14,8 @@ pub(super) enum DbError {
     Postgres(#[from] tokio_postgres::Error),
     #[error("no connection to the database: {0}")]
     Pool(String),
+    #[error("the database gave no answer for {} s", .0.as_secs())]
+    Silent(Duration),
     #[error("the database has no row where there must be one")]
     Missing,
     #[error("a column holds `{value}`, which is no {what}")]
@@ -48,15 +51,22 @@ impl DbError {
         matches!(self, DbError::Raced) || self.state().is_some_and(|state| conflicts.contains(&state))
     }
 
+    /// No further connection is to be had; those that there are work.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.state() == Some(&SqlState::TOO_MANY_CONNECTIONS)
+    }
+
     /// The database is away, or on its way down or up: it may work again later.
     pub(super) fn is_outage(&self) -> bool {
         match self {
-            DbError::Pool(_) | DbError::Companion(_) => true,
+            DbError::Pool(_) | DbError::Silent(_) | DbError::Companion(_) => true,
             DbError::Postgres(error) => match error.code() {
                 // Class 57: an operator intervened (shutdown, crash, starting up); 53: out of resources; 08: connection.
                 // 28: a password that is being changed.
                 Some(state) => {
-                    ["57", "53", "08", "28"].contains(&&state.code()[..2]) && *state != SqlState::DISK_FULL
+                    *state == SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT
+                        || ["57", "53", "08", "28"].contains(&&state.code()[..2])
+                            && *state != SqlState::DISK_FULL
                 }
                 None => !is_ours(error),
             },

@@ -33,11 +33,20 @@ struct Floor {
     version: u64,
 }
 
+impl Floor {
+    fn lowest() -> Floor {
+        Floor { at: Position::FIRST, since: Instant::now(), version: 0 }
+    }
+}
+
 impl Floors {
     /// Where to begin, and the version to give back with what was found.
     pub(super) fn begin(&self, fleet: &FleetName) -> (Position, u64) {
         let mut floors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(floor) = floors.get_mut(fleet) else { return (Position::FIRST, 0) };
+        let Some(floor) = floors.get_mut(fleet) else {
+            floors.insert(fleet.clone(), Floor::lowest());
+            return (Position::FIRST, 0);
+        };
         if floor.since.elapsed() > KEEP {
             floor.at = Position::FIRST;
             floor.since = Instant::now();
@@ -48,12 +57,8 @@ impl Floors {
     /// Everything before this position was taken, as seen by a search that began with this version.
     pub(super) fn raise(&self, fleet: &FleetName, at: Position, version: u64) {
         let mut floors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match floors.get_mut(fleet) {
-            Some(floor) if floor.version == version => floor.at = floor.at.max(at),
-            Some(_) => {}
-            None => {
-                floors.insert(fleet.clone(), Floor { at, since: Instant::now(), version: 0 });
-            }
+        if let Some(floor) = floors.get_mut(fleet).filter(|floor| floor.version == version) {
+            floor.at = floor.at.max(at);
         }
     }
 
@@ -98,5 +103,14 @@ mod tests {
         floors.lower(&fleet(), 2, Uuid::nil());
         floors.raise(&fleet(), position(9), version);
         assert_eq!(floors.begin(&fleet()).0, position(2));
+    }
+
+    #[test]
+    fn the_first_search_can_be_overtaken_as_well() {
+        let floors = Floors::default();
+        let (_, version) = floors.begin(&fleet());
+        floors.lower(&fleet(), 2, Uuid::nil());
+        floors.raise(&fleet(), position(9), version);
+        assert_eq!(floors.begin(&fleet()).0, Position::FIRST);
     }
 }

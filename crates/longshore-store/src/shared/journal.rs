@@ -86,6 +86,20 @@ async fn tick(connection: &Connection, task: TaskId) -> Result<(u32, i64), DbErr
     Ok((count(&row, 0)?, row.try_get(1)?))
 }
 
+const STORED: &str = "SELECT 1 FROM @task WHERE id = $1";
+
+/// The same for what comes after the fact, and perhaps after the task's end; `None`: the task was deleted meanwhile, and
+/// nothing must be written for it.
+///
+/// Asked after the row is taken: who deletes a task waits for that row, then deletes what was written under it.
+async fn tick_if_stored(connection: &Connection, task: TaskId) -> Result<Option<i64>, DbError> {
+    connection.ready(&[TICK, STORED]).await?;
+    let (ticked, stored) = futures_util::try_join!(tick(connection, task), async {
+        connection.query_opt(STORED, args![task.0]).await
+    })?;
+    Ok(stored.map(|_| ticked.1))
+}
+
 /// The four columns that name an entry.
 struct KeyColumns {
     task: Uuid,

@@ -139,6 +139,10 @@ impl Live {
         self.moved(changes, from);
         if hold == Hold::Ready {
             changes.runnable(&self.fleet, self.rank, self.id);
+            if self.alone {
+                // Only an idle worker may take it.
+                changes.wake_fleet(&self.fleet);
+            }
         }
     }
 

@@ -11,6 +11,7 @@ pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../sql/postgres/0001.s
 const LOCK: &str = "SELECT pg_advisory_xact_lock(1280263507, hashtext($1))";
 
 const VERSION: &str = "SELECT version FROM @schema_version";
+const SCHEMA_EXISTS: &str = "SELECT to_regnamespace($1) IS NOT NULL";
 const EXISTS: &str = "SELECT to_regclass($1) IS NOT NULL";
 
 /// The version of the schema; 0 where there is none.
@@ -32,16 +33,37 @@ pub(super) async fn forward(connection: &Connection, names: &Names) -> Result<(u
         connection.roll_back().await;
         return Ok((found, found));
     }
+    if found == 0 {
+        make_schema(connection, names).await?;
+    }
     connection.script(&script(names, found)).await?;
     connection.commit().await?;
     Ok((found, MIGRATIONS.len()))
 }
 
+/// Where the schema was made for us, we may not be allowed to make any: `IF NOT EXISTS` asks for that right all the same.
+async fn make_schema(connection: &Connection, names: &Names) -> Result<(), DbError> {
+    let exists: bool = connection.query_one(SCHEMA_EXISTS, args![names.schema()]).await?.try_get(0)?;
+    if exists {
+        return Ok(());
+    }
+    connection.script(&create_schema(names)).await
+}
+
+fn create_schema(names: &Names) -> String {
+    format!("CREATE SCHEMA IF NOT EXISTS {};\n", names.schema())
+}
+
+/// All steps, as a person may run them.
+pub(super) fn script_from(names: &Names, done: usize) -> String {
+    let begin = if done == 0 { create_schema(names) } else { String::new() };
+    begin + &script(names, done)
+}
+
 /// The steps after the first `done` ones, as they are run.
-pub(super) fn script(names: &Names, done: usize) -> String {
+fn script(names: &Names, done: usize) -> String {
     let mut script = String::new();
     if done == 0 {
-        script.push_str(&format!("CREATE SCHEMA IF NOT EXISTS {};\n", names.schema()));
         script.push_str(&names.expand("CREATE TABLE @schema_version (one integer PRIMARY KEY CHECK (one = 1), version bigint NOT NULL);\nINSERT INTO @schema_version VALUES (1, 0);\n"));
     }
     for step in MIGRATIONS.iter().skip(done) {

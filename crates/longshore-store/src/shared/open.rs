@@ -169,7 +169,7 @@ async fn prepare(
 /// The statements that bring a schema of this name from a version (0: nothing) to the newest; `None`: there is no such
 /// version.
 pub fn migration_script(schema: &str, from: usize) -> Option<String> {
-    (from <= migrate::MIGRATIONS.len()).then(|| migrate::script(&Names::new(schema), from))
+    (from <= migrate::MIGRATIONS.len()).then(|| migrate::script_from(&Names::new(schema), from))
 }
 
 /// Brings the schema to the newest version, whatever the options say about that; returns the version that was found and the

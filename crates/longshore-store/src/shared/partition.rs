@@ -4,13 +4,14 @@
 //! was made elsewhere) is kept in a partition for the rest.
 
 use longshore_core::time::Timestamp;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::connection::Connection;
 use super::fault::DbError;
 use super::sql::{Names, args};
 
-/// Tables that are partitioned by the id of their task.
+/// Tables that are partitioned by the id of their task; the tasks themselves first.
 pub(super) const TABLES: [&str; 10] = [
     "task",
     "done",
@@ -29,6 +30,9 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// How many days ahead are made.
 const AHEAD: i64 = 2;
 
+/// The partition of what lies in no day.
+const REST: &str = "rest";
+
 /// A day since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Day(pub i64);
@@ -36,6 +40,10 @@ pub(super) struct Day(pub i64);
 impl Day {
     pub(super) fn of(at: Timestamp) -> Day {
         Day(at.0.div_euclid(DAY_MS))
+    }
+
+    fn suffix(self) -> String {
+        format!("d{}", self.0)
     }
 
     /// The lowest id that a task of this day can have.
@@ -49,36 +57,77 @@ impl Day {
     }
 }
 
+/// How long a new partition may wait for tables that others use. While it waits, whoever comes after it waits, too.
+const PATIENCE_MS: u32 = 1000;
+
+const EXISTS: &str = "SELECT to_regclass($1) IS NOT NULL";
+
+/// One replica at a time: "LNGT".
+const LOCK: &str = "SELECT pg_advisory_xact_lock(1280263508, hashtext($1))";
+
 /// Makes the partitions of today and of the next days, and those for the rest, where they are missing.
+///
+/// A day without a partition loses nothing: its tasks are kept among the rest, and move when the partition is made.
 pub(super) async fn ensure(connection: &Connection, names: &Names, now: Timestamp) -> Result<(), DbError> {
     let today = Day::of(now);
-    for day in today.0..=today.0 + AHEAD {
-        let marker = format!("{}.task_d{day}", names.schema());
-        let exists = "SELECT to_regclass($1) IS NOT NULL";
-        if connection.query_one(exists, args![marker]).await?.try_get::<_, bool>(0)? {
+    // Tables of tasks come last: a day that has those has all.
+    for day in (today.0..=today.0 + AHEAD).map(Day) {
+        if exists(connection, names, TABLES[0], &day.suffix()).await? {
             continue;
         }
-        connection.begin_long().await?;
-        connection
-            .query("SELECT pg_advisory_xact_lock(1280263508, hashtext($1))", args![names.schema()])
-            .await?;
-        connection.script(&script(names, Day(day))).await?;
-        connection.commit().await?;
+        for table in TABLES.iter().rev() {
+            match make(connection, names, table, day).await {
+                Err(error) if error.is_conflict() => {
+                    connection.roll_back().await;
+                    warn!(
+                        table,
+                        day = day.0,
+                        "a long transaction holds a table: its partition is made later"
+                    );
+                    return Ok(());
+                }
+                made => made?,
+            }
+        }
     }
     Ok(())
 }
 
-fn script(names: &Names, day: Day) -> String {
-    let (from, to) = day.ids();
-    let mut script = String::new();
-    for table in TABLES {
-        script.push_str(&names.expand(&format!(
-            "CREATE TABLE IF NOT EXISTS @{table}_rest PARTITION OF @{table} DEFAULT;
-             CREATE TABLE IF NOT EXISTS @{table}_d{} PARTITION OF @{table} FOR VALUES FROM ('{from}') TO ('{to}');\n",
-            day.0
-        )));
+async fn exists(connection: &Connection, names: &Names, table: &str, suffix: &str) -> Result<bool, DbError> {
+    let name = format!("{}.{table}_{suffix}", names.schema());
+    Ok(connection.query_one(EXISTS, args![name]).await?.try_get(0)?)
+}
+
+/// Makes what is missing for one table, in a transaction of its own: so it never waits for one table while it keeps
+/// others from another.
+async fn make(connection: &Connection, names: &Names, table: &str, day: Day) -> Result<(), DbError> {
+    connection.begin_long().await?;
+    connection.query(LOCK, args![names.schema()]).await?;
+    connection.script(&format!("SET LOCAL lock_timeout = {PATIENCE_MS}")).await?;
+    if !exists(connection, names, table, REST).await? {
+        let rest = format!("CREATE TABLE @{table}_{REST} PARTITION OF @{table} DEFAULT");
+        connection.script(&names.expand(&rest)).await?;
     }
-    script
+    if !exists(connection, names, table, &day.suffix()).await? {
+        connection.script(&script(names, table, day)).await?;
+    }
+    connection.commit().await
+}
+
+/// A table of its own that is attached when it is complete: the whole, which everybody reads, stays free.
+///
+/// Nothing of the day may be left among the rest by then, where it lies if the day came before its partition did.
+fn script(names: &Names, table: &str, day: Day) -> String {
+    let ((from, to), of) = (day.ids(), day.suffix());
+    // Tasks are found by their id, everything else by the task's.
+    let key = if matches!(table, "task" | "done") { "id" } else { "task" };
+    names.expand(&format!(
+        "CREATE TABLE @{table}_{of} (LIKE @{table} INCLUDING ALL);
+         LOCK TABLE @{table}_{REST} IN ACCESS EXCLUSIVE MODE;
+         WITH moved AS (DELETE FROM @{table}_{REST} WHERE {key} >= '{from}' AND {key} < '{to}' RETURNING *)
+            INSERT INTO @{table}_{of} SELECT * FROM moved;
+         ALTER TABLE @{table} ATTACH PARTITION @{table}_{of} FOR VALUES FROM ('{from}') TO ('{to}');"
+    ))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use rustls::pki_types::CertificateDer;
@@ -45,7 +45,8 @@ pub(super) fn pool(way: Way, names: Arc<Names>, size: usize) -> Result<Pool, DbE
     };
     let manager = Manager { way, tls, names };
     Pool::builder(manager)
-        .max_size(size)
+        // A claim looks up histories while it still has its own.
+        .max_size(size.max(2))
         .runtime(deadpool::Runtime::Tokio1)
         .wait_timeout(Some(CONNECT))
         .create_timeout(Some(CONNECT))
@@ -53,7 +54,22 @@ pub(super) fn pool(way: Way, names: Arc<Names>, size: usize) -> Result<Pool, DbE
         .map_err(|error| DbError::Pool(error.to_string()))
 }
 
+/// How often is looked for one of our own when the database has no more to give.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A connection, within [`CONNECT`] or not at all.
 pub(super) async fn take(pool: &Pool) -> Result<managed::Object<Manager>, DbError> {
+    let begin = Instant::now();
+    loop {
+        match get(pool).await {
+            // Others of ours may come back meanwhile: the database gives fewer than we may have, but not none.
+            Err(error) if error.is_crowded() && begin.elapsed() < CONNECT => tokio::time::sleep(LOOK).await,
+            taken => return taken,
+        }
+    }
+}
+
+async fn get(pool: &Pool) -> Result<managed::Object<Manager>, DbError> {
     pool.get().await.map_err(|error| match error {
         managed::PoolError::Backend(error) => error,
         managed::PoolError::Closed => DbError::Closed,
@@ -85,7 +101,9 @@ impl managed::Manager for Manager {
                 client
             }
         };
-        Ok(Connection::new(client, Arc::clone(&self.names), !self.way.pooled))
+        let connection = Connection::new(client, Arc::clone(&self.names), !self.way.pooled);
+        connection.limit().await?;
+        Ok(connection)
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<DbError> {

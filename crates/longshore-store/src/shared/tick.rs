@@ -23,7 +23,8 @@ use crate::model::{Epoch, Tick};
 /// The most leases and the most due tasks of one transaction.
 const MOST: i64 = 1000;
 
-const NOW: &str = "SELECT service_ms, EXISTS (SELECT 1 FROM @live WHERE worker IS NOT NULL) FROM @clock";
+const NOW: &str = "SELECT service_ms, EXISTS (SELECT 1 FROM @live WHERE worker IS NOT NULL),
+        EXISTS (SELECT 1 FROM @leader WHERE epoch = $1) FROM @clock";
 
 /// Adds to it, rather than sets it: should two leaders tick for a moment, neither takes time back.
 const ADVANCE: &str = "UPDATE @clock SET service_ms = service_ms + $1
@@ -53,7 +54,14 @@ impl Shared {
         now: Timestamp,
         roll: f64,
     ) -> Result<Tick, StoreError> {
-        let service = self.core().run(async |it| advance(&it, of, elapsed, link_seen).await).await?;
+        let advanced = self.core().run(async |it| advance(&it, of, elapsed, link_seen).await).await?;
+        let service = match advanced {
+            Advanced::To(service) => service,
+            // Due by a clock that no longer counts.
+            Advanced::OtherLeads(service) => {
+                return Ok(Tick { service, expired: Vec::new(), promoted: 0, next_due: None });
+            }
+        };
         let expired = self.expire(service, now, roll).await?;
         let promoted = self.promote(now).await?;
         let next = self.core().run(async |it| it.query_one(NEXT_DUE, args![]).await).await?;
@@ -105,22 +113,32 @@ impl Shared {
     }
 }
 
+/// Service time after a tick.
+enum Advanced {
+    To(ServiceTime),
+    /// Time, and all that comes with it, is another replica's matter.
+    OtherLeads(ServiceTime),
+}
+
 async fn advance(
     connection: &Connection,
     of: Epoch,
     elapsed: Option<Duration>,
     link_seen: bool,
-) -> Result<ServiceTime, DbError> {
-    let row = connection.query_one(NOW, args![]).await?;
-    let (now, leases) = (ServiceTime(row.try_get(0)?), row.try_get::<_, bool>(1)?);
+) -> Result<Advanced, DbError> {
+    let row = connection.query_one(NOW, args![epoch(of)]).await?;
+    let now = ServiceTime(row.try_get(0)?);
+    let (leases, leads): (bool, bool) = (row.try_get(1)?, row.try_get(2)?);
+    if !leads {
+        return Ok(Advanced::OtherLeads(now));
+    }
     let next = now.tick(elapsed, link_seen);
     // Without leases nothing depends on it, and an idle service leaves the disk alone.
     if !leases || next == now {
-        return Ok(now);
+        return Ok(Advanced::To(now));
     }
-    // Another replica leads: time is its matter.
     let Some(row) = connection.query_opt(ADVANCE, args![next.0 - now.0, epoch(of)]).await? else {
-        return Ok(now);
+        return Ok(Advanced::OtherLeads(now));
     };
-    Ok(ServiceTime(row.try_get(0)?))
+    Ok(Advanced::To(ServiceTime(row.try_get(0)?)))
 }

@@ -79,7 +79,8 @@ every_backend! {
     journal: an_interrupted_task_gets_its_answers_again, a_failed_task_asks_anew_for_the_last_answer,
         a_growing_history_is_stored_once, another_way_is_told_with_its_first_difference,
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
-        steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person;
+        steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person,
+        an_answer_that_comes_after_its_task_was_deleted_leaves_nothing;
     crowd: no_task_is_claimed_twice;
     batches: a_batch_counts_its_tasks_and_ends_with_the_last,
         the_end_of_a_batch_is_told_once_whatever_is_repeated,
@@ -91,4 +92,34 @@ every_backend! {
         messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
     search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more, times_choose,
         a_cancellation_for_some_states_leaves_the_others;
+}
+
+/// What speaks to the database in each of the ways that there are, where each transaction gets another connection.
+macro_rules! behind_a_pooler {
+    ($($module:ident: $($behaviour:ident),* $(,)?;)*) => {
+        mod pooled {
+            $(mod $module {
+                $(#[tokio::test]
+                async fn $behaviour() {
+                    let Some(world) = crate::support::World::pooled().await else { return };
+                    crate::conformance::$module::$behaviour(&world).await;
+                    world.clean_up().await;
+                })*
+            })*
+        }
+    };
+}
+
+behind_a_pooler! {
+    tasks: a_repeated_key_makes_nothing_new, filters_choose, a_scheduled_task_waits_for_its_time;
+    claims: a_repeated_claim_gets_the_same_leases, the_least_busy_worker_runs_dry_for_a_suspect;
+    link: what_is_not_held_is_queued_again, a_new_start_releases_what_the_old_one_held;
+    endings: failures_back_off_then_fail, repeated_events_change_nothing, cancelling_a_queued_task_ends_it;
+    conversations: only_the_succeeding_attempts_words_are_published, a_scheduled_head_holds_the_others;
+    fleets: changes_that_workers_must_know_restart_them, decisions_are_kept_newest_first_up_to_a_limit;
+    journal: a_failed_task_asks_anew_for_the_last_answer, a_growing_history_is_stored_once,
+        another_way_is_told_with_its_first_difference, steps_run_once_and_outlive_generations;
+    batches: a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps;
+    retention: journals_go_first_then_results_then_tasks, messages_outlive_their_tasks;
+    crowd: no_task_is_claimed_twice;
 }

@@ -45,7 +45,7 @@ async fn forget(world: &World, journal: u64, tasks: u64) -> Forgotten {
 async fn tables(world: &World, days: u64) -> Vec<String> {
     let day = world.now().0 as u64 / DAY - days;
     let list = format!(
-        "SELECT relname::text FROM pg_class WHERE relnamespace = '@'::regnamespace
+        "SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace
             AND relkind = 'r' AND relname LIKE '%\\_d{day}' ORDER BY relname"
     );
     let tables = world.ask_server(&list).await;
@@ -107,7 +107,7 @@ async fn what_is_still_needed_keeps_its_day() {
     let parent = world.submit(task_of(&world)).await;
     world
         .on_server(&format!(
-            "UPDATE @task SET parent = '{0}' WHERE id = '{1}'; UPDATE @done SET parent = '{0}' WHERE id = '{1}'",
+            "UPDATE task SET parent = '{0}' WHERE id = '{1}'; UPDATE done SET parent = '{0}' WHERE id = '{1}'",
             parent.0, child.0
         ))
         .await;
@@ -139,9 +139,8 @@ async fn a_day_that_is_being_read_goes_later() {
     for _ in 0..9 {
         next_day(&world).await;
     }
-    let reader = world.server().await;
-    let schema = world.schema_name();
-    reader.batch_execute(&format!("BEGIN; SELECT count(*) FROM {schema}.task")).await.unwrap();
+    let reader = world.client().await;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM task").await.unwrap();
     assert_eq!(forget(&world, 2, 4).await.tasks, 0, "who reads is not waited for");
     world.submit(task_of(&world)).await;
     reader.batch_execute("COMMIT").await.unwrap();

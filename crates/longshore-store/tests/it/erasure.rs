@@ -112,11 +112,10 @@ async fn commands_that_come_while_the_file_is_rewritten_are_done_after() {
 
 /// How often a text stands in the shared store's tables.
 async fn rows_with(world: &World, text: &str) -> usize {
-    let list =
-        "SELECT c.relname::text FROM pg_class AS c WHERE relnamespace = '@'::regnamespace AND relkind = 'r'";
+    let list = "SELECT c.relname::text FROM pg_class AS c WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'";
     let mut found = 0;
     for table in world.ask_server(list).await {
-        let count = format!("SELECT count(*)::text FROM @.{table} AS row WHERE row::text LIKE '%{text}%'");
+        let count = format!("SELECT count(*)::text FROM {table} AS row WHERE row::text LIKE '%{text}%'");
         found += world.ask_server(&count).await[0].parse::<usize>().unwrap();
     }
     found
@@ -148,10 +147,10 @@ async fn nothing_of_an_erased_tenant_is_left_in_the_shared_store_and_its_copies(
         ids.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join("','")
     );
     for table in ["task", "live", "done"] {
-        world.on_server(&format!("UPDATE @{table} SET tenant = 'acme' WHERE id IN ({mine})")).await;
+        world.on_server(&format!("UPDATE {table} SET tenant = 'acme' WHERE id IN ({mine})")).await;
     }
-    world.on_server("UPDATE @batch SET tenant = 'acme'").await;
-    world.on_server(&format!("UPDATE @conversation SET tenant = 'acme' WHERE id LIKE '%{MARK}'")).await;
+    world.on_server("UPDATE batch SET tenant = 'acme'").await;
+    world.on_server(&format!("UPDATE conversation SET tenant = 'acme' WHERE id LIKE '%{MARK}'")).await;
     assert!(rows_with(&world, MARK).await > 600);
     let redis = std::env::var("LONGSHORE_TEST_REDIS").is_ok();
     assert_eq!(world.copies().await > 0, redis);

@@ -79,8 +79,7 @@ fn request(n: u8) -> Arc<NewRequest> {
 }
 
 impl Pair {
-    async fn new() -> Pair {
-        let world = World::embedded().await;
+    async fn new(world: World) -> Pair {
         let task = world.submit(NewTask { max_attempts: 1000, ..new_task() }).await;
         let crew = world.worker("w").await;
         let owner = (nonce(1), 1);
@@ -294,18 +293,38 @@ fn pick<T>(all: &[T], choice: u8) -> Option<&T> {
     index(all, choice).map(|at| &all[at])
 }
 
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(step(), 1..60)
+}
+
+async fn follow(world: World, steps: &[Step]) {
+    let mut pair = Pair::new(world).await;
+    for step in steps {
+        pair.take(step).await;
+        pair.check().await;
+    }
+    pair.world.clean_up().await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_store_follows_the_protocol(steps in proptest::collection::vec(step(), 1..60)) {
+    fn the_store_follows_the_protocol(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { follow(World::embedded().await, &steps).await });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_shared_store_follows_the_protocol(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut pair = Pair::new().await;
-            for step in &steps {
-                pair.take(step).await;
-                pair.check().await;
-            }
+            let Some(world) = World::shared().await else { return };
+            follow(world, &steps).await;
         });
     }
 }

@@ -5,6 +5,7 @@
 //! each step.
 
 mod model;
+mod shared_tables;
 pub mod tables;
 
 use longshore_core::task::Interruption;
@@ -64,19 +65,39 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(step(), 1..70)
+}
+
+async fn check(world: World, steps: &[Step]) {
+    let mut model = Model::new(world).await;
+    for step in steps {
+        model.take(step).await;
+        model.check().await;
+    }
+    model.finish_all().await;
+    model.clean_up().await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_invariants_hold_whatever_happens(steps in proptest::collection::vec(step(), 1..70)) {
+    fn the_invariants_hold_whatever_happens(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { check(World::embedded().await, &steps).await });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_invariants_hold_on_the_shared_store(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut model = Model::new(World::embedded().await).await;
-            for step in &steps {
-                model.take(step).await;
-                model.check().await;
-            }
-            model.finish_all().await;
+            let Some(world) = World::shared().await else { return };
+            check(world, &steps).await;
         });
     }
 }

@@ -30,8 +30,9 @@ pub struct World {
 
 /// A schema of one test, dropped with it.
 struct Schema {
+    options: ConnectOptions,
+    /// Not through a pooler.
     database: String,
-    name: String,
 }
 
 /// A worker as it speaks on the link.
@@ -51,24 +52,55 @@ impl World {
 
     /// An empty shared store with the same fleets, in a schema of its own; `None` where there is no server for tests.
     pub async fn shared() -> Option<World> {
-        let database = shared_database()?;
-        let name = format!("t{}", Uuid::new_v4().simple());
-        let schema = Schema { database: database.clone(), name: name.clone() };
-        let redis = std::env::var("LONGSHORE_TEST_REDIS").ok().map(|url| RedisOptions {
-            addresses: vec![url],
-            topology: RedisKind::Single,
-            user: None,
-            password: None,
-            password_file: None,
-            prefix: format!("{name}:"),
-            ca_file: None,
-            cache: Vec::new(),
-        });
-        let options = ConnectOptions { schema: name, connections: 4, redis, ..ConnectOptions::new(database) };
+        let options = shared_options()?;
+        let database = options.database.clone();
+        Some(World::connect(options, database).await)
+    }
+
+    /// The same through PgBouncer in transaction mode.
+    pub async fn pooled() -> Option<World> {
+        let options = shared_options()?;
+        let database = options.database.clone();
+        let Ok(pooler) = std::env::var("LONGSHORE_TEST_PGBOUNCER") else {
+            skip("no PgBouncer: run it by `./dev test`, which starts one");
+            return None;
+        };
+        Some(World::connect(ConnectOptions { database: pooler, pooled: true, ..options }, database).await)
+    }
+
+    /// The same on a server of the test's own, without Redis.
+    pub async fn on(server: &longshore_testkit::Postgres) -> World {
+        let options = ConnectOptions { connections: 4, ..ConnectOptions::new(server.url()) };
+        World::connect(options, server.url()).await
+    }
+
+    /// An empty store as it is wanted; `database` is the way around any pooler.
+    pub async fn connect(options: ConnectOptions, database: String) -> World {
         let store = Store::connect(&options, Timestamp(START)).await.unwrap();
         let mut world = World::new(store, None).await;
-        world.schema = Some(schema);
-        Some(world)
+        world.schema = Some(Schema { options, database });
+        world
+    }
+
+    /// How its shared store was connected to.
+    pub fn options(&self) -> &ConnectOptions {
+        &self.schema.as_ref().expect("shared").options
+    }
+
+    /// The store of another control plane on the same database.
+    pub async fn another(&self) -> Store {
+        Store::connect(self.options(), self.now()).await.unwrap()
+    }
+
+    /// A connection beside the store, which finds the store's tables.
+    pub async fn client(&self) -> tokio_postgres::Client {
+        let schema = self.schema.as_ref().expect("shared");
+        let (client, connection) =
+            tokio_postgres::connect(&schema.database, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let path = schema.options.schema.replace('"', "\"\"");
+        client.batch_execute(&format!("SET search_path = \"{path}\"")).await.unwrap();
+        client
     }
 
     pub async fn new(store: Store, dir: Option<TempDir>) -> World {
@@ -196,29 +228,14 @@ impl World {
         rusqlite::Connection::open(path).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
     }
 
-    /// A connection of one's own to the shared store's server.
-    pub async fn server(&self) -> tokio_postgres::Client {
-        let schema = self.schema.as_ref().expect("a shared store");
-        let (client, connection) =
-            tokio_postgres::connect(&schema.database, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client
-    }
-
-    /// The schema of a shared store.
-    pub fn schema_name(&self) -> &str {
-        &self.schema.as_ref().expect("a shared store").name
-    }
-
-    /// Changes the shared store behind its back; `@` stands before a table's name.
+    /// Changes the shared store behind its back.
     pub async fn on_server(&self, statements: &str) {
-        let statements = statements.replace('@', &format!("{}.", self.schema_name()));
-        self.server().await.batch_execute(&statements).await.unwrap();
+        self.client().await.batch_execute(statements).await.unwrap();
     }
 
-    /// A column of texts; `@` is the schema.
+    /// A column of texts out of the shared store.
     pub async fn ask_server(&self, query: &str) -> Vec<String> {
-        let rows = self.server().await.query(&query.replace('@', self.schema_name()), &[]).await.unwrap();
+        let rows = self.client().await.query(query, &[]).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
 
@@ -228,7 +245,7 @@ impl World {
         let client = redis::Client::open(url).unwrap();
         let mut redis = client.get_multiplexed_async_connection().await.unwrap();
         let keys: Vec<String> = redis::cmd("KEYS")
-            .arg(format!("{}:*history:*", self.schema_name()))
+            .arg(format!("{}:*history:*", self.options().schema))
             .query_async(&mut redis)
             .await
             .unwrap();
@@ -247,12 +264,13 @@ impl World {
 
     /// Leaves nothing behind on a server that other tests use.
     pub async fn clean_up(self) {
-        let Some(schema) = self.schema else { return };
+        if self.schema.is_none() {
+            return;
+        }
+        let client = self.client().await;
         self.store.close().await.unwrap();
-        let (client, connection) =
-            tokio_postgres::connect(&schema.database, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        client.batch_execute(&format!("DROP SCHEMA {} CASCADE", schema.name)).await.unwrap();
+        let drop = format!("DROP SCHEMA \"{}\" CASCADE", self.options().schema.replace('"', "\"\""));
+        client.batch_execute(&drop).await.unwrap();
     }
 
     pub async fn kinds(&self, id: TaskId) -> Vec<String> {
@@ -301,6 +319,28 @@ pub fn failed(code: &str) -> Ending {
 
 pub fn says(n: u64, kind: AgentEventKind, text: &str) -> NewAgentEvent {
     NewAgentEvent { n, at: Timestamp(1_795_000_000_000), kind, data: json(text) }
+}
+
+/// A schema of one's own on the server that all tests share.
+pub fn shared_options() -> Option<ConnectOptions> {
+    let database = shared_database()?;
+    let schema = format!("t{}", Uuid::new_v4().simple());
+    let redis = std::env::var("LONGSHORE_TEST_REDIS").ok();
+    let redis = redis.map(|url| redis_options(url, &format!("{schema}:")));
+    Some(ConnectOptions { schema, connections: 4, redis, ..ConnectOptions::new(database) })
+}
+
+pub fn redis_options(url: String, prefix: &str) -> RedisOptions {
+    RedisOptions {
+        addresses: vec![url],
+        topology: RedisKind::Single,
+        user: None,
+        password: None,
+        password_file: None,
+        prefix: prefix.into(),
+        ca_file: None,
+        cache: Vec::new(),
+    }
 }
 
 fn shared_database() -> Option<String> {

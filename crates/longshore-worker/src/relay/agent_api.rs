@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderName};
 use hyper::{Method, Request, Response, StatusCode};
 use longshore_api::link::AgentEventKind;
-use longshore_api::link_client::{Carried, LinkError};
+use longshore_api::link_client::{Carried, LinkError, Round};
 use longshore_api::llm;
 use longshore_api::problem::Problem;
 use longshore_core::errors::chain;
@@ -152,15 +152,18 @@ fn invalid(detail: String) -> Box<Problem> {
 /// Asks the control plane until it answers or the attempt is over.
 async fn carry(relay: &Relay, entry: &Arc<Entry>, carried: Carried) -> Result<Response<Answer>, CutOff> {
     let asked = async {
-        let mut patience = Patience::new(relay.times.unauthorised);
+        let (mut patience, mut round) = (Patience::new(relay.times.unauthorised), Round::default());
         loop {
-            match ask(relay, &carried, &mut patience).await {
+            // Repeatable: a step's beginning and its result are known by its name, and the rest only reads.
+            match ask(relay, &carried, &mut patience, &mut round).await {
                 Ok(response) => return response,
                 Err(why) => {
                     debug!(why, path = carried.path, "control plane does not answer an agent; asking again")
                 }
             }
-            patience.wait().await;
+            if !round.moves_on() {
+                patience.wait().await;
+            }
         }
     };
     tokio::select! {
@@ -171,8 +174,13 @@ async fn carry(relay: &Relay, entry: &Arc<Entry>, carried: Carried) -> Result<Re
 }
 
 /// Errors, in words: asking again may help.
-async fn ask(relay: &Relay, carried: &Carried, patience: &mut Patience) -> Result<Response<Answer>, String> {
-    let reply = match relay.client.carry(carried).await {
+async fn ask(
+    relay: &Relay,
+    carried: &Carried,
+    patience: &mut Patience,
+    round: &mut Round,
+) -> Result<Response<Answer>, String> {
+    let reply = match relay.client.carry(carried, round).await {
         Ok(reply) => reply,
         Err(LinkError::Problem(problem)) => return Ok(body::problem(&problem)),
         Err(error) => return Err(chain(&error)),
@@ -182,9 +190,12 @@ async fn ask(relay: &Relay, carried: &Carried, patience: &mut Patience) -> Resul
         return Err(format!("status {status}"));
     }
     let kind = reply.headers().get(CONTENT_TYPE).cloned();
-    let read = tokio::time::timeout(relay.times.silence, reply.bytes()).await;
-    let body: Bytes =
-        read.map_err(|_| "the answer did not come".to_owned())?.map_err(|error| chain(&error))?;
+    let at = Arc::clone(reply.address());
+    let body: Result<Bytes, String> = match tokio::time::timeout(relay.times.silence, reply.bytes()).await {
+        Ok(read) => read.map_err(|error| chain(&error)),
+        Err(_) => Err("the answer did not come".to_owned()),
+    };
+    let body = body.inspect_err(|_| relay.client.broke_off(&at, round))?;
     if let Ok(problem) = serde_json::from_slice::<Problem>(&body)
         && patience::is_unauthorised(status, &problem.code)
     {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use longshore_api::link_client::{Carried, LinkError, Reply};
+use longshore_api::link_client::{Carried, LinkError, Reply, Round};
 use longshore_api::llm::{self, Breaker, Broken, Decoder, Frame, Head};
 use longshore_api::problem::Problem;
 use longshore_core::errors::chain;
@@ -34,6 +34,9 @@ pub struct Call {
     id: Uuid,
     asked: bool,
     patience: Patience,
+    round: Round,
+    /// Who began the answer that the agent is getting.
+    answering: Option<Arc<str>>,
     fate: Fate,
 }
 
@@ -89,7 +92,18 @@ impl Call {
         let carried = Carried { method, path, within, headers, body, patience };
         let again = Patience::new(relay.times.unauthorised);
         let (relay, entry) = (Arc::clone(relay), Arc::clone(entry));
-        Call { entry, relay, carried, id, asked: false, patience: again, fate: Fate::Abandoned }
+        let (round, answering) = (Round::default(), None);
+        Call {
+            entry,
+            relay,
+            carried,
+            id,
+            asked: false,
+            patience: again,
+            round,
+            answering,
+            fate: Fate::Abandoned,
+        }
     }
 
     pub fn settle(&mut self, fate: Fate) {
@@ -110,16 +124,26 @@ impl Call {
         self.fate = Fate::Broken;
     }
 
-    /// Asks until the answer begins. Rides out a control plane that is away, for as long as somebody waits.
+    /// Asks until the answer begins; again, if one that had begun was cut. Rides out a control plane that is away, for as long
+    /// as somebody waits.
+    ///
+    /// Asks more than once, and different replicas: the call's id makes them one call, which is made once, joined by whoever
+    /// asks for it meanwhile, and given again from the journal.
     pub async fn open(&mut self) -> Result<Opened, Unanswered> {
+        if let Some(cut) = self.answering.take() {
+            self.relay.client.broke_off(&cut, &mut self.round);
+        }
         loop {
             if self.asked {
-                self.patience.wait().await;
+                if !self.round.moves_on() {
+                    self.patience.wait().await;
+                }
                 self.relay.metrics.llm_retries.inc();
             }
             match self.ask().await {
                 Ok(opened) => {
                     self.patience.authorised();
+                    self.round = Round::default();
                     return Ok(opened);
                 }
                 Err(Miss::Final(why)) => return Err(why),
@@ -143,21 +167,24 @@ impl Call {
             self.carried.headers.insert(UNDELIVERED, text(&ids.join(",")));
         }
         self.asked = true;
-        let reply = self.relay.client.carry(&self.carried).await.map_err(miss)?;
+        let reply = self.relay.client.carry(&self.carried, &mut self.round).await.map_err(miss)?;
         if reply.status() != 200 || !is_frames(&reply) {
             return Err(refused(reply, self.relay.times.silence).await);
         }
         self.entry.told(&undelivered);
         let silence = self.relay.times.silence;
+        let at = Arc::clone(reply.address());
         let mut frames = Frames { first: None, reply, decoder: Decoder::default(), silence };
-        loop {
-            match frames.next().await.map_err(Miss::Away)? {
-                Frame::KeepAlive => {}
-                Frame::Head(head) => return Ok(Opened { head, frames }),
-                Frame::Broken(broken) => return Err(Miss::Final(Unanswered::Broken(broken))),
-                Frame::Data(_) | Frame::End => {
-                    return Err(Miss::Away("the answer has no head".to_owned()));
+        match head(&mut frames).await {
+            Ok(head) => {
+                self.answering = Some(at);
+                Ok(Opened { head, frames })
+            }
+            Err(miss) => {
+                if let Miss::Away(_) = miss {
+                    self.relay.client.broke_off(&at, &mut self.round);
                 }
+                Err(miss)
             }
         }
     }
@@ -174,6 +201,17 @@ impl Drop for Call {
         self.relay.metrics.llm_call(outcome);
         if self.asked && !delivered {
             self.entry.note_undelivered(self.id);
+        }
+    }
+}
+
+async fn head(frames: &mut Frames) -> Result<Head, Miss> {
+    loop {
+        match frames.next().await.map_err(Miss::Away)? {
+            Frame::KeepAlive => {}
+            Frame::Head(head) => return Ok(head),
+            Frame::Broken(broken) => return Err(Miss::Final(Unanswered::Broken(broken))),
+            Frame::Data(_) | Frame::End => return Err(Miss::Away("the answer has no head".to_owned())),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Asks for tasks, one claim at a time.
 //!
-//! A number is used up only when its answer was read; until then it is repeated, so that an answer that was lost on its
-//! way comes again.
+//! A number is used up only when its answer was read; until then it is repeated, at whichever replica of the control plane
+//! answers, so that an answer that was lost on its way comes again.
 
 use std::sync::Arc;
 use std::time::Duration;

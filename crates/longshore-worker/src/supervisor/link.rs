@@ -25,6 +25,8 @@ pub struct Link {
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
     away: AtomicBool,
+    /// Who answered last.
+    address: Mutex<Arc<str>>,
     registered: tokio::sync::Mutex<Instant>,
     fatal: Mutex<Option<WorkerError>>,
     failed: Notify,
@@ -41,6 +43,7 @@ enum Answer {
 impl Link {
     pub fn new(client: LinkClient, register: Register, health: Arc<Health>, metrics: Arc<Metrics>) -> Link {
         Link {
+            address: Mutex::new(client.address()),
             client,
             register,
             health,
@@ -95,8 +98,13 @@ impl Link {
     /// The control plane answered.
     pub fn answered(&self) {
         self.health.answered(None);
+        let now = self.client.address();
+        let before =
+            std::mem::replace(&mut *self.address.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
         if self.away.swap(false, Ordering::Relaxed) {
-            info!(address = self.client.address(), "control plane answers again");
+            info!(address = &*now, "control plane answers again");
+        } else if before != now {
+            info!(address = &*now, before = &*before, "control plane answers at another address");
         }
     }
 

@@ -33,12 +33,12 @@ pub const TOKEN: &str = "token-that-no-agent-may-see";
 pub struct ControlPlane {
     pub addr: SocketAddr,
     shared: Arc<Shared>,
+    served: Arc<Mutex<Option<Served>>>,
 }
 
 pub struct Shared {
     pub record: Mutex<Record>,
     changed: Notify,
-    served: Mutex<Option<Served>>,
 }
 
 /// A runtime of its own: when it goes, its listener and all connections do.
@@ -60,6 +60,10 @@ pub struct Record {
     lost: BTreeSet<Held>,
     drain: Option<DrainOrder>,
     checks: BTreeMap<String, String>,
+    /// What heartbeats are told of replicas.
+    pub links: Vec<String>,
+    /// Which replica was asked what, in order.
+    pub asked: Vec<(SocketAddr, String)>,
     /// Held heartbeats to be answered at once.
     pokes: usize,
     /// Answers to give instead, by path.
@@ -82,6 +86,8 @@ pub enum Instead {
     Problem(u16, &'static str, String),
     /// Carried out, but the answer is lost.
     Lost,
+    /// Carried out, but there is no answer for as long as the connection lasts.
+    Hang,
 }
 
 pub fn registered(protocol: Protocol, concurrency: u32) -> Registered {
@@ -102,16 +108,25 @@ pub fn registered(protocol: Protocol, concurrency: u32) -> Registered {
         result_limit: 1 << 20,
         last_claim: 0,
         providers: Vec::new(),
+        links: Vec::new(),
     }
 }
 
 impl ControlPlane {
     pub async fn start(registered: Registered) -> ControlPlane {
         let record = Mutex::new(Record { registered: Some(registered), ..Record::default() });
-        let shared = Arc::new(Shared { record, changed: Notify::new(), served: Mutex::default() });
+        ControlPlane::of(Arc::new(Shared { record, changed: Notify::new() }))
+    }
+
+    /// Another replica with the same store.
+    pub fn replica(&self) -> ControlPlane {
+        ControlPlane::of(Arc::clone(&self.shared))
+    }
+
+    fn of(shared: Arc<Shared>) -> ControlPlane {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let addr = listener.local_addr().expect("bound");
-        let plane = ControlPlane { addr, shared };
+        let plane = ControlPlane { addr, shared, served: Arc::default() };
         plane.serve(listener);
         plane
     }
@@ -128,7 +143,7 @@ impl ControlPlane {
             .route(link::DEREGISTER, post(deregister))
             .merge(super::gateway::routes())
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
-            .layer(from_fn_with_state(Arc::clone(shared), scripted))
+            .layer(from_fn_with_state((self.addr, Arc::clone(shared)), scripted))
             .with_state(Arc::clone(shared));
         let counting = Arc::clone(shared);
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
@@ -141,12 +156,12 @@ impl ControlPlane {
             });
             _ = axum::serve(listener, router).await;
         });
-        *shared.served.lock().expect("not poisoned") = Some(Served(Some(runtime)));
+        *self.served.lock().expect("not poisoned") = Some(Served(Some(runtime)));
     }
 
     /// Ends like a killed process: nobody listens, and every connection breaks.
     pub fn stop(&self) {
-        *self.shared.served.lock().expect("not poisoned") = None;
+        *self.served.lock().expect("not poisoned") = None;
     }
 
     /// Listens again where it did before.
@@ -235,13 +250,16 @@ impl ControlPlane {
     }
 }
 
-async fn scripted(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+type Replica = (SocketAddr, Arc<Shared>);
+
+async fn scripted(State((addr, shared)): State<Replica>, request: Request, next: Next) -> Response {
     let authorised =
         request.headers().get("authorization").is_some_and(|value| value == &format!("Bearer {TOKEN}"));
     if !authorised {
         return problem(401, "bad_worker_token", "not this token".into());
     }
     let path = request.uri().path().to_owned();
+    shared.record.lock().expect("not poisoned").asked.push((addr, path.clone()));
     let instead =
         shared.record.lock().expect("not poisoned").script.get_mut(&path).and_then(VecDeque::pop_front);
     match instead {
@@ -249,6 +267,10 @@ async fn scripted(State(shared): State<Arc<Shared>>, request: Request, next: Nex
         Some(Instead::Lost) => {
             drop(next.run(request).await);
             (StatusCode::BAD_GATEWAY, "the answer was lost").into_response()
+        }
+        Some(Instead::Hang) => {
+            drop(next.run(request).await);
+            std::future::pending().await
         }
         None => next.run(request).await,
     }
@@ -288,7 +310,7 @@ async fn heartbeat(
 ) -> Json<HeartbeatAnswer> {
     shared.record.lock().expect("not poisoned").heartbeats.push(request.clone());
     let answer = held_for(&shared, request.wait_ms, |record| record.news(&request)).await;
-    Json(answer.unwrap_or_else(|| HeartbeatAnswer { checks: shared.checks(), ..HeartbeatAnswer::default() }))
+    Json(answer.unwrap_or_else(|| shared.record.lock().expect("not poisoned").no_news()))
 }
 
 /// Waits until there is an answer, for `wait_ms` at most.
@@ -347,13 +369,15 @@ async fn deregister(State(shared): State<Arc<Shared>>, Json(_): Json<Deregister>
     StatusCode::NO_CONTENT
 }
 
-impl Shared {
-    fn checks(&self) -> BTreeMap<String, String> {
-        self.record.lock().expect("not poisoned").checks.clone()
-    }
-}
-
 impl Record {
+    fn no_news(&self) -> HeartbeatAnswer {
+        HeartbeatAnswer {
+            checks: self.checks.clone(),
+            links: self.links.clone(),
+            ..HeartbeatAnswer::default()
+        }
+    }
+
     /// What this heartbeat shows that its worker does not know yet.
     fn news(&mut self, heartbeat: &Heartbeat) -> Option<HeartbeatAnswer> {
         let listed = |held: &&Held| heartbeat.held.contains(held);
@@ -366,7 +390,7 @@ impl Record {
         let poked = self.pokes > 0;
         self.pokes = self.pokes.saturating_sub(1);
         let any = poked || !cancel.is_empty() || !lost.is_empty() || drain.is_some();
-        any.then(|| HeartbeatAnswer { lost, cancel, drain, checks: self.checks.clone() })
+        any.then(|| HeartbeatAnswer { lost, cancel, drain, ..self.no_news() })
     }
 
     /// A repeated `n` changes nothing, as the link says.

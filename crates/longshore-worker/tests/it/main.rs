@@ -8,5 +8,6 @@ mod http;
 mod limits;
 mod link;
 mod relay;
+mod replicas;
 mod scene;
 mod worker;

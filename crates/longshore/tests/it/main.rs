@@ -11,6 +11,7 @@ mod demo;
 mod dependencies;
 mod examples;
 mod gateway_faults;
+mod idle_fleet;
 mod init;
 mod llm_sim;
 mod lost_answers;

@@ -1,6 +1,5 @@
 //! Group commit: many commands, one sync of the disk.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use super::write::{Memory, Write};
 use super::{Alone, Answer, Command, FatalHook, Run};
 use crate::embedded::fault::{self, Fault};
 use crate::error::StoreError;
-use crate::signals::{Signals, Topic};
+use crate::signals::{Signals, Wakes};
 
 /// A group takes no more than this, so that its first command does not wait for the last one's work.
 const MOST: usize = 512;
@@ -38,7 +37,7 @@ pub(super) struct Groups {
 #[derive(Default)]
 struct Kept {
     answers: Vec<Answer>,
-    topics: HashSet<Topic>,
+    topics: Wakes,
     deltas: Deltas,
 }
 

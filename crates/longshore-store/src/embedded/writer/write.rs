@@ -1,7 +1,6 @@
 //! What a command works with: the connection, the numbers that only grow, and the effects that wait for the
 //! commit.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use longshore_core::batch::BatchId;
@@ -11,7 +10,7 @@ use longshore_core::time::{ServiceTime, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::counts::{Deltas, Place};
-use crate::signals::Topic;
+use crate::signals::{Topic, Wakes};
 
 /// The row `clock`, kept by the writer: nobody else changes it.
 pub(super) struct Memory {
@@ -60,16 +59,16 @@ impl Memory {
 pub(in crate::embedded) struct Write<'a> {
     pub(in crate::embedded) connection: &'a Connection,
     memory: &'a mut Memory,
-    topics: HashSet<Topic>,
+    topics: Wakes,
     deltas: Deltas,
 }
 
 impl<'a> Write<'a> {
     pub(super) fn new(connection: &'a Connection, memory: &'a mut Memory) -> Write<'a> {
-        Write { connection, memory, topics: HashSet::new(), deltas: Deltas::default() }
+        Write { connection, memory, topics: Wakes::default(), deltas: Deltas::default() }
     }
 
-    pub(super) fn into_effects(self) -> (HashSet<Topic>, Deltas) {
+    pub(super) fn into_effects(self) -> (Wakes, Deltas) {
         (self.topics, self.deltas)
     }
 
@@ -137,6 +136,12 @@ impl<'a> Write<'a> {
         self.topics.insert(Topic::Batch(batch));
     }
 
+    /// One task more that any worker of the fleet may take.
+    pub(in crate::embedded) fn wake_one(&mut self, fleet: &FleetName) {
+        self.topics.runnable(fleet, 1);
+    }
+
+    /// All that wait for tasks of this fleet look again.
     pub(in crate::embedded) fn wake_fleet(&mut self, fleet: &FleetName) {
         self.topics.insert(Topic::Runnable(fleet.clone()));
     }

@@ -106,7 +106,8 @@ pub async fn waiters_are_woken(world: &World) {
     let mut worker = world.store.signals().worker(&crew.id);
     let id = world.submit(task).await;
     let soon = Duration::from_secs(5);
-    tokio::time::timeout(soon, async { (runnable.wait().await, events.wait().await) }).await.unwrap();
+    let woken = tokio::time::timeout(soon, async { (runnable.wait().await, events.wait().await) }).await;
+    assert_eq!(woken.unwrap(), (Woken::Called, ()));
     world.claim_one(&crew, 1).await;
     world.store.cancel(id, None, world.now()).await.unwrap();
     tokio::time::timeout(soon, worker.wait()).await.unwrap();

@@ -9,6 +9,7 @@ use longshore_core::task::{Ending, Failure, Hold, OnInterrupt, State};
 use longshore_store::*;
 use uuid::Uuid;
 
+use super::shared_tables::SharedTables;
 use super::{How, Step, tables};
 use crate::support::{Crew, World, new_task, says};
 
@@ -28,6 +29,7 @@ pub struct Model {
     done: HashMap<TaskId, TaskRecord>,
     /// Open; takes some of the tasks, and is closed by some.
     batch: BatchId,
+    tables: Option<SharedTables>,
 }
 
 impl Model {
@@ -47,6 +49,7 @@ impl Model {
             own: Vec::new(),
             done: HashMap::new(),
             batch: BatchId(Uuid::now_v7()),
+            tables: None,
         }
     }
 
@@ -241,7 +244,23 @@ impl Model {
             }
         }
         self.check_conversations().await;
-        tables::check(self.world.dir.as_ref().unwrap().path());
+        match &self.world.dir {
+            Some(dir) => tables::check(dir.path()),
+            None => self.check_shared_tables().await,
+        }
+    }
+
+    async fn check_shared_tables(&mut self) {
+        if self.tables.is_none() {
+            self.tables = Some(SharedTables::of(&self.world).await);
+        }
+        if let Some(tables) = &self.tables {
+            tables.check().await;
+        }
+    }
+
+    pub async fn clean_up(self) {
+        self.world.clean_up().await;
     }
 
     /// Only the first unfinished task of a conversation may be anything but held.

@@ -1,0 +1,82 @@
+//! What several control planes on one database do, and what only that store has.
+
+use longshore_core::id::WorkerId;
+use longshore_store::*;
+use uuid::Uuid;
+
+use crate::support::*;
+
+fn replica(name: &str) -> Replica {
+    Replica {
+        id: Uuid::new_v4(),
+        name: name.into(),
+        roles: vec!["api".into(), "link".into()],
+        link: Some(format!("http://{name}:7118")),
+        version: "0.1.0".into(),
+        seen_ago_ms: 0,
+    }
+}
+
+fn planned(id: &str) -> PlannedWorker {
+    PlannedWorker {
+        id: WorkerId::new(id).unwrap(),
+        fleet: fleet("a"),
+        generation: 1,
+        platform: "process".into(),
+    }
+}
+
+#[tokio::test]
+async fn one_replica_leads_and_the_plans_of_the_one_before_are_refused() {
+    let Some(world) = World::shared().await else { return };
+    let (store, old) = (&world.store, world.epoch);
+    let other = Uuid::new_v4();
+    assert_eq!(store.lead(other).await.unwrap(), None, "the first one leads");
+    assert!(store.plan_worker(planned("w-1"), old, world.now()).await.unwrap());
+    // The first one falls silent: its time is the database's, so it is waited for.
+    let new = loop {
+        match store.lead(other).await.unwrap() {
+            Some(epoch) => break epoch,
+            None => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+        }
+    };
+    assert!(new > old);
+    assert!(!store.plan_worker(planned("w-2"), old, world.now()).await.unwrap(), "another one leads");
+    assert!(store.plan_worker(planned("w-2"), new, world.now()).await.unwrap());
+    let decision = DecisionRecord {
+        at: world.now(),
+        from: 1,
+        to: 2,
+        kind: "grow".into(),
+        reason: "old".into(),
+        inputs: json("{}"),
+    };
+    store.record_decision(fleet("a"), decision, old).await.unwrap();
+    assert_eq!(store.decisions(fleet("a"), 10).await.unwrap(), []);
+    store.resign(other).await.unwrap();
+    assert!(store.lead(Uuid::new_v4()).await.unwrap() > Some(new), "room was made at once");
+    world.clean_up().await;
+}
+
+#[tokio::test]
+async fn replicas_see_each_other() {
+    let Some(world) = World::shared().await else { return };
+    let (one, two) = (replica("one"), replica("two"));
+    world.store.replica_seen(one.clone()).await.unwrap();
+    let seen = world.store.replica_seen(two.clone()).await.unwrap();
+    let names: Vec<_> = seen.iter().map(|it| (it.id, it.link.clone())).collect();
+    assert_eq!(names, [(one.id, one.link.clone()), (two.id, two.link.clone())]);
+    world.store.replica_gone(one.id).await.unwrap();
+    let seen = world.store.replica_seen(two.clone()).await.unwrap();
+    assert_eq!(seen.iter().map(|it| it.id).collect::<Vec<_>>(), [two.id]);
+    world.clean_up().await;
+}
+
+#[tokio::test]
+async fn the_first_value_of_a_name_counts_for_all() {
+    let Some(world) = World::shared().await else { return };
+    let first = world.store.meta_first("secret".into(), "one".into()).await.unwrap();
+    let second = world.store.meta_first("secret".into(), "two".into()).await.unwrap();
+    assert_eq!((first.as_str(), second.as_str()), ("one", "one"));
+    world.clean_up().await;
+}
