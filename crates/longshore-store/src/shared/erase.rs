@@ -37,12 +37,18 @@ macro_rules! of_tenant {
 }
 
 // Tasks that can be deleted or cancelled now; not those that run and were told to stop.
-of_tenant! { SOME_TASKS: "SELECT t.id, l.id IS NULL, t.conversation FROM @task AS t LEFT JOIN @live AS l ON l.id = t.id
-WHERE t.", " AND (l.id IS NULL OR NOT l.cancel_requested) ORDER BY t.id LIMIT $2" }
-of_tenant! { SOME_CONVERSATIONS: "SELECT id FROM @conversation AS c WHERE ",
-" AND (SELECT true FROM @live AS l WHERE l.conversation = c.id LIMIT 1) IS NULL ORDER BY id LIMIT $2 FOR UPDATE" }
-of_tenant! { SOME_BATCHES: "SELECT id FROM @batch AS b WHERE ",
-" AND (SELECT true FROM @task AS t WHERE t.batch = b.id LIMIT 1) IS NULL ORDER BY id LIMIT $2 FOR UPDATE" }
+of_tenant! {
+    SOME_TASKS: "SELECT t.id, l.id IS NULL, t.conversation FROM @task AS t LEFT JOIN @live AS l ON l.id = t.id WHERE ",
+    "t.tenant", " AND (l.id IS NULL OR NOT l.cancel_requested) ORDER BY t.id LIMIT $2"
+}
+of_tenant! {
+    SOME_CONVERSATIONS: "SELECT id FROM @conversation AS c WHERE ", "c.tenant",
+    " AND (SELECT true FROM @live AS l WHERE l.conversation = c.id LIMIT 1) IS NULL ORDER BY id LIMIT $2 FOR UPDATE"
+}
+of_tenant! {
+    SOME_BATCHES: "SELECT id FROM @batch AS b WHERE ", "b.tenant",
+    " AND (SELECT true FROM @task AS t WHERE t.batch = b.id LIMIT 1) IS NULL ORDER BY id LIMIT $2 FOR UPDATE"
+}
 
 const LOCK_CONVERSATIONS: &str =
     "SELECT id FROM @conversation WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";

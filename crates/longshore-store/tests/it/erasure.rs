@@ -153,7 +153,7 @@ async fn nothing_of_an_erased_tenant_is_left_in_the_shared_store_and_its_copies(
     world.on_server(&format!("UPDATE conversation SET tenant = 'acme' WHERE id LIKE '%{MARK}'")).await;
     assert!(rows_with(&world, MARK).await > 600);
     let redis = std::env::var("LONGSHORE_TEST_REDIS").is_ok();
-    assert_eq!(world.copies().await > 0, redis);
+    assert_eq!(world.copies(MARK).await > 0, redis);
     let others = rows_with(&world, OTHER).await;
 
     let (erased, left) = erase(&world).await;
@@ -167,7 +167,7 @@ async fn nothing_of_an_erased_tenant_is_left_in_the_shared_store_and_its_copies(
 
     assert_eq!(rows_with(&world, MARK).await, 0);
     assert_eq!(rows_with(&world, OTHER).await, others, "others keep what is theirs");
-    assert_eq!(world.copies().await, 0, "no copy of the conversation is served any more");
+    assert_eq!(world.copies(MARK).await, 0, "no copy of the conversation is served any more");
     assert!(world.store.batch_events(batch.id, 0, 10).await.unwrap().is_empty());
     let counts = world.store.counts().await.unwrap();
     let stored: u64 = counts.iter().map(|it| it.succeeded + it.cancelled + it.running + it.held).sum();

@@ -239,13 +239,13 @@ impl World {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// How many copies of conversations Redis would serve; none where there is no Redis.
-    pub async fn copies(&self) -> usize {
+    /// How many copies of conversations with this in their name Redis would serve; none where there is no Redis.
+    pub async fn copies(&self, of: &str) -> usize {
         let Ok(url) = std::env::var("LONGSHORE_TEST_REDIS") else { return 0 };
         let client = redis::Client::open(url).unwrap();
         let mut redis = client.get_multiplexed_async_connection().await.unwrap();
         let keys: Vec<String> = redis::cmd("KEYS")
-            .arg(format!("{}:*history:*", self.options().schema))
+            .arg(format!("{}:*history:*{of}*", self.options().schema))
             .query_async(&mut redis)
             .await
             .unwrap();
