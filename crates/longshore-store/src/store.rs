@@ -145,7 +145,7 @@ forward! {
 }
 
 // Batches.
-not_shared! { "batches":
+forward! {
     /// As [`Store::submit`], as tasks of a batch.
     fn submit_batch(batch: NewBatch, tasks: Vec<NewTask>, idempotency: Option<Idempotency>, now: Timestamp) -> Result<Submitted, SubmitError>;
     fn batch(id: BatchId) -> Result<Option<BatchRecord>, StoreError>;
@@ -158,9 +158,12 @@ not_shared! { "batches":
 }
 
 // Forgetting.
-not_shared! { "retention":
+forward! {
     /// Deletes some of what the plan says may go of this fleet's ended tasks; to be repeated while there is more.
     fn retain(fleet: FleetName, plan: Plan) -> Result<Forgotten, StoreError>;
+    /// Drops whole days of ended tasks that these plans let go; `None`: this store keeps no days apart. Where it does,
+    /// [`longshore_core::retention::patient`] says what is left to delete by [`Store::retain`].
+    fn forget_days(plans: Vec<(FleetName, Plan)>, now: Timestamp) -> Result<Option<Forgotten>, StoreError>;
     /// Forgets ended batches of which no task is stored any more, among a few; `after` and the answer are places in the list.
     fn forget_batches(after: Option<BatchId>) -> Result<Option<BatchId>, StoreError>;
     /// Forgets one conversation that was not used since; false: there is none.
@@ -169,7 +172,8 @@ not_shared! { "retention":
     fn forget_orphaned_keys(after: Option<(String, String)>) -> Result<Option<(String, String)>, StoreError>;
     /// Cancels and deletes some of what belongs to a tenant; to be repeated while there is more, or tasks run.
     fn erase_tenant(tenant: TenantName, reason: String, now: Timestamp) -> Result<Erased, StoreError>;
-    /// Rewrites the store's file so that nothing is left in it of what was deleted. Others wait meanwhile.
+    /// Cleans up after what was deleted. The embedded store rewrites its file so that nothing is left in it of that, and
+    /// others wait meanwhile; the shared one lets the database free the room, and nobody waits.
     fn compact() -> Result<(), StoreError>;
 }
 
