@@ -28,6 +28,7 @@ mod floor;
 mod forget;
 mod heartbeat;
 mod journal;
+mod key;
 mod lease;
 mod list;
 mod live;
