@@ -84,6 +84,10 @@ pub struct Inner {
     pub keep_conversations: Option<std::time::Duration>,
     /// Wakes the fleet controller before its next tick.
     pub look_again: tokio::sync::Notify,
+    /// Wakes the controller of schedules before its next look.
+    pub schedules_changed: tokio::sync::Notify,
+    /// Sends messages of webhooks.
+    pub post: crate::webhook::Post,
     /// Why a fleet's workers do not come up.
     pub trouble: Mutex<HashMap<FleetName, String>>,
     /// The newest claim poll of each worker, so that an older one that was cut off takes no tasks.

@@ -2,9 +2,11 @@
 //!
 //! A task or worker that a caller may not see is answered as if it were not there; a fleet that a caller names, with 403.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use http::request::Parts;
-use longshore_core::access::{Denied, Subject, Verb};
+use longshore_core::access::{Denied, Scope, Subject, Verb};
 use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, FleetName, TaskId, TenantName};
 use longshore_store::{Owner, TaskFilter};
@@ -33,6 +35,11 @@ impl FromRequestParts<App> for Caller {
 }
 
 impl Caller {
+    /// What the operator's own file asks for, such as a schedule's tasks.
+    pub fn operator(verb: Verb) -> Caller {
+        Caller { known: Known { scope: Arc::new(Scope::everything()), key: None }, verb }
+    }
+
     /// Errors: 403 `verb_not_allowed`, `fleet_not_allowed`, `tenant_not_allowed`.
     pub fn may(&self, subject: Subject<'_>) -> Answer<()> {
         self.known.scope.allow(self.verb, subject).map_err(|denied| refused(denied, subject))

@@ -26,6 +26,7 @@ mod tenant;
 mod tests;
 mod tls;
 mod token;
+mod webhook;
 
 pub use admin::TokenError;
 pub use app::Limits;

@@ -7,10 +7,12 @@ mod conversations;
 mod fleets;
 mod journal;
 mod keys;
+mod schedules;
 mod search;
-mod tasks;
+pub mod tasks;
 mod tenants;
 mod watch;
+mod webhooks;
 mod workers;
 
 use axum::extract::State;
@@ -66,6 +68,17 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(workers::list))
         .routes(routes!(workers::show))
         .routes(routes!(workers::drain))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::run))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::show))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::retry))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::enable))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::revoke))
         .split_for_parts()

@@ -74,6 +74,10 @@ pub enum StartError {
     Platform(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("could not read the key of provider `{provider}` from {from}")]
     ProviderKey { provider: String, from: String, source: io::Error },
+    #[error("webhook `{webhook}` cannot sign: {why}")]
+    WebhookSecret { webhook: String, why: String },
+    #[error("the client for webhooks could not be set up")]
+    Webhooks(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the gateway could not be set up")]
     Gateway(#[from] longshore_gateway::StartError),
     #[error("could not make this process undumpable, so agents could read its memory")]
@@ -99,6 +103,9 @@ impl StartError {
             StartError::Connect(error) => hint_for(error),
             StartError::ProviderKey { provider, .. } => Some(format!(
                 "set it, or name another source: `[provider.{provider}] api_key = {{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}`"
+            )),
+            StartError::WebhookSecret { webhook, .. } => Some(format!(
+                "`[webhook.{webhook}] secret` names where it comes from; a new one is `whsec_` and what `openssl rand -base64 32` prints"
             )),
             _ => None,
         }
@@ -180,8 +187,11 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
     // Whoever declares the fleets: the file of those that keep them says it.
-    if roles.has(Role::Controllers) && (settings.store.shared.is_none() || !settings.tenants.is_empty()) {
-        store.put_tenants(settings.tenants.clone()).await?;
+    if roles.has(Role::Controllers) {
+        if settings.store.shared.is_none() || !settings.tenants.is_empty() {
+            store.put_tenants(settings.tenants.clone()).await?;
+        }
+        declare_hooks(settings, &store).await?;
     }
     let metrics = Metrics::default();
     let name = replica_name(settings, &addresses);
@@ -223,6 +233,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         state_dir: dir,
         stopping,
         look_again: tokio::sync::Notify::new(),
+        schedules_changed: tokio::sync::Notify::new(),
+        post: crate::webhook::Post::new().map_err(|error| StartError::Webhooks(error.into()))?,
         trouble: Default::default(),
         polls: Default::default(),
         worker_fleets: Default::default(),
@@ -252,6 +264,10 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if let Some(crew) = &crew {
         tasks.spawn(controller::clock(app.clone()));
         tasks.spawn(controller::retention(app.clone()));
+        if settings.store.shared.is_none() {
+            tasks.spawn(controller::schedules(app.clone()));
+            tasks.spawn(controller::webhooks(app.clone()));
+        }
         tasks.spawn(controller::fleets(app.clone(), crew.clone()));
     }
     let (api, link) = (addresses.api.map(display), addresses.link.map(display));
@@ -505,6 +521,22 @@ fn with_keys(providers: &[Provider]) -> Result<Vec<(Provider, Option<String>)>, 
         Ok((provider.clone(), provider.api_key.as_ref().map(read).transpose()?))
     };
     providers.iter().map(with_key).collect()
+}
+
+/// Schedules and webhooks are declared by the control plane's own file, whoever declares its fleets.
+async fn declare_hooks(settings: &Settings, store: &Store) -> Result<(), StartError> {
+    for webhook in &settings.webhooks {
+        controller::webhook_secrets(webhook)
+            .map_err(|why| StartError::WebhookSecret { webhook: webhook.name.to_string(), why })?;
+    }
+    // The shared store has neither yet, and says so to whoever declares one.
+    if settings.store.shared.is_none() || !settings.schedules.is_empty() {
+        store.put_schedules(settings.schedules.clone(), now()).await?;
+    }
+    if settings.store.shared.is_none() || !settings.webhooks.is_empty() {
+        store.put_webhooks(settings.webhooks.clone(), now()).await?;
+    }
+    Ok(())
 }
 
 /// An API for others starts only when they can be asked for a key that exists.

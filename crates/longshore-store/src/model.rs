@@ -7,8 +7,10 @@ mod key;
 mod link;
 mod replica;
 mod retention;
+mod schedule;
 mod search;
 mod task;
+mod webhook;
 mod worker;
 
 pub use batch::{BatchEventRecord, BatchFilter, BatchRecord, CancelledBatch, NewBatch};
@@ -27,9 +29,13 @@ pub use link::{
 };
 pub use replica::{Epoch, Replica};
 pub use retention::{Erased, Forgotten};
+pub use schedule::{Fire, Fired, ScheduleEvent, ScheduleRecord};
 pub use search::{MatchPage, SearchPage, TaskFilter};
 pub use task::{
     AttemptRecord, ConversationRecord, EventRecord, Idempotency, NewTask, Outcome, Submitted, TaskRecord,
+};
+pub use webhook::{
+    DeliveryFilter, DeliveryRecord, DeliveryState, Redeliver, Tried, WebhookBacklog, WebhookRecord,
 };
 pub use worker::{
     PlannedWorker, RegisterOutcome, Registration, WorkerEnd, WorkerFilter, WorkerRecord, WorkerState,

@@ -4,10 +4,12 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts; each sorted by name.
+//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts, batches; each sorted by name.
 
 mod address;
 mod batch;
+mod batch_counts;
+mod batch_opening;
 mod changes;
 mod claim;
 mod column;
@@ -16,11 +18,14 @@ mod connection;
 mod conversation;
 mod core;
 mod counts;
+mod days;
 mod ending;
+mod erase;
 mod event;
 mod fault;
 mod fleet;
 mod floor;
+mod forget;
 mod heartbeat;
 mod journal;
 mod key;
@@ -34,10 +39,12 @@ mod partition;
 mod pool;
 mod register;
 mod replica;
+mod retention;
 mod search;
 mod sql;
 mod step;
 mod submit;
+mod task_batch;
 mod tick;
 mod usage;
 mod worker;

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use longshore_api::tls::{Trust, TrustError};
 
 use crate::commands::{
-    apply, batches, config, doctor, fleets, init, keys, llm_sim, migrate, probe, scale, serve, submit, tasks,
-    tenants, up, worker, workers,
+    apply, batches, config, doctor, fleets, init, keys, llm_sim, migrate, probe, scale, schedules, serve,
+    submit, tasks, tenants, up, webhooks, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -57,6 +57,10 @@ pub enum Command {
     Workers(workers::Args),
     /// Show or set how many workers a fleet has, and why
     Scale(scale::Args),
+    /// List, show, pause, resume and run schedules
+    Schedules(schedules::Args),
+    /// List webhooks and their messages, send again, try out
+    Webhooks(webhooks::Args),
     /// Make, list and revoke API keys
     Keys(keys::Args),
     /// Say what is wrong with this installation and what to do

@@ -12,12 +12,14 @@ pub mod llm_sim;
 pub mod migrate;
 pub mod probe;
 pub mod scale;
+pub mod schedules;
 pub mod serve;
 pub mod submit;
 pub mod tasks;
 pub mod tenants;
 pub mod up;
 pub mod wait;
+pub mod webhooks;
 pub mod worker;
 pub mod workers;
 
@@ -45,6 +47,8 @@ pub fn run(command: Command) -> Outcome {
         Command::Workers(args) => client()?.block_on(workers::run(args)),
         Command::Keys(args) => client()?.block_on(keys::run(args)),
         Command::Scale(args) => client()?.block_on(scale::run(args)),
+        Command::Schedules(args) => client()?.block_on(schedules::run(args)),
+        Command::Webhooks(args) => client()?.block_on(webhooks::run(args)),
         Command::Doctor(args) => client()?.block_on(doctor::run(args)),
         Command::Probe(args) => client()?.block_on(probe::run(args)),
         // One thread, so that what is measured against it has the other cores.

@@ -2,7 +2,9 @@
 
 mod documented;
 mod providers;
+mod schedules;
 mod tls;
+mod webhooks;
 
 use proptest::prelude::*;
 
@@ -157,7 +159,8 @@ fn every_key_is_read() {
         probe = { interval = "5s", timeout = "1s", failures = 5, startup = "1m" }
         retention = { journal = "1h", results = "never", tasks = "never", max_tasks = 10 }
     "#;
-    let Settings { store, server, providers, tenants, fleets } = good(text, &[]);
+    let Settings { store, server, providers, tenants, fleets, schedules, webhooks } = good(text, &[]);
+    assert_eq!((schedules, webhooks), (Vec::new(), Vec::new()));
     assert_eq!(store.dir, "/srv/agents/data/store");
     assert_eq!(
         (server.api.to_string(), server.link.to_string()),

@@ -26,5 +26,7 @@ mod replay;
 mod roles;
 mod run;
 mod scaling;
+mod schedules;
 mod tls;
+mod webhooks;
 mod worker_process;

@@ -413,3 +413,8 @@ pub async fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub async fn pause() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
+
+/// Waits until the control plane has logged this.
+pub async fn is_logged(plane: &Plane, message: &str) {
+    wait_for(message, || plane.log().contains(message).then_some(())).await;
+}

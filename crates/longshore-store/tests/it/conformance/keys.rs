@@ -99,3 +99,18 @@ pub async fn what_begins_at_once_agrees(world: &World) {
     world.store.meta_put("secret".into(), "new".into()).await.unwrap();
     assert_eq!(world.store.meta_first("secret".into(), "4".into()).await.unwrap(), "new");
 }
+
+pub async fn an_erased_tenants_keys_go_with_it(world: &World) {
+    let of = |name| Scope {
+        verbs: [Verb::Submit].into(),
+        fleets: [].into(),
+        tenant: Some(TenantName::new(name).unwrap()),
+    };
+    for (n, scope) in [(1, of("acme")), (2, of("other")), (3, Scope::everything())] {
+        world.store.create_key(key(n, scope), world.now()).await.unwrap();
+    }
+    let acme = TenantName::new("acme").unwrap();
+    while world.store.erase_tenant(acme.clone(), "erased".into(), world.now()).await.unwrap().more {}
+    let left = world.store.keys().await.unwrap();
+    assert_eq!(left.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["key 3", "key 2"]);
+}
