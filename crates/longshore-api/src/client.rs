@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::TaskId;
+use longshore_core::id::{KeyId, TaskId};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,12 +18,16 @@ use crate::fleet::{
     WorkerList,
 };
 use crate::journal::Journal;
+use crate::key::{CreateKey, CreatedKey, Key, KeyList};
 use crate::problem::Problem;
+use crate::schedule::{Schedule, ScheduleList};
 pub use crate::search::TaskQuery;
 use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
 use crate::tenant::{EraseQuery, TenantErased};
+use crate::tls::{self, Trust};
 use crate::waiting::Input;
+use crate::webhook::{DeliveryPage, Retried, RetryDeliveries, Webhook, WebhookList, WebhookTest};
 
 /// An event of a stream may hold a result of the default limit and its frame.
 const EVENT_LIMIT: usize = 64 << 20;
@@ -65,10 +69,19 @@ impl ClientError {
 impl Client {
     /// `base` such as `http://127.0.0.1:7117`; `token` is sent as a bearer token.
     pub fn new(base: &str, token: Option<String>) -> Result<Client, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        Client::trusting(base, token, None)
+    }
+
+    /// The same, pinned: only a control plane that `trust` vouches for is spoken to.
+    pub fn trusting(
+        base: &str,
+        token: Option<String>,
+        trust: Option<&Trust>,
+    ) -> Result<Client, reqwest::Error> {
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .build()?;
+            .connect_timeout(Duration::from_secs(5));
+        let http = tls::trusting(builder, trust).build()?;
         Ok(Client { http, base: base.trim_end_matches('/').to_owned(), token })
     }
 
@@ -262,6 +275,77 @@ impl Client {
 
     pub async fn drain_worker(&self, id: &str, how: &DrainWorker) -> Result<Worker, ClientError> {
         self.post(&format!("/v1/workers/{}/drain", escape(id)), how).await
+    }
+
+    pub async fn schedules(&self) -> Result<ScheduleList, ClientError> {
+        self.get("/v1/schedules", &()).await
+    }
+
+    pub async fn schedule(&self, name: &str) -> Result<Schedule, ClientError> {
+        self.get(&format!("/v1/schedules/{}", escape(name)), &()).await
+    }
+
+    pub async fn pause_schedule(&self, name: &str, paused: bool) -> Result<Schedule, ClientError> {
+        let verb = if paused { "pause" } else { "resume" };
+        self.send(self.request(Method::POST, &format!("/v1/schedules/{}/{verb}", escape(name)))).await
+    }
+
+    /// Submits the schedule's task now.
+    pub async fn run_schedule(&self, name: &str, idempotency: Option<&str>) -> Result<Task, ClientError> {
+        let request = self.request(Method::POST, &format!("/v1/schedules/{}/run", escape(name)));
+        self.send(keyed(request, idempotency)).await
+    }
+
+    pub async fn webhooks(&self) -> Result<WebhookList, ClientError> {
+        self.get("/v1/webhooks", &()).await
+    }
+
+    pub async fn webhook(&self, name: &str) -> Result<Webhook, ClientError> {
+        self.get(&format!("/v1/webhooks/{}", escape(name)), &()).await
+    }
+
+    /// Newest first; `state`: only those in it; `before`: only numbers below it.
+    pub async fn deliveries(
+        &self,
+        webhook: &str,
+        state: Option<&str>,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<DeliveryPage, ClientError> {
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(state.map(|state| ("state", state.to_owned())));
+        query.extend(before.map(|before| ("before", before.to_string())));
+        self.get(&format!("/v1/webhooks/{}/deliveries", escape(webhook)), &query).await
+    }
+
+    pub async fn retry_deliveries(
+        &self,
+        webhook: &str,
+        which: &RetryDeliveries,
+    ) -> Result<Retried, ClientError> {
+        self.post(&format!("/v1/webhooks/{}/retry", escape(webhook)), which).await
+    }
+
+    pub async fn test_webhook(&self, name: &str) -> Result<WebhookTest, ClientError> {
+        self.send(self.request(Method::POST, &format!("/v1/webhooks/{}/test", escape(name)))).await
+    }
+
+    /// Sends to a webhook again that was switched off.
+    pub async fn enable_webhook(&self, name: &str) -> Result<Webhook, ClientError> {
+        self.send(self.request(Method::POST, &format!("/v1/webhooks/{}/enable", escape(name)))).await
+    }
+
+    /// Makes a key; the answer is the only place where it is.
+    pub async fn create_key(&self, wanted: &CreateKey) -> Result<CreatedKey, ClientError> {
+        self.post("/v1/keys", wanted).await
+    }
+
+    pub async fn keys(&self) -> Result<KeyList, ClientError> {
+        self.get("/v1/keys", &()).await
+    }
+
+    pub async fn revoke_key(&self, id: KeyId) -> Result<Key, ClientError> {
+        self.post(&format!("/v1/keys/{id}/revoke"), &serde_json::json!({})).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ClientError> {

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, rolls a die, opens a socket or looks at the environment: time and chance are
 //! arguments, so that a controller, `--explain`, the tests and the simulator run the very same code.
 
+pub mod access;
 pub mod batch;
 pub mod bulk;
 pub mod cache;
@@ -24,6 +25,7 @@ pub mod retention;
 pub mod retry;
 pub mod role;
 pub mod scale;
+pub mod schedule;
 pub mod search;
 pub mod settings;
 pub mod share;
@@ -32,3 +34,4 @@ pub mod tenant;
 pub mod time;
 pub mod units;
 pub mod wait;
+pub mod webhook;

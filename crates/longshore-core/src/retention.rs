@@ -2,7 +2,11 @@
 //!
 //! Deletes nothing: a store applies it, in small transactions. Unfinished tasks are not even asked about.
 
+mod days;
+
 use std::time::Duration;
+
+pub use days::{Alike, Day, Goes, goes, patient};
 
 use serde::{Deserialize, Serialize};
 

@@ -5,8 +5,10 @@
 
 mod environment;
 mod fleet;
+mod named;
 mod print;
 mod provider;
+mod schedule;
 mod section;
 mod server;
 mod store;
@@ -14,16 +16,20 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod webhook;
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use crate::fleet::{Fleet, SecretSource};
 use crate::provider::Provider;
+use crate::schedule::Schedule;
 use crate::tenant::Tenant;
+use crate::webhook::Webhook;
 use section::{Notes, Section};
 
-/// The effective configuration. Its `Display` is TOML that parses to the same settings; secrets show as their source.
+/// The effective configuration. Its `Display` is TOML that parses to the same settings, but for the queries of webhooks'
+/// addresses; secrets show as their source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub store: StoreSettings,
@@ -34,6 +40,10 @@ pub struct Settings {
     pub tenants: Vec<Tenant>,
     /// In order of name.
     pub fleets: Vec<Fleet>,
+    /// In order of name.
+    pub schedules: Vec<Schedule>,
+    /// In order of name.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// Where state is kept.
@@ -107,14 +117,28 @@ pub struct ServerSettings {
     /// Probes and metrics.
     pub probes: SocketAddr,
     pub fleets: FleetsFrom,
-    /// What callers of the API must show; none: anybody who reaches the listener.
+    /// A token that is as good as an API key with the verb `admin`.
     pub token: Option<SecretSource>,
-    /// The operator accepts an API without a token beyond loopback.
+    /// The operator accepts an API that asks nobody for a key beyond loopback.
     pub allow_insecure: bool,
+    /// Of API and worker link; probes and metrics stay plain.
+    pub tls: Tls,
     /// The most bytes that one task's input may hold.
     pub input_limit: u64,
     /// How long a conversation is kept after its last use, in milliseconds; `None`: for ever.
     pub conversations_ms: Option<u64>,
+}
+
+/// How connections are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Tls {
+    #[default]
+    Off,
+    /// By certificates of an authority that is made at the first start and kept in the store.
+    Auto,
+    /// By these files, read again when they change: the certificate with those between it and its authority, and its key,
+    /// in PEM.
+    Files { cert: String, key: String },
 }
 
 /// Who declares fleets.
@@ -185,8 +209,12 @@ fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     if fleets.is_empty() && server.fleets == FleetsFrom::File {
         root.warn("fleet", "no fleet is declared: there is nothing to run");
     }
+    // Fleets that are declared through the API are not known here.
+    let declared = (server.fleets == FleetsFrom::File).then_some(&fleets[..]);
+    let schedules = schedule::read_schedules(&mut root, declared);
+    let webhooks = webhook::read_webhooks(&mut root, declared, base_dir);
     root.finish();
-    Settings { store, server, providers, tenants, fleets }
+    Settings { store, server, providers, tenants, fleets, schedules, webhooks }
 }
 
 /// The path that `path` means when it is written in a file of folder `base`.

@@ -9,7 +9,9 @@ mod leader;
 mod liveness;
 mod providers;
 mod retention;
+mod schedules;
 mod secret;
+mod webhooks;
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,9 @@ pub use housekeeping::run as housekeeping;
 pub use leader::lead;
 pub use providers::run as providers;
 pub use retention::run as retention;
+pub use schedules::{new_task as new_scheduled_task, run as schedules};
 pub use secret::{name as name_secret, read as read_secret};
+pub use webhooks::{run as webhooks, secrets as webhook_secrets, send as send_message};
 
 /// How often service time advances.
 const TICK: Duration = Duration::from_secs(1);
@@ -69,7 +73,7 @@ fn until(due: Option<longshore_core::time::Timestamp>) -> Duration {
 }
 
 /// True when it is time to stop.
-async fn sleep_or_stop(app: &App, wait: Duration) -> bool {
+pub async fn sleep_or_stop(app: &App, wait: Duration) -> bool {
     tokio::select! {
         () = tokio::time::sleep(wait) => app.is_stopping(),
         () = app.stopped() => true,

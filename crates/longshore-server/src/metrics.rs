@@ -2,6 +2,8 @@
 //!
 //! Counters live here; gauges are read from the store when somebody asks.
 
+mod hooks;
+
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -21,6 +23,7 @@ use crate::app::{App, now};
 use crate::convert;
 use crate::depth;
 use crate::error::Answer;
+use hooks::HookMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Answered {
@@ -68,6 +71,8 @@ pub struct Metrics {
     registry: Mutex<Registry>,
     /// The gateway counts by itself.
     pub gateway: longshore_gateway::Metrics,
+    /// Of schedules and webhooks.
+    pub hooks: HookMetrics,
     requests: Family<Answered, Counter>,
     claimed: Counter,
     looks: Counter,
@@ -93,6 +98,7 @@ impl Default for Metrics {
         let metrics = Metrics {
             registry: Mutex::default(),
             gateway: longshore_gateway::Metrics::default(),
+            hooks: HookMetrics::default(),
             requests: Family::default(),
             claimed: Counter::default(),
             looks: Counter::default(),
@@ -112,6 +118,7 @@ impl Default for Metrics {
             cost: Family::default(),
         };
         metrics.gateway.register(&mut registry);
+        metrics.hooks.register(&mut registry);
         registry.register(
             "http_requests",
             "Requests answered, by listener and status",
@@ -282,6 +289,7 @@ impl Metrics {
             }
         }
         self.read_usage(app).await?;
+        self.hooks.read(app).await?;
         for counts in app.store.counts().await? {
             self.count_tasks(&counts);
         }

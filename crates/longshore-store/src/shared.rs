@@ -4,10 +4,12 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts; each sorted by name.
+//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts, batches; each sorted by name.
 
 mod address;
 mod batch;
+mod batch_counts;
+mod batch_opening;
 mod cache;
 mod changes;
 mod claim;
@@ -17,13 +19,17 @@ mod connection;
 mod conversation;
 mod core;
 mod counts;
+mod days;
 mod ending;
+mod erase;
 mod event;
 mod fault;
 mod fleet;
 mod floor;
+mod forget;
 mod heartbeat;
 mod journal;
+mod key;
 mod lease;
 mod list;
 mod live;
@@ -34,10 +40,12 @@ mod partition;
 mod pool;
 mod register;
 mod replica;
+mod retention;
 mod search;
 mod sql;
 mod step;
 mod submit;
+mod task_batch;
 mod tick;
 mod usage;
 mod worker;

@@ -26,6 +26,7 @@ pub(crate) enum Topic {
     Journal(TaskId),
     Worker(WorkerId),
     Batch(BatchId),
+    Webhooks,
 }
 
 impl Topic {
@@ -37,6 +38,7 @@ impl Topic {
             Topic::Journal(task) => format!("j{}", task.0.simple()),
             Topic::Worker(worker) => format!("w{worker}"),
             Topic::Batch(batch) => format!("b{}", batch.0.simple()),
+            Topic::Webhooks => "h".to_owned(),
         }
     }
 
@@ -51,6 +53,7 @@ impl Topic {
             'j' => name.parse().ok().map(Topic::Journal),
             'w' => WorkerId::new(name).ok().map(Topic::Worker),
             'b' => name.parse().ok().map(Topic::Batch),
+            'h' => Some(Topic::Webhooks),
             _ => None,
         }
     }
@@ -168,6 +171,11 @@ impl Signals {
     /// Tasks of this batch moved, or it ended.
     pub fn batch(&self, batch: BatchId) -> Wake {
         self.on(Topic::Batch(batch))
+    }
+
+    /// Webhooks are owed messages, or were changed.
+    pub fn webhooks(&self) -> Wake {
+        self.on(Topic::Webhooks)
     }
 
     fn on(&self, topic: Topic) -> Wake {

@@ -6,13 +6,15 @@ use std::time::Duration;
 use futures_util::future::Either;
 use longshore_core::batch::BatchId;
 use longshore_core::fleet::{DrainMode, Fleet};
-use longshore_core::id::{ConversationId, FleetName, Held, TaskId, TenantName, WorkerId};
+use longshore_core::id::{ConversationId, FleetName, Held, KeyId, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retention::Plan;
+use longshore_core::schedule::{Schedule, ScheduleName};
 use longshore_core::task::State;
 use longshore_core::tenant::Tenant;
 use longshore_core::time::Timestamp;
 use longshore_core::wait::{Ask, Question};
+use longshore_core::webhook::{Webhook, WebhookName};
 use uuid::Uuid;
 
 pub use crate::embedded::Embedded;
@@ -145,7 +147,7 @@ forward! {
 }
 
 // Batches.
-not_shared! { "batches":
+forward! {
     /// As [`Store::submit`], as tasks of a batch.
     fn submit_batch(batch: NewBatch, tasks: Vec<NewTask>, idempotency: Option<Idempotency>, now: Timestamp) -> Result<Submitted, SubmitError>;
     fn batch(id: BatchId) -> Result<Option<BatchRecord>, StoreError>;
@@ -158,9 +160,12 @@ not_shared! { "batches":
 }
 
 // Forgetting.
-not_shared! { "retention":
+forward! {
     /// Deletes some of what the plan says may go of this fleet's ended tasks; to be repeated while there is more.
     fn retain(fleet: FleetName, plan: Plan) -> Result<Forgotten, StoreError>;
+    /// Drops whole days of ended tasks that these plans let go; `None`: this store keeps no days apart. Where it does,
+    /// [`longshore_core::retention::patient`] says what is left to delete by [`Store::retain`].
+    fn forget_days(plans: Vec<(FleetName, Plan)>, now: Timestamp) -> Result<Option<Forgotten>, StoreError>;
     /// Forgets ended batches of which no task is stored any more, among a few; `after` and the answer are places in the list.
     fn forget_batches(after: Option<BatchId>) -> Result<Option<BatchId>, StoreError>;
     /// Forgets one conversation that was not used since; false: there is none.
@@ -169,7 +174,8 @@ not_shared! { "retention":
     fn forget_orphaned_keys(after: Option<(String, String)>) -> Result<Option<(String, String)>, StoreError>;
     /// Cancels and deletes some of what belongs to a tenant; to be repeated while there is more, or tasks run.
     fn erase_tenant(tenant: TenantName, reason: String, now: Timestamp) -> Result<Erased, StoreError>;
-    /// Rewrites the store's file so that nothing is left in it of what was deleted. Others wait meanwhile.
+    /// Cleans up after what was deleted. The embedded store rewrites its file so that nothing is left in it of that, and
+    /// others wait meanwhile; the shared one lets the database free the room, and nobody waits.
     fn compact() -> Result<(), StoreError>;
 }
 
@@ -290,6 +296,63 @@ not_shared! { "tenants and pauses":
     fn tenants() -> Result<Vec<Tenant>, StoreError>;
     /// A fleet's tenants that ever had a task there, those with the most to do first.
     fn tenant_counts(fleet: FleetName, limit: usize) -> Result<Vec<TenantCounts>, StoreError>;
+}
+
+// Schedules.
+not_shared! { "schedules":
+    /// Declares exactly these: others become inactive. One with another rhythm begins anew, now.
+    fn put_schedules(schedules: Vec<Schedule>, now: Timestamp) -> Result<(), StoreError>;
+    /// All of them by name, inactive ones too.
+    fn schedules() -> Result<Vec<ScheduleRecord>, StoreError>;
+    fn schedule(name: ScheduleName) -> Result<Option<ScheduleRecord>, StoreError>;
+    /// Newest first; the newest 200 of each are kept.
+    fn schedule_events(name: ScheduleName, limit: usize) -> Result<Vec<ScheduleEvent>, StoreError>;
+    /// False if it is not declared. Ticks while it is paused are never made up for.
+    fn pause_schedule(name: ScheduleName, paused: bool, now: Timestamp) -> Result<bool, StoreError>;
+    /// Submits the tasks and moves the cursor, both or neither, if the cursor is where it was expected.
+    fn fire_schedule(fire: Fire, now: Timestamp) -> Result<Fired, SubmitError>;
+    /// Submits a task that somebody asked for, as the schedule's newest; the cursor stays.
+    fn run_schedule(name: ScheduleName, task: NewTask, idempotency: Option<Idempotency>, now: Timestamp) -> Result<Submitted, SubmitError>;
+}
+
+// Webhooks.
+not_shared! { "webhooks":
+    /// Declares exactly these: others become inactive.
+    fn put_webhooks(webhooks: Vec<Webhook>, now: Timestamp) -> Result<(), StoreError>;
+    /// All of them by name, inactive ones too.
+    fn webhooks() -> Result<Vec<WebhookRecord>, StoreError>;
+    fn webhook(name: WebhookName) -> Result<Option<WebhookRecord>, StoreError>;
+    /// Sends to it again; false if it is not declared.
+    fn enable_webhook(name: WebhookName, now: Timestamp) -> Result<bool, StoreError>;
+    fn webhook_backlog(name: WebhookName) -> Result<WebhookBacklog, StoreError>;
+    /// Pending ones whose time has come, the longest due first.
+    fn due_deliveries(webhook: WebhookName, now: Timestamp, limit: usize) -> Result<Vec<DeliveryRecord>, StoreError>;
+    /// When the first pending one is due.
+    fn next_delivery(webhook: WebhookName) -> Result<Option<Timestamp>, StoreError>;
+    /// Notes a try and what follows from it; nothing if the delivery is no longer pending.
+    fn delivery_tried(tried: Tried) -> Result<(), StoreError>;
+    /// Newest first.
+    fn deliveries(filter: DeliveryFilter, limit: usize) -> Result<Vec<DeliveryRecord>, StoreError>;
+    /// Makes them due now, with all their tries ahead; returns how many. At most 10,000 at a time, the oldest first.
+    fn redeliver(webhook: WebhookName, which: Redeliver, now: Timestamp) -> Result<usize, StoreError>;
+    /// Forgets some of those that ended before this time; returns how many, 0 when none is left.
+    fn forget_deliveries(before: Timestamp) -> Result<usize, StoreError>;
+}
+
+// API keys, and whose a task is.
+forward! {
+    fn create_key(key: NewKey, now: Timestamp) -> Result<(), StoreError>;
+    /// All of them, revoked and expired ones too, newest first.
+    fn keys() -> Result<Vec<KeyRecord>, StoreError>;
+    /// Whatever its standing; `None`: there was never such a key.
+    fn key_by_hash(hash: KeyHash) -> Result<Option<KeyRecord>, StoreError>;
+    /// Returns it as it is now; `None`: not known. A repeated one changes nothing.
+    fn revoke_key(key: KeyId, now: Timestamp) -> Result<Option<KeyRecord>, StoreError>;
+    /// Notes that it was used; an older time than the noted one changes nothing.
+    fn touch_key(key: KeyId, now: Timestamp) -> Result<(), StoreError>;
+    fn task_owner(task: TaskId) -> Result<Option<Owner>, StoreError>;
+    /// Whose tasks a conversation has ever held, each owner once; empty: it is not known.
+    fn conversation_owners(conversation: ConversationId) -> Result<Vec<Owner>, StoreError>;
 }
 
 // Conversations, time, small things.

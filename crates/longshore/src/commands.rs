@@ -7,16 +7,19 @@ pub mod config;
 pub mod doctor;
 pub mod fleets;
 pub mod init;
+pub mod keys;
 pub mod llm_sim;
 pub mod migrate;
 pub mod probe;
 pub mod scale;
+pub mod schedules;
 pub mod serve;
 pub mod submit;
 pub mod tasks;
 pub mod tenants;
 pub mod up;
 pub mod wait;
+pub mod webhooks;
 pub mod worker;
 pub mod workers;
 
@@ -42,7 +45,10 @@ pub fn run(command: Command) -> Outcome {
         Command::Tenants(args) => client()?.block_on(tenants::run(args)),
         Command::Fleets(args) => client()?.block_on(fleets::run(args)),
         Command::Workers(args) => client()?.block_on(workers::run(args)),
+        Command::Keys(args) => client()?.block_on(keys::run(args)),
         Command::Scale(args) => client()?.block_on(scale::run(args)),
+        Command::Schedules(args) => client()?.block_on(schedules::run(args)),
+        Command::Webhooks(args) => client()?.block_on(webhooks::run(args)),
         Command::Doctor(args) => client()?.block_on(doctor::run(args)),
         Command::Probe(args) => client()?.block_on(probe::run(args)),
         // One thread, so that what is measured against it has the other cores.

@@ -94,10 +94,12 @@ fn lay(root: &mut Table, name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A variable changes fleets, providers and tenants and adds none: otherwise a typing error would make one.
+/// A variable changes what has a name and adds nothing: otherwise a typing error would make one.
 fn check_named(root: &Table, path: &[&str]) -> Result<(), String> {
     let [section, given, ..] = path else { return Ok(()) };
-    let Some(section) = ["fleet", "provider", "tenant"].into_iter().find(|named| same(named, section)) else {
+    let Some(section) =
+        ["fleet", "provider", "tenant", "schedule", "webhook"].into_iter().find(|named| same(named, section))
+    else {
         return Ok(());
     };
     let known = match root.get(section).map(|node| &node.value) {
@@ -119,6 +121,7 @@ fn as_written(walked: &[String]) -> bool {
     match section.as_str() {
         "fleet" => matches!(table.as_str(), "env" | "secrets"),
         "provider" => matches!(table.as_str(), "limits" | "prices"),
+        "schedule" => matches!(table.as_str(), "input" | "labels"),
         _ => false,
     }
 }

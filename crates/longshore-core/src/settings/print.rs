@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
-use super::{Address, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore};
+use super::{Address, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore, Tls};
 use crate::fleet::{DrainMode, Fleet, Platform, Protocol, SecretSource};
 use crate::provider::{Limit, Price, Provider, show_price};
+use crate::schedule::{Missed, Overlap, Schedule};
 use crate::task::OnInterrupt;
 use crate::units::{show_duration, show_size};
+use crate::webhook::Webhook;
 
 pub(super) fn settings(settings: &Settings) -> String {
     let mut out = Lines::default();
@@ -25,6 +27,7 @@ pub(super) fn settings(settings: &Settings) -> String {
         out.line("token", source(token));
     }
     out.line("allow_insecure", server.allow_insecure.to_string());
+    out.line("tls", tls(&server.tls));
     out.line("input_limit", text(&show_size(server.input_limit)));
     out.line("keep_conversations", kept(server.conversations_ms));
     for one in &settings.providers {
@@ -39,6 +42,12 @@ pub(super) fn settings(settings: &Settings) -> String {
     }
     for one in &settings.fleets {
         fleet(&mut out, one);
+    }
+    for one in &settings.schedules {
+        schedule(&mut out, one);
+    }
+    for one in &settings.webhooks {
+        webhook(&mut out, one);
     }
     out.0
 }
@@ -87,6 +96,14 @@ fn address(it: &Address) -> String {
     match it {
         Address::Given(url) => text(url),
         Address::Secret(secret) => source(secret),
+    }
+}
+
+fn tls(tls: &Tls) -> String {
+    match tls {
+        Tls::Off => text("off"),
+        Tls::Auto => text("auto"),
+        Tls::Files { cert, key } => inline([("cert", text(cert)), ("key", text(key))]),
     }
 }
 
@@ -196,6 +213,74 @@ fn policies(out: &mut Lines, fleet: &Fleet) {
         ("tasks", kept(retention.tasks_ms)),
     ];
     out.line("retention", inline(parts.into_iter().chain(most)));
+}
+
+fn schedule(out: &mut Lines, schedule: &Schedule) {
+    out.table(&format!("schedule.{}", schedule.name));
+    out.line("fleet", text(schedule.fleet.as_str()));
+    out.line("cron", text(&schedule.cron));
+    out.line("timezone", text(&schedule.timezone));
+    let missed = match schedule.missed {
+        Missed::Skip => "skip",
+        Missed::Once => "once",
+        Missed::All => "all",
+    };
+    out.line("missed", text(missed));
+    if schedule.missed == Missed::All {
+        out.line("missed_limit", schedule.missed_limit.to_string());
+    }
+    out.line("overlap", text(if schedule.overlap == Overlap::Skip { "skip" } else { "allow" }));
+    out.line("paused", schedule.paused.to_string());
+    of_task(out, schedule);
+}
+
+fn of_task(out: &mut Lines, schedule: &Schedule) {
+    let input: serde_json::Value = schedule.input.read().unwrap_or_default();
+    if !input.is_null() {
+        out.line("input", plain(&input));
+    }
+    if let Some(conversation) = &schedule.conversation {
+        out.line("conversation", text(conversation.as_str()));
+    }
+    out.line("priority", schedule.priority.to_string());
+    if let Some(ms) = schedule.timeout_ms {
+        out.line("timeout", duration(ms));
+    }
+    if let Some(attempts) = schedule.max_attempts {
+        out.line("max_attempts", attempts.to_string());
+    }
+    if let Some(choice) = schedule.on_interrupt {
+        out.line("on_interrupt", text(on_interrupt(choice)));
+    }
+    out.line("labels", inline(schedule.labels.iter().map(|(name, value)| (name.as_str(), text(value)))));
+}
+
+/// JSON as TOML writes it; there is no null, since it came from TOML.
+fn plain(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::String(value) => text(value),
+        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => inline(map.iter().map(|(name, value)| (name.as_str(), plain(value)))),
+        // Rust writes decimals without an exponent, and a fraction where there is none.
+        Value::Number(number) if number.is_f64() => format!("{:?}", number.as_f64().unwrap_or_default()),
+        other => other.to_string(),
+    }
+}
+
+/// The query of its address may hold a token: it is cut off, since what is printed is for people.
+fn webhook(out: &mut Lines, webhook: &Webhook) {
+    out.table(&format!("webhook.{}", webhook.name));
+    out.line("url", text(&webhook.shown_url()));
+    let secrets: Vec<String> = webhook.secrets.iter().map(source).collect();
+    out.line("secret", format!("[{}]", secrets.join(", ")));
+    if !webhook.fleets.is_empty() {
+        let fleets: Vec<String> = webhook.fleets.iter().map(ToString::to_string).collect();
+        out.line("fleets", texts(&fleets));
+    }
+    let states: Vec<String> = webhook.states.iter().map(|state| state.as_str().to_owned()).collect();
+    out.line("states", texts(&states));
+    out.line("allow_private", webhook.allow_private.to_string());
 }
 
 fn on_interrupt(choice: OnInterrupt) -> &'static str {

@@ -75,24 +75,30 @@ fn read_base_url(section: &mut Section<'_>) -> Option<String> {
 
 /// The address is never shown: it may hold a password or a key.
 fn check_url(url: &str) -> Result<(), String> {
-    let scheme = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
-    let (_, rest) = scheme.ok_or_else(|| format!("expected {URL}"))?;
-    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err("an address holds no spaces".into());
-    }
     if url.contains(['?', '#']) {
         return Err("expected an address without `?` and `#`: what is asked for is added to it".into());
     }
+    split_host(url, URL).map(drop)
+}
+
+/// The host of an http or https address without a query; what is wrong with any other, of which `expected` is an
+/// example.
+pub(super) fn split_host<'a>(url: &'a str, expected: &str) -> Result<&'a str, String> {
+    let scheme = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "http" | "https"));
+    let (_, rest) = scheme.ok_or_else(|| format!("expected {expected}"))?;
+    if url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("an address holds no spaces".into());
+    }
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {
-        return Err("expected an address without a user or password: a key is given as `api_key`".into());
+        return Err("expected an address without a user or password: a secret has a key of its own".into());
     }
     let (host, port) = split_port(authority);
     if !is_host(host) {
-        return Err(format!("has no host name: expected {URL}"));
+        return Err(format!("has no host name: expected {expected}"));
     }
     match port.map(str::parse::<u16>) {
-        None | Some(Ok(1..)) => Ok(()),
+        None | Some(Ok(1..)) => Ok(host),
         Some(_) => Err("the port of an address is a number from 1 to 65535".into()),
     }
 }

@@ -87,6 +87,17 @@ impl<'n> Section<'n> {
         }
     }
 
+    /// A whole number that may be below zero.
+    pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<i32>) -> Option<i32> {
+        let node = self.take(key)?;
+        let expected = format!("a whole number from {} to {}", range.start(), range.end());
+        let number = match node.value {
+            Value::Integer(number) => i32::try_from(number).ok().filter(|number| range.contains(number)),
+            _ => None,
+        };
+        number.or_else(|| self.wrong(&node, key, &expected))
+    }
+
     /// A whole number, 1 or more.
     pub(super) fn count(&mut self, key: &'static str) -> Option<u64> {
         let node = self.take(key)?;
@@ -297,7 +308,7 @@ impl<'n> Section<'n> {
         self.notes.warnings.push(Warning { place, key, problem: problem.to_owned() });
     }
 
-    fn wrong<T>(&mut self, node: &Node, key: &str, expected: &str) -> Option<T> {
+    pub(super) fn wrong<T>(&mut self, node: &Node, key: &str, expected: &str) -> Option<T> {
         let problem = format!("expected {expected}, found {}", node.value.shown());
         self.error_in(node.place.clone(), key, problem);
         None

@@ -23,6 +23,9 @@ const KEEP_ENDED: Duration = Duration::from_secs(3600);
 /// How long a repeated request with the same key is known.
 const KEEP_KEYS: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// How long messages to webhooks are kept after they were delivered or given up.
+const KEEP_DELIVERIES: Duration = Duration::from_secs(3 * 24 * 3600);
+
 /// A worker that was cut off ends itself after 10 minutes; one that nobody watches and that is silent for longer has.
 const SILENT_FOR_GOOD: Duration = Duration::from_secs(11 * 60);
 
@@ -46,6 +49,7 @@ async fn tidy(app: &App) -> Result<(), StoreError> {
         app.store.forget_workers(now().before(KEEP_ENDED)).await?;
         app.store.forget_keys(now().before(KEEP_KEYS)).await?;
         app.store.make_room(now()).await?;
+        forget_deliveries(app).await?;
     }
     let known = app.store.workers(WorkerFilter { fleet: None, gone: true }).await?;
     let known: HashSet<WorkerId> = known.into_iter().map(|worker| worker.id).collect();
@@ -54,6 +58,17 @@ async fn tidy(app: &App) -> Result<(), StoreError> {
     let logs = app.state_dir.join("logs");
     // Copying a large log blocks.
     let _ = tokio::task::spawn_blocking(move || tidy_logs(&logs, &known)).await;
+    Ok(())
+}
+
+async fn forget_deliveries(app: &App) -> Result<(), StoreError> {
+    while !app.is_stopping() {
+        match app.store.forget_deliveries(now().before(KEEP_DELIVERIES)).await {
+            Ok(0) | Err(StoreError::NotShared { .. }) => break,
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(())
 }
 

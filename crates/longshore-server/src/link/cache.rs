@@ -1,9 +1,8 @@
 //! The cache that the agents of a fleet share: bytes by key, with a time to live.
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use http::{HeaderValue, StatusCode, header};
 use longshore_core::cache::{self, VALUE_LIMIT};
 use longshore_core::units;
@@ -15,8 +14,8 @@ use crate::app::{App, now};
 use crate::error::{Answer, Refused};
 use crate::extract::{self, Param, Params};
 
-pub fn routes() -> Router<App> {
-    Router::new().route("/agent/v1/cache/{key}", get(read).put(write).delete(delete))
+pub fn routes() -> [(&'static str, MethodRouter<App>); 1] {
+    [("/agent/v1/cache/{key}", get(read).put(write).delete(delete))]
 }
 
 impl From<cache::Refused> for Refused {

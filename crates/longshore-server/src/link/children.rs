@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::{MethodRouter, get};
 use http::StatusCode;
 use longshore_api::task::Submit;
 use longshore_api::waiting::{Child, NewChild};
@@ -15,15 +15,14 @@ use longshore_store::{ChildError, ChildRecord, NewChild as Stored, SubmitError, 
 
 use super::agent::{Speaker, check_name};
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::{self, JsonBody, Param};
-use crate::routes::tasks::FleetCache;
+use crate::routes::tasks::Seen;
 
-pub fn routes() -> Router<App> {
-    Router::new()
-        .route("/agent/v1/children", get(list).merge(post(submit_all)))
-        .route("/agent/v1/children/{name}", get(show).put(submit))
+pub fn routes() -> [(&'static str, MethodRouter<App>); 2] {
+    [("/agent/v1/children", get(list).post(submit_all)), ("/agent/v1/children/{name}", get(show).put(submit))]
 }
 
 impl From<ChildError> for Refused {
@@ -98,7 +97,8 @@ async fn submit_named(app: &App, speaker: Speaker, children: Vec<NewChild>) -> A
         known.into_iter().map(|child| (child.name.clone(), convert::child(child, false))).collect();
     let parent =
         app.store.task(speaker.held.task).await?.ok_or_else(|| Refused::no_task(speaker.held.task))?;
-    let (mut fleets, mut new, mut names) = (FleetCache::default(), Vec::new(), Vec::new());
+    let caller = Caller::agent(&parent.tenant);
+    let (mut seen, mut new, mut names) = (Seen::default(), Vec::new(), Vec::new());
     for child in children {
         let name =
             child.name.clone().ok_or_else(|| Refused::invalid("name", "each child of a list has one"))?;
@@ -107,7 +107,7 @@ async fn submit_named(app: &App, speaker: Speaker, children: Vec<NewChild>) -> A
         if !there.contains_key(&name) {
             let detach = child.detach;
             let task = as_submission(child, &speaker, &parent);
-            new.push(Stored { name, detach, task: fleets.new_task(app, task).await? });
+            new.push(Stored { name, detach, task: seen.new_task(app, &caller, task).await? });
         }
     }
     if !new.is_empty() {

@@ -1,8 +1,8 @@
 //! An agent's questions to people.
 
+use axum::Json as Body;
 use axum::extract::State;
-use axum::routing::get;
-use axum::{Json as Body, Router};
+use axum::routing::{MethodRouter, get};
 use longshore_api::waiting::Question;
 use longshore_core::json::Json;
 use longshore_core::wait::{self, Ask};
@@ -14,10 +14,8 @@ use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param};
 
-pub fn routes() -> Router<App> {
-    Router::new()
-        .route("/agent/v1/questions", get(list))
-        .route("/agent/v1/questions/{name}", get(show).post(ask))
+pub fn routes() -> [(&'static str, MethodRouter<App>); 2] {
+    [("/agent/v1/questions", get(list)), ("/agent/v1/questions/{name}", get(show).post(ask))]
 }
 
 impl From<AskError> for Refused {

@@ -11,6 +11,7 @@ use longshore_store::InputOutcome;
 
 use super::tasks::{load, task_id};
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param};
 
@@ -19,10 +20,12 @@ use crate::extract::{JsonBody, Param};
     responses((status = 200, body = Task), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn input(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     JsonBody(input): JsonBody<Input>,
 ) -> Answer<Json<Task>> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     match app.store.input(id, input.question, input.answer, now()).await? {
         InputOutcome::NotFound => Err(Refused::no_task(id)),
         InputOutcome::Refused(state, why) => Err(refused(id, state, why)),

@@ -12,6 +12,7 @@ use longshore_store::{AskRecord, CallRecord, Digest, DivergenceRecord};
 
 use super::tasks::task_id;
 use crate::app::App;
+use crate::caller::Caller;
 use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::Param;
@@ -19,8 +20,13 @@ use crate::extract::Param;
 /// A task's LLM calls and steps: what was bought, what was given again, and where an attempt went another way.
 #[utoipa::path(get, path = "/v1/tasks/{id}/journal", params(("id" = String, Path)),
     responses((status = 200, body = Journal), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn journal(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Journal>> {
+pub async fn journal(
+    State(app): State<App>,
+    caller: Caller,
+    Param(id): Param<String>,
+) -> Answer<Json<Journal>> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     let record = app.store.journal(id).await?.ok_or_else(|| Refused::no_task(id))?;
     let attempts = app.store.attempts(id).await?;
     let numbers: HashMap<Fence, u32> =

@@ -95,6 +95,7 @@ CREATE INDEX live_by_worker ON @live (worker) WHERE worker IS NOT NULL;
 CREATE INDEX live_by_conversation ON @live (conversation, conv_seq) WHERE conversation IS NOT NULL;
 CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL;
 CREATE INDEX live_by_wait ON @live (wait_until) WHERE wait_until IS NOT NULL;
+CREATE INDEX live_by_parent ON @live (parent) WHERE parent IS NOT NULL;
 CREATE SEQUENCE @fence;
 
 CREATE TABLE @done (
@@ -114,11 +115,16 @@ CREATE TABLE @done (
     result          text,
     -- What retention has dropped, in bits; see longshore_core::retention::Dropped.
     dropped         bigint   NOT NULL DEFAULT 0,
+    -- As in `task`: retention asks them whether somebody still needs this one.
+    batch           uuid,
+    parent          uuid,
     PRIMARY KEY (id)
 ) PARTITION BY RANGE (id);
 -- The rare endings, which people look for among the many.
 CREATE INDEX done_failed ON @done (id) WHERE state = 'failed';
 CREATE INDEX done_cancelled ON @done (id) WHERE state = 'cancelled';
+-- What retention goes by: it finds what may go without looking at what stays.
+CREATE INDEX done_ended ON @done (fleet, dropped, finished_at);
 
 -- A task's log. What happens at one instant is one row: `more` is a list of [kind, data] with the numbers after `seq`.
 CREATE TABLE @event (
@@ -139,8 +145,13 @@ CREATE TABLE @event (
 CREATE TABLE @conversation (
     id              text     PRIMARY KEY,
     next_seq        bigint   NOT NULL,
-    messages        bigint   NOT NULL
+    messages        bigint   NOT NULL,
+    -- Whose it is, as of the newest task that published into it, and when it was used last.
+    tenant          text     NOT NULL DEFAULT 'default',
+    used_at         bigint   NOT NULL
 ) WITH (fillfactor = 80);
+CREATE INDEX conversation_by_use ON @conversation (used_at);
+CREATE INDEX conversation_by_tenant ON @conversation (tenant) WHERE tenant <> 'default';
 
 CREATE TABLE @message (
     conversation    text     NOT NULL,
@@ -158,6 +169,41 @@ CREATE TABLE @staged_message (
     n               bigint   NOT NULL,
     data            text     NOT NULL,
     PRIMARY KEY (task, fence, n)
+);
+
+-- Tasks that were submitted together. Counts are kept in the transactions that move tasks, one update for each
+-- transaction; a task that retention deletes stays counted.
+CREATE TABLE @batch (
+    id              uuid     NOT NULL PRIMARY KEY,
+    tenant          text     NOT NULL,
+    name            text     NOT NULL,
+    labels          text     NOT NULL,
+    -- More tasks may come: it does not end before it is closed.
+    open            boolean  NOT NULL,
+    cancel_requested boolean NOT NULL DEFAULT false,
+    queued          bigint   NOT NULL DEFAULT 0 CHECK (queued >= 0),
+    running         bigint   NOT NULL DEFAULT 0 CHECK (running >= 0),
+    waiting         bigint   NOT NULL DEFAULT 0 CHECK (waiting >= 0),
+    succeeded       bigint   NOT NULL DEFAULT 0,
+    failed          bigint   NOT NULL DEFAULT 0,
+    cancelled       bigint   NOT NULL DEFAULT 0,
+    created_at      bigint   NOT NULL,
+    finished_at     bigint,
+    last_event      bigint   NOT NULL,
+    CHECK (finished_at IS NULL OR (NOT open AND queued = 0 AND running = 0 AND waiting = 0))
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX batch_unfinished ON @batch (id) WHERE finished_at IS NULL;
+CREATE INDEX batch_by_tenant ON @batch (tenant) WHERE tenant <> 'default';
+
+-- `created`, `closed`, `cancel_requested`, and `finished` once. Progress is told from the counts and not stored.
+CREATE TABLE @batch_event (
+    batch           uuid     NOT NULL,
+    seq             bigint   NOT NULL,
+    at              bigint   NOT NULL,
+    kind            text     NOT NULL,
+    data            text     NOT NULL,
+    PRIMARY KEY (batch, seq)
 );
 
 CREATE TABLE @worker (
@@ -408,3 +454,23 @@ CREATE TABLE @llm_replay (
     diverged        bigint   NOT NULL,
     PRIMARY KEY (fleet, slot)
 ) WITH (fillfactor = 40);
+
+-- API keys. The key itself is nowhere: `hash` is its SHA-256, which is enough for 256 bits of chance.
+CREATE TABLE @api_key (
+    id              uuid     PRIMARY KEY,
+    hash            bytea    NOT NULL UNIQUE CHECK (length(hash) = 32),
+    name            text     NOT NULL,
+    -- Its last letters, by which people tell keys apart.
+    hint            text     NOT NULL,
+    -- Words with commas between them.
+    verbs           text     NOT NULL,
+    -- A JSON array of names; empty: all fleets.
+    fleets          text     NOT NULL,
+    -- NULL: all tenants.
+    tenant          text,
+    created_at      bigint   NOT NULL,
+    expires_at      bigint,
+    revoked_at      bigint,
+    -- To the minute.
+    used_at         bigint
+);

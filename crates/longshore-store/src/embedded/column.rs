@@ -9,11 +9,12 @@ use longshore_core::retention::Dropped;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
 use longshore_core::wait::OnExpiry;
+use longshore_core::webhook::WebhookName;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use uuid::Uuid;
 
-use crate::model::{Outcome, WorkerState};
+use crate::model::{DeliveryState, Outcome, WorkerState};
 
 /// A value as it is read from a column.
 pub(super) trait Column: Sized {
@@ -74,6 +75,8 @@ column! {
     FleetName: |value| FleetName::new(value.as_str()?).map_err(other);
     TenantName: |value| TenantName::new(value.as_str()?).map_err(other);
     WorkerId: |value| WorkerId::new(value.as_str()?).map_err(other);
+    WebhookName: |value| WebhookName::new(value.as_str()?).map_err(other);
+    DeliveryState: |value| known(DeliveryState::parse(value.as_str()?));
     ConversationId: |value| ConversationId::new(value.as_str()?).map_err(other);
     Json: |value| Json::trusted(value.as_str()?.to_owned()).map_err(other);
     Failure: |value| serde_json::from_str(value.as_str()?).map_err(other);

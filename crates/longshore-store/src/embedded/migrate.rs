@@ -17,6 +17,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0003.sql"),
     include_str!("../../sql/0006.sql"),
     include_str!("../../sql/0008.sql"),
+    include_str!("../../sql/0005.sql"),
+    include_str!("../../sql/0004.sql"),
     include_str!("../../sql/0007.sql"),
 ];
 

@@ -41,6 +41,15 @@ impl Embedded {
         // Whether this outlives a power cut does not matter: it would be done again.
         self.write_soon(move |write| Ok(forget(write, &found)?)).await
     }
+
+    /// One file has no days that could go as a whole.
+    pub(crate) async fn forget_days(
+        &self,
+        _: Vec<(FleetName, Plan)>,
+        _: Timestamp,
+    ) -> Result<Option<Forgotten>, StoreError> {
+        Ok(None)
+    }
 }
 
 struct Picked {

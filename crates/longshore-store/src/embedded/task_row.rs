@@ -14,7 +14,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::column::{count, get, get_option, hold_text, id};
 use super::writer::{Place, Write};
-use super::{event, journal, lane};
+use super::{delivery, event, journal, lane};
 
 pub(super) struct TaskRow {
     pub ord: i64,
@@ -214,7 +214,7 @@ impl TaskRow {
         self.dropped = Dropped::at_end(state, journal::exists(write, self.ord)?);
         (self.state, self.hold, self.due_at, self.finished_at) = (state, None, None, Some(now));
         (self.wait, self.wait_until) = (None, None);
-        Ok(())
+        delivery::owe(write, &self.id, &self.fleet, state, now)
     }
 
     fn place(&self) -> Place {

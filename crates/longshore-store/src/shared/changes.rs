@@ -1,14 +1,17 @@
 //! What a transaction is going to write: gathered in memory, written in one round trip.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
 use longshore_core::json::Json;
+use longshore_core::retention::Dropped;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::batch_counts::{self, BatchChanges};
 use super::column::int;
 use super::connection::Connection;
 use super::counts::{Counts, Place};
@@ -25,9 +28,12 @@ pub(super) struct Changes {
     /// Where the newest row of a task's log stands, if more may be put into it.
     newest: HashMap<TaskId, usize>,
     counts: Counts,
+    pub batches: BatchChanges,
     updated: Vec<Live>,
     ended: Vec<Ended>,
     pub messages: Vec<NewMessage>,
+    /// Conversations that a task has left without a word.
+    used: BTreeSet<String>,
     pub topics: Wakes,
     /// Positions that became runnable, so that nobody looks behind them only.
     pub positions: Vec<(FleetName, i64, Uuid)>,
@@ -72,13 +78,14 @@ pub(super) const INSERT_EVENTS: &str =
 
 pub(super) const INSERT_DONE: &str =
     "INSERT INTO @done (id, fleet, tenant, state, failed_attempts, attempts, interrupted, strikes, cancel_requested,
-        failure, started_at, finished_at, last_event, result)
+        failure, started_at, finished_at, last_event, result, dropped, batch, parent)
      SELECT id, fleet, tenant, state, failed_attempts, attempts, interrupted, strikes, cancel_requested, failure,
-        started_at, $13, last_event, result
+        started_at, $13, last_event, result, dropped, batch, parent
      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
-        $9::boolean[], $10::text[], $11::bigint[], $12::bigint[], $14::text[])
+        $9::boolean[], $10::text[], $11::bigint[], $12::bigint[], $14::text[], $15::bigint[],
+        $16::uuid[], $17::uuid[])
         AS n (id, fleet, tenant, state, failed_attempts, attempts, interrupted, strikes, cancel_requested, failure,
-            started_at, last_event, result)";
+            started_at, last_event, result, dropped, batch, parent)";
 
 pub(super) const DELETE_LIVE: &str = "DELETE FROM @live WHERE id = ANY($1)";
 
@@ -100,9 +107,21 @@ pub(super) const INSERT_MESSAGES: &str = "INSERT INTO @message (conversation, se
      SELECT conversation, seq, task, $5, data
      FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[]) AS n (conversation, seq, task, data)";
 
+/// Their rows are locked already.
+const USED: &str = "UPDATE @conversation SET used_at = greatest(used_at, $2) WHERE id = ANY($1)";
+
 /// Statements that a commit may need.
-pub(super) const STATEMENTS: &[&str] =
-    &[INSERT_EVENTS, INSERT_DONE, DELETE_LIVE, UPDATE_LIVE, INSERT_MESSAGES, super::counts::SAVE];
+pub(super) const STATEMENTS: &[&str] = &[
+    INSERT_EVENTS,
+    INSERT_DONE,
+    DELETE_LIVE,
+    UPDATE_LIVE,
+    INSERT_MESSAGES,
+    USED,
+    super::counts::SAVE,
+    batch_counts::LOCK,
+    batch_counts::SAVE,
+];
 
 impl Changes {
     pub(super) fn new(now: Timestamp) -> Changes {
@@ -111,9 +130,11 @@ impl Changes {
             events: Vec::new(),
             newest: HashMap::new(),
             counts: Counts::default(),
+            batches: BatchChanges::default(),
             updated: Vec::new(),
             ended: Vec::new(),
             messages: Vec::new(),
+            used: BTreeSet::new(),
             topics: Wakes::default(),
             positions: Vec::new(),
         }
@@ -124,6 +145,22 @@ impl Changes {
             self.counts.add(fleet, from, -1);
         }
         self.counts.add(fleet, to, 1);
+    }
+
+    /// Ended tasks that are deleted are not counted any more.
+    pub(super) fn uncount(&mut self, fleet: &FleetName, from: Place, number: i64) {
+        self.counts.add(fleet, from, -number);
+    }
+
+    /// As [`Changes::count`], for the batch that the task belongs to, if it does.
+    pub(super) fn count_batch(&mut self, batch: Option<BatchId>, from: Option<State>, to: State) {
+        let Some(batch) = batch else { return };
+        self.batches.count(batch, from, to);
+        self.wake_batch(batch);
+    }
+
+    pub(super) fn wake_batch(&mut self, batch: BatchId) {
+        self.topics.insert(Topic::Batch(batch));
     }
 
     /// One task more that any worker of the fleet may take.
@@ -201,6 +238,13 @@ impl Changes {
         self.messages.push(NewMessage { conversation, seq, task, at: self.now, data });
     }
 
+    /// Tasks have left these conversations; those that are spoken in know that already.
+    pub(super) fn left(&mut self, conversations: &[&str]) {
+        let spoken: HashSet<&str> = self.messages.iter().map(|it| it.conversation.as_str()).collect();
+        let silent = conversations.iter().filter(|name| !spoken.contains(*name));
+        self.used.extend(silent.map(|name| (*name).to_owned()));
+    }
+
     /// The row as it stands is written; a finished one goes to those that are done, with its result.
     pub(super) fn save(&mut self, row: Live, result: Option<Json>) {
         if row.state.is_terminal() {
@@ -212,13 +256,26 @@ impl Changes {
 
     /// Sends everything; nothing depends on the answers but that they are no errors.
     pub(super) async fn write(&self, connection: &Connection, slot: i16) -> Result<(), DbError> {
-        // Counts last: their rows are the ones that other transactions wait for.
+        futures_util::try_join!(
+            self.write_all_but_batches(connection, slot),
+            self.batches.save(connection, self.now)
+        )?;
+        Ok(())
+    }
+
+    pub(super) async fn write_all_but_batches(
+        &self,
+        connection: &Connection,
+        slot: i16,
+    ) -> Result<(), DbError> {
+        // Counts last, and those of batches after them: their rows are the ones that other transactions wait for.
         futures_util::try_join!(
             self.write_events(connection),
             self.write_ended(connection),
             self.delete_ended(connection),
             self.write_updated(connection),
             self.write_messages(connection),
+            self.write_used(connection),
             self.counts.save(connection, slot),
         )?;
         Ok(())
@@ -276,6 +333,9 @@ impl Changes {
                     rows.iter().map(|it| it.row.last_event).collect::<Vec<_>>(),
                     self.now.0,
                     rows.iter().map(result).collect::<Vec<_>>(),
+                    rows.iter().map(|it| dropped(&it.row)).collect::<Vec<_>>(),
+                    rows.iter().map(|it| it.row.batch.map(|batch| batch.0)).collect::<Vec<_>>(),
+                    rows.iter().map(|it| it.row.parent.map(|parent| parent.0)).collect::<Vec<_>>(),
                 ],
             )
             .await
@@ -324,6 +384,14 @@ impl Changes {
             .map(drop)
     }
 
+    async fn write_used(&self, connection: &Connection) -> Result<(), DbError> {
+        if self.used.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.used.iter().map(String::as_str).collect();
+        connection.execute(USED, args![names, self.now.0]).await.map(drop)
+    }
+
     async fn write_messages(&self, connection: &Connection) -> Result<(), DbError> {
         let rows = &self.messages;
         if rows.is_empty() {
@@ -343,6 +411,10 @@ impl Changes {
             .await
             .map(drop)
     }
+}
+
+fn dropped(row: &Live) -> i64 {
+    i64::from(Dropped::at_end(row.state, row.journaled).0)
 }
 
 fn failure_text(row: &Live) -> Option<String> {

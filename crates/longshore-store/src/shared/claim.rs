@@ -377,8 +377,8 @@ async fn grant(
 
 /// The attempt begins.
 fn run(row: &mut Live, changes: &mut Changes, it: &ClaimRequest, fence: Fence) {
-    changes.count(&row.fleet, Some(Place::Runnable), Place::Running);
     (row.state, row.hold, row.since) = (State::Running, None, None);
+    row.moved(changes, (Place::Runnable, State::Queued));
     row.attempts += 1;
     row.last_event += 1;
     row.lease = Some(live::Lease {

@@ -12,6 +12,7 @@ use crate::model::Message;
 use crate::redis::Redis;
 use crate::redis::bus::Bus;
 use crate::redis::cache::{Cache, Limits};
+use crate::redis::error::RedisError;
 use crate::redis::history::Histories;
 use crate::redis::options::{Login, Options, OptionsError, Password, Topology};
 use crate::redis::permits::Permits;
@@ -104,6 +105,11 @@ impl Companion {
 
     pub(super) async fn append(&self, conversation: &ConversationId, from: u64, messages: &[Message]) {
         self.histories.append(conversation, from, messages).await;
+    }
+
+    /// Errors: the copy may still be there.
+    pub(super) async fn forget(&self, conversation: &ConversationId) -> Result<(), RedisError> {
+        self.histories.forget(conversation).await
     }
 
     pub(super) fn permits(&self, seat: &str, quiet: bool) -> Permits {

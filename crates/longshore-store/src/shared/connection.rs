@@ -152,6 +152,20 @@ impl Connection {
         self.ask(self.client.batch_execute(sql)).await
     }
 
+    /// One statement that takes no part in transactions, and as long as it needs.
+    pub(super) async fn alone(&self, sql: &str) -> Result<(), DbError> {
+        self.dirty.store(true, Ordering::Relaxed);
+        self.long.store(true, Ordering::Relaxed);
+        if self.named {
+            self.script("SET statement_timeout = 0").await?;
+        }
+        let done = self.script(sql).await;
+        // If this fails, the connection is not used again.
+        self.limit().await?;
+        self.ended();
+        done
+    }
+
     pub(super) async fn begin(&self) -> Result<(), DbError> {
         self.begin_with(&[]).await
     }
@@ -159,6 +173,13 @@ impl Connection {
     /// Begins a transaction that may take as long as it needs, such as a migration.
     pub(super) async fn begin_long(&self) -> Result<(), DbError> {
         self.begin_with(&["statement_timeout = 0", "lock_timeout = 60000"]).await?;
+        self.long.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Begins a transaction that locks what everybody uses: rather than let them queue up behind it, it fails.
+    pub(super) async fn begin_impatient(&self) -> Result<(), DbError> {
+        self.begin_with(&["statement_timeout = 60000", "lock_timeout = 250"]).await?;
         self.long.store(true, Ordering::Relaxed);
         Ok(())
     }

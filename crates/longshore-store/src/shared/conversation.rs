@@ -33,6 +33,7 @@ pub(super) struct Spoken {
     pub task: TaskId,
     pub fence: Fence,
     pub conversation: ConversationId,
+    pub tenant: String,
     /// It succeeded: its words count.
     pub publish: bool,
     /// Its input becomes a message, too.
@@ -43,8 +44,9 @@ pub(super) struct Spoken {
 const STAGED: &str = "SELECT task, data FROM @staged_message AS s
      JOIN unnest($1::uuid[], $2::bigint[]) AS n (id, of) ON s.task = n.id AND s.fence = n.of ORDER BY task, s.n";
 const INPUTS: &str = "SELECT id, input FROM @task WHERE id = ANY($1)";
-const NUMBERS: &str = "UPDATE @conversation AS c SET messages = messages + n.by
-     FROM unnest($1::text[], $2::bigint[]) AS n (id, by) WHERE c.id = n.id RETURNING c.id, messages";
+const NUMBERS: &str = "UPDATE @conversation AS c SET messages = messages + n.by, tenant = n.tenant,
+        used_at = greatest(used_at, $4)
+     FROM unnest($1::text[], $2::bigint[], $3::text[]) AS n (id, by, tenant) WHERE c.id = n.id RETURNING c.id, messages";
 const DROP_STAGED: &str = "DELETE FROM @staged_message AS s
      USING unnest($1::uuid[], $2::bigint[]) AS n (id, of) WHERE s.task = n.id AND s.fence <= n.of";
 
@@ -73,33 +75,43 @@ pub(super) async fn publish(
     for row in &staged {
         words.entry(get(row, 0)?).or_default().push(get(row, 1)?);
     }
-    let mut published: BTreeMap<&str, Vec<(Uuid, String)>> = BTreeMap::new();
+    let mut published: BTreeMap<&str, Published<'_>> = BTreeMap::new();
     for it in spoken.iter().filter(|it| it.publish) {
         let mut words = words.remove(&it.task).unwrap_or_default();
         words.extend(it.messages.iter().cloned());
-        let of = published.entry(it.conversation.as_str()).or_default();
-        of.extend(words.into_iter().map(|data| (it.task.0, data)));
+        if !words.is_empty() {
+            let of = published.entry(it.conversation.as_str()).or_default();
+            of.tenant = &it.tenant;
+            of.words.extend(words.into_iter().map(|data| (it.task.0, data)));
+        }
     }
-    published.retain(|_, words| !words.is_empty());
     number(connection, changes, published).await
+}
+
+/// What is said in one conversation, by which tasks, and whose the last of them is.
+#[derive(Default)]
+struct Published<'a> {
+    tenant: &'a str,
+    words: Vec<(Uuid, String)>,
 }
 
 async fn number(
     connection: &Connection,
     changes: &mut Changes,
-    published: BTreeMap<&str, Vec<(Uuid, String)>>,
+    published: BTreeMap<&str, Published<'_>>,
 ) -> Result<(), DbError> {
     if published.is_empty() {
         return Ok(());
     }
     let names: Vec<&str> = published.keys().copied().collect();
-    let numbers: Vec<i64> = published.values().map(|words| words.len() as i64).collect();
-    let rows = connection.query(NUMBERS, args![names, numbers]).await?;
+    let numbers: Vec<i64> = published.values().map(|it| it.words.len() as i64).collect();
+    let tenants: Vec<&str> = published.values().map(|it| it.tenant).collect();
+    let rows = connection.query(NUMBERS, args![names, numbers, tenants, changes.now.0]).await?;
     let last = rows
         .iter()
         .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
         .collect::<Result<HashMap<String, i64>, DbError>>()?;
-    for (name, words) in published {
+    for (name, Published { words, .. }) in published {
         let first = last.get(name).ok_or(DbError::Missing)? - words.len() as i64 + 1;
         for (seq, (task, data)) in (first..).zip(words) {
             changes.message(name, seq, task, data);
@@ -137,6 +149,7 @@ pub(super) async fn advance(
     let names: std::collections::BTreeSet<&str> = left.iter().map(|(name, _)| name.as_str()).collect();
     let names: Vec<&str> = names.into_iter().collect();
     let gone: Vec<Uuid> = left.iter().map(|(_, task)| task.0).collect();
+    changes.left(&names);
     for row in connection.query(HEADS, args![names, gone]).await? {
         let mut row = Live::read(&row)?;
         // One that is not held is head already: somebody behind it has left.

@@ -66,7 +66,8 @@ impl Core {
         let mut tries = 0;
         loop {
             let connection = Arc::new(self.connection().await?);
-            match operation(Arc::clone(&connection)).await {
+            // On the heap: operations are large, and many are awaited one within another.
+            match Box::pin(operation(Arc::clone(&connection))).await {
                 Err(error) => {
                     connection.roll_back().await;
                     tries += 1;
@@ -92,6 +93,17 @@ impl Core {
         // One that had to be made known first would be sent after the commit, and outside of its transaction.
         connection.ready(changes::STATEMENTS).await?;
         futures_util::try_join!(changes.write(connection, self.slot()), connection.commit())?;
+        self.committed(changes);
+        Ok(())
+    }
+
+    /// The same where all else is written already.
+    pub(super) async fn commit_batches(
+        &self,
+        connection: &Connection,
+        changes: Changes,
+    ) -> Result<(), DbError> {
+        futures_util::try_join!(changes.batches.save(connection, changes.now), connection.commit())?;
         self.committed(changes);
         Ok(())
     }

@@ -20,7 +20,7 @@ use super::conversation::{self, Spoken};
 use super::core::Core;
 use super::event;
 use super::fault::DbError;
-use super::journal::{self, Followed};
+use super::journal::{self, Followed, Have};
 use super::live::{Lease, Live, live_columns};
 use super::sql::args;
 use crate::embedded::queued;
@@ -224,7 +224,8 @@ pub(super) async fn end(
         let only = held_by.get(lease.worker.as_str()) == Some(&1) && !end.among_others;
         let was_alone = row.alone;
         let said = event::append(changes, &mut row, &end.events);
-        let followed = match journaled.contains(&end.held.task) {
+        row.journaled = journaled.any.contains(&end.held.task);
+        let followed = match journaled.calls.contains(&end.held.task) {
             true => journal::attempt_ends(connection, &row, &lease, &end.ending).await?,
             false => Followed::default(),
         };
@@ -369,7 +370,16 @@ async fn finish(connection: &Connection, changes: &mut Changes, done: Vec<Done<'
             if row.state.is_terminal() {
                 left.push((conversation.clone(), row.id));
             }
-            spoken.push(Spoken { task: row.id, fence, conversation, publish, input, messages });
+            let tenant = row.tenant.clone();
+            spoken.push(Spoken {
+                task: row.id,
+                fence,
+                conversation,
+                tenant: tenant.to_string(),
+                publish,
+                input,
+                messages,
+            });
         }
         fleets.insert(row.fleet.clone());
         changes.save(row, end.result.clone());
@@ -462,12 +472,24 @@ fn refused_by_a_person() -> Failure {
 
 /// Saves a row that did not run; if it has ended, its conversation goes on.
 pub(super) async fn leave(connection: &Connection, changes: &mut Changes, row: Live) -> Result<(), DbError> {
-    let left: Vec<_> = row
-        .conversation
-        .iter()
-        .filter(|_| row.state.is_terminal())
-        .map(|(conversation, _)| (conversation.clone(), row.id))
-        .collect();
-    changes.save(row, None);
+    leave_all(connection, changes, vec![row]).await
+}
+
+/// As [`leave`], for many.
+pub(super) async fn leave_all(
+    connection: &Connection,
+    changes: &mut Changes,
+    rows: Vec<Live>,
+) -> Result<(), DbError> {
+    let ended = || rows.iter().filter(|row| row.state.is_terminal());
+    let left: Vec<_> =
+        ended().filter_map(|row| Some((row.conversation.as_ref()?.0.clone(), row.id))).collect();
+    // Earlier attempts of theirs may have asked; one that never ran has nothing.
+    let ran: Vec<Uuid> = ended().filter(|row| row.attempts > 0).map(Live::uuid).collect();
+    let journaled = if ran.is_empty() { Have::default() } else { journal::have(connection, &ran).await? };
+    for mut row in rows {
+        row.journaled = journaled.any.contains(&row.id);
+        changes.save(row, None);
+    }
     conversation::advance(connection, changes, &left).await
 }

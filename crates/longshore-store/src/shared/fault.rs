@@ -24,6 +24,10 @@ pub(super) enum DbError {
     Text(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the operation panicked; its words are in the log")]
     Panic,
+    #[error("another transaction was faster")]
+    Raced,
+    #[error("redis could not forget its copy of a conversation: {0}")]
+    Companion(String),
     #[error("the store is closed")]
     Closed,
 }
@@ -44,7 +48,7 @@ impl DbError {
             &SqlState::LOCK_NOT_AVAILABLE,
             &SqlState::UNIQUE_VIOLATION,
         ];
-        self.state().is_some_and(|state| conflicts.contains(&state))
+        matches!(self, DbError::Raced) || self.state().is_some_and(|state| conflicts.contains(&state))
     }
 
     /// No further connection is to be had; those that there are work.
@@ -55,7 +59,7 @@ impl DbError {
     /// The database is away, or on its way down or up: it may work again later.
     pub(super) fn is_outage(&self) -> bool {
         match self {
-            DbError::Pool(_) | DbError::Silent(_) => true,
+            DbError::Pool(_) | DbError::Silent(_) | DbError::Companion(_) => true,
             DbError::Postgres(error) => match error.code() {
                 // Class 57: an operator intervened (shutdown, crash, starting up); 53: out of resources; 08: connection.
                 // 28: a password that is being changed.

@@ -52,12 +52,29 @@ impl Shared {
     }
 }
 
-pub(super) const HAVE: &str = "SELECT task FROM @journal WHERE task = ANY($1)";
+pub(super) const HAVE: &str = "SELECT task, true FROM @journal WHERE task = ANY($1)
+     UNION ALL SELECT DISTINCT task, false FROM @step WHERE task = ANY($1)";
 
-/// Which of these tasks have a journal.
-pub(super) async fn have(connection: &Connection, tasks: &[Uuid]) -> Result<HashSet<TaskId>, DbError> {
+/// Which of some tasks have something that goes with their journal.
+#[derive(Default)]
+pub(super) struct Have {
+    /// They made calls.
+    pub calls: HashSet<TaskId>,
+    /// They made calls, or ran steps.
+    pub any: HashSet<TaskId>,
+}
+
+pub(super) async fn have(connection: &Connection, tasks: &[Uuid]) -> Result<Have, DbError> {
     let tasks = tasks.to_vec();
-    connection.query(HAVE, args![tasks]).await?.iter().map(|row| get(row, 0)).collect()
+    let mut have = Have::default();
+    for row in &connection.query(HAVE, args![tasks]).await? {
+        let task = get(row, 0)?;
+        have.any.insert(task);
+        if row.try_get(1)? {
+            have.calls.insert(task);
+        }
+    }
+    Ok(have)
 }
 
 const TICK: &str = "INSERT INTO @journal AS j (task, counter) VALUES ($1, 1)
@@ -67,6 +84,20 @@ const TICK: &str = "INSERT INTO @journal AS j (task, counter) VALUES ($1, 1)
 async fn tick(connection: &Connection, task: TaskId) -> Result<(u32, i64), DbError> {
     let row = connection.query_one(TICK, args![task.0]).await?;
     Ok((count(&row, 0)?, row.try_get(1)?))
+}
+
+const STORED: &str = "SELECT 1 FROM @task WHERE id = $1";
+
+/// The same for what comes after the fact, and perhaps after the task's end; `None`: the task was deleted meanwhile, and
+/// nothing must be written for it.
+///
+/// Asked after the row is taken: who deletes a task waits for that row, then deletes what was written under it.
+async fn tick_if_stored(connection: &Connection, task: TaskId) -> Result<Option<i64>, DbError> {
+    connection.ready(&[TICK, STORED]).await?;
+    let (ticked, stored) = futures_util::try_join!(tick(connection, task), async {
+        connection.query_opt(STORED, args![task.0]).await
+    })?;
+    Ok(stored.map(|_| ticked.1))
 }
 
 /// The four columns that name an entry.

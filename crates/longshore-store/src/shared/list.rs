@@ -121,7 +121,8 @@ impl Shared {
     }
 }
 
-fn cancel(changes: &mut Changes, row: &mut Live, reason: Option<String>) -> CancelOutcome {
+/// Ends a task that does not run, and tells the worker of one that does; the row is to be saved.
+pub(super) fn cancel(changes: &mut Changes, row: &mut Live, reason: Option<String>) -> CancelOutcome {
     let first = !row.cancel_requested;
     if first {
         row.cancel_requested = true;

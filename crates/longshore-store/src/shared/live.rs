@@ -2,6 +2,7 @@
 //!
 //! A move changes the row in memory and notes what is to be written in [`Changes`]; nothing is written here.
 
+use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
@@ -44,6 +45,10 @@ pub(super) struct Live {
     pub started_at: Option<Timestamp>,
     pub last_event: i64,
     pub lease: Option<Lease>,
+    pub batch: Option<BatchId>,
+    pub parent: Option<TaskId>,
+    /// It has a journal or steps. No column: whoever ends a task finds out (`ending`).
+    pub journaled: bool,
 }
 
 /// The proof that an attempt may still write.
@@ -64,13 +69,13 @@ macro_rules! live_columns {
          live.timeout_ms, live.max_attempts, live.on_interrupt, live.backoff_base_ms, live.backoff_cap_ms,
          live.conversation, live.conv_seq, live.publish_input, live.alone, live.failed_attempts, live.attempts,
          live.interrupted, live.strikes, live.cancel_requested, live.cancel_reason, live.failure, live.started_at,
-         live.last_event, live.fence, live.worker, live.claim_seq, live.attempt_at, live.last_n"
+         live.last_event, live.fence, live.worker, live.claim_seq, live.attempt_at, live.last_n, live.batch, live.parent"
     };
 }
 pub(super) use live_columns;
 
 /// How many columns there are.
-pub(super) const COLUMNS: usize = 32;
+pub(super) const COLUMNS: usize = 34;
 
 impl Live {
     pub(super) fn read(row: &Row) -> Result<Live, DbError> {
@@ -105,6 +110,9 @@ impl Live {
             started_at: get_option(row, 25)?,
             last_event: row.try_get(26)?,
             lease: read_lease(row)?,
+            batch: get_option(row, 32)?,
+            parent: get_option(row, 33)?,
+            journaled: false,
         })
     }
 
@@ -117,12 +125,18 @@ impl Live {
         Place::of(self.state, self.hold)
     }
 
+    /// Counts a move from where it was to where it is now.
+    pub(super) fn moved(&self, changes: &mut Changes, (place, state): (Place, State)) {
+        changes.count(&self.fleet, Some(place), self.place());
+        changes.count_batch(self.batch, Some(state), self.state);
+    }
+
     /// Queues it: to run now, at a time, or when its conversation comes to it.
     pub(super) fn queue(&mut self, changes: &mut Changes, hold: Hold, due: Option<Timestamp>) {
-        let from = self.place();
+        let from = (self.place(), self.state);
         (self.state, self.hold, self.due_at, self.lease) = (State::Queued, Some(hold), due, None);
         self.since = (hold == Hold::Ready).then_some(changes.now);
-        changes.count(&self.fleet, Some(from), self.place());
+        self.moved(changes, from);
         if hold == Hold::Ready {
             changes.runnable(&self.fleet, self.rank, self.id);
             if self.alone {
@@ -134,18 +148,18 @@ impl Live {
 
     /// Lets it wait for a person.
     pub(super) fn wait(&mut self, changes: &mut Changes) {
-        let from = self.place();
+        let from = (self.place(), self.state);
         (self.state, self.hold, self.due_at, self.since, self.lease) =
             (State::Waiting, None, None, None, None);
-        changes.count(&self.fleet, Some(from), self.place());
+        self.moved(changes, from);
     }
 
     /// Ends it for ever; the row itself goes when the changes are written.
     pub(super) fn finish(&mut self, changes: &mut Changes, state: State) {
         debug_assert!(state.is_terminal() && !self.state.is_terminal());
-        let from = self.place();
+        let from = (self.place(), self.state);
         (self.state, self.hold, self.due_at, self.since, self.lease) = (state, None, None, None, None);
-        changes.count(&self.fleet, Some(from), self.place());
+        self.moved(changes, from);
     }
 
     /// Appends to the task's log.

@@ -52,6 +52,11 @@ impl Day {
     fn first_id(self) -> Uuid {
         Uuid::from_u128((self.0 as u128 * DAY_MS as u128) << 80)
     }
+
+    /// From the lowest id of this day to the lowest one of the next.
+    pub(super) fn ids(self) -> (Uuid, Uuid) {
+        (self.first_id(), Day(self.0 + 1).first_id())
+    }
 }
 
 /// How long a new partition may wait for tables that others use. While it waits, whoever comes after it waits, too.
@@ -108,7 +113,7 @@ async fn make(connection: &Connection, names: &Names, table: &str, day: Day) -> 
 ///
 /// Nothing of the day may be left among the rest by then, where it lies if the day came before its partition did.
 fn script(names: &Names, table: &str, day: Day) -> String {
-    let (from, to, part) = (day.first_id(), Day(day.0 + 1).first_id(), day.part_of(table));
+    let ((from, to), part) = (day.ids(), day.part_of(table));
     // Tasks are found by their id, everything else by the task's.
     let key = if matches!(table, "task" | "done") { "id" } else { "task" };
     names.expand(&format!(
@@ -129,6 +134,7 @@ mod tests {
         let at = 1_795_000_000_123;
         let id = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, (at / 1000) as u64, 123_000_000));
         let day = Day::of(Timestamp(at));
-        assert!(day.first_id() <= id && id < Day(day.0 + 1).first_id());
+        let (from, to) = day.ids();
+        assert!(from <= id && id < to);
     }
 }

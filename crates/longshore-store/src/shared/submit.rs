@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::future::BoxFuture;
-use longshore_core::id::{ConversationId, FleetName, TaskId};
+use longshore_core::batch::BatchId;
+use longshore_core::id::{ConversationId, FleetName, TaskId, TenantName};
 use longshore_core::json::Json;
 use longshore_core::task::{Hold, State};
 use longshore_core::time::Timestamp;
@@ -11,6 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Shared;
+use super::batch_opening::{self, Openings};
 use super::changes::{self, Changes};
 use super::column::int;
 use super::connection::Connection;
@@ -20,11 +22,12 @@ use super::fault::DbError;
 use super::sql::args;
 use crate::embedded::{hold_text, on_interrupt_text};
 use crate::error::{StoreError, SubmitError};
-use crate::model::{Idempotency, NewTask, Submitted};
+use crate::model::{Idempotency, NewBatch, NewTask, Submitted};
 
 /// A submission as it waits for its turn.
 pub(super) struct Submission {
-    tasks: Vec<NewTask>,
+    pub tasks: Vec<NewTask>,
+    pub batch: Option<NewBatch>,
     idempotency: Option<Idempotency>,
     now: Timestamp,
 }
@@ -40,6 +43,8 @@ pub(super) type Answer = Result<Submitted, Refused>;
 pub(super) enum Refused {
     UnknownFleet(FleetName),
     KeyReused,
+    BatchClosed(BatchId),
+    BatchOfSeveral { batch: BatchId, tenant: TenantName },
 }
 
 impl Shared {
@@ -49,10 +54,27 @@ impl Shared {
         idempotency: Option<Idempotency>,
         now: Timestamp,
     ) -> Result<Submitted, SubmitError> {
-        let submitted = self.open.submissions.ask(Submission { tasks, idempotency, now }).await?;
+        self.ask_to_submit(Submission { tasks, batch: None, idempotency, now }).await
+    }
+
+    pub(crate) async fn submit_batch(
+        &self,
+        batch: NewBatch,
+        tasks: Vec<NewTask>,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
+    ) -> Result<Submitted, SubmitError> {
+        let batch = Some(NewBatch { name: batch.name.replace('\0', ""), ..batch });
+        self.ask_to_submit(Submission { tasks, batch, idempotency, now }).await
+    }
+
+    async fn ask_to_submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+        let submitted = self.open.submissions.ask(submission).await?;
         submitted.map_err(|refused| match refused {
             Refused::UnknownFleet(fleet) => SubmitError::UnknownFleet(fleet),
             Refused::KeyReused => SubmitError::KeyReused,
+            Refused::BatchClosed(batch) => SubmitError::BatchClosed(batch),
+            Refused::BatchOfSeveral { batch, tenant } => SubmitError::BatchOfSeveral { batch, tenant },
         })
     }
 
@@ -79,9 +101,10 @@ const REMEMBER: &str = "UPDATE @idempotency AS i SET task_ids = n.task_ids
 const FORGET: &str = "DELETE FROM @idempotency WHERE scope = $1 AND key = $2 AND task_ids = ''";
 
 /// Takes the next places in conversations: in order of names, so that two transactions never wait crosswise.
-const LINE_UP: &str = "INSERT INTO @conversation AS c (id, next_seq, messages)
-     SELECT id, 1 + n, 0 FROM unnest($1::text[], $2::bigint[]) AS n (id, n) ORDER BY id
-     ON CONFLICT (id) DO UPDATE SET next_seq = c.next_seq + excluded.next_seq - 1
+const LINE_UP: &str = "INSERT INTO @conversation AS c (id, next_seq, messages, used_at)
+     SELECT id, 1 + n, 0, $3::bigint FROM unnest($1::text[], $2::bigint[]) AS n (id, n) ORDER BY id
+     ON CONFLICT (id) DO UPDATE SET next_seq = c.next_seq + excluded.next_seq - 1,
+        used_at = greatest(c.used_at, excluded.used_at)
      RETURNING id, next_seq";
 
 /// After their rows are locked: which of them have unfinished tasks.
@@ -89,23 +112,23 @@ const BUSY: &str = "SELECT DISTINCT conversation FROM @live WHERE conversation =
 
 const INSERT_TASKS: &str =
     "INSERT INTO @task (id, fleet, tenant, priority, run_at, deadline_at, timeout_ms, max_attempts, on_interrupt, backoff_base_ms,
-        backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of, created_at, input)
+        backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of, created_at, input, batch)
      SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[],
         $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::bigint[], $15::boolean[],
-        $16::uuid[], $17::bigint[], $18::text[])";
+        $16::uuid[], $17::bigint[], $18::text[], $19::uuid[])";
 
 const INSERT_LIVE: &str =
     "INSERT INTO @live (id, fleet, tenant, state, hold, rank, run_at, due_at, deadline_at, since, timeout_ms, max_attempts,
         on_interrupt, backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input, alone, failed_attempts,
-        attempts, interrupted, strikes, cancel_requested, created_at, last_event)
+        attempts, interrupted, strikes, cancel_requested, created_at, last_event, batch)
      SELECT id, fleet, tenant, 'queued', hold, rank, run_at, due_at, deadline_at, CASE WHEN hold = 'ready' THEN created_at END,
         timeout_ms, max_attempts, on_interrupt, backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input,
-        false, 0, 0, 0, 0, false, created_at, 2
+        false, 0, 0, 0, 0, false, created_at, 2, batch
      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
         $9::bigint[], $10::bigint[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::boolean[],
-        $17::bigint[])
+        $17::bigint[], $18::uuid[])
         AS n (id, fleet, tenant, hold, rank, run_at, due_at, deadline_at, timeout_ms, max_attempts, on_interrupt, backoff_base_ms,
-            backoff_cap_ms, conversation, conv_seq, publish_input, created_at)";
+            backoff_cap_ms, conversation, conv_seq, publish_input, created_at, batch)";
 
 pub(super) fn together<'a>(
     core: &'a Core,
@@ -129,26 +152,28 @@ async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> R
     let fleets: HashSet<&str> =
         batch.iter().flat_map(|it| &it.tasks).map(|task| task.fleet.as_str()).collect();
     let fleets: Vec<&str> = fleets.into_iter().collect();
-    let (begun, active, keys) = futures_util::join!(
+    let (begun, active, keys, known) = futures_util::join!(
         connection.begin(),
         async { connection.query(ACTIVE_FLEETS, args![fleets]).await },
         take_keys(connection, batch),
+        batch_opening::known(connection, batch),
     );
     begun?;
+    let mut batches = Openings::new(known?);
     let active = active?.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
     let mut keys = keys?;
     let mut answers = Vec::with_capacity(batch.len());
     let mut accepted: Vec<&Submission> = Vec::with_capacity(batch.len());
     for submission in batch {
-        let answer = judge(submission, &active, &mut keys);
+        let answer = judge(submission, &active, &mut keys, &mut batches);
         match &answer {
             Ok(submitted) if !submitted.replayed => accepted.push(submission),
-            Err(Refused::UnknownFleet(_)) => give_back(connection, submission).await?,
-            _ => {}
+            Err(Refused::KeyReused) | Ok(_) => {}
+            Err(_) => give_back(connection, submission).await?,
         }
         answers.push(answer);
     }
-    if accepted.iter().all(|it| it.tasks.is_empty() && it.idempotency.is_none()) {
+    if accepted.iter().all(|it| it.tasks.is_empty() && it.idempotency.is_none() && it.batch.is_none()) {
         connection.commit().await?;
         return Ok(answers);
     }
@@ -159,9 +184,24 @@ async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> R
         insert_tasks(connection, &rows),
         insert_live(connection, &rows),
         remember(connection, &accepted),
-        core.commit(connection, changes),
+        finish(core, connection, changes, &batches),
     )?;
     Ok(answers)
+}
+
+/// Rows of batches are locked after all others, and what is found there may undo it all.
+async fn finish(
+    core: &Core,
+    connection: &Connection,
+    mut changes: Changes,
+    batches: &Openings<'_>,
+) -> Result<(), DbError> {
+    if batches.is_empty() {
+        return core.commit(connection, changes).await;
+    }
+    changes.write_all_but_batches(connection, core.slot()).await?;
+    batches.enter(connection, &mut changes).await?;
+    core.commit_batches(connection, changes).await
 }
 
 /// What is known of the keys of a batch: an empty list of tasks is one that nobody used before.
@@ -189,7 +229,12 @@ async fn take_keys(connection: &Connection, batch: &[Submission]) -> Result<Keys
         .collect()
 }
 
-fn judge(submission: &Submission, active: &HashSet<String>, keys: &mut Keys) -> Answer {
+fn judge<'a>(
+    submission: &'a Submission,
+    active: &HashSet<String>,
+    keys: &mut Keys,
+    batches: &mut Openings<'a>,
+) -> Answer {
     let ids: Vec<TaskId> = submission.tasks.iter().map(|task| task.id).collect();
     if let Some(key) = &submission.idempotency
         && let Some((fingerprint, known)) = keys.get(&(key.scope.clone(), key.key.clone()))
@@ -204,6 +249,14 @@ fn judge(submission: &Submission, active: &HashSet<String>, keys: &mut Keys) -> 
     }
     if let Some(task) = submission.tasks.iter().find(|task| !active.contains(task.fleet.as_str())) {
         return Err(Refused::UnknownFleet(task.fleet.clone()));
+    }
+    if let Some(batch) = &submission.batch {
+        if let Some(tenant) = batches.other_tenant(batch.id, &submission.tasks) {
+            return Err(Refused::BatchOfSeveral { batch: batch.id, tenant });
+        }
+        if !batches.open(batch, submission.tasks.first()) {
+            return Err(Refused::BatchClosed(batch.id));
+        }
     }
     // The same key twice in one batch: the second one is a repetition of the first.
     if let Some(key) = &submission.idempotency {
@@ -248,11 +301,12 @@ async fn line_up(connection: &Connection, accepted: &[&Submission]) -> Result<Pl
     }
     let names: Vec<&str> = wanted.keys().map(|name| name.as_str()).collect();
     let numbers: Vec<i64> = wanted.values().copied().collect();
+    let now = accepted.iter().map(|it| it.now).max().unwrap_or_default();
     // In this order: who stands there is asked when nobody else can join.
-    let (rows, busy) =
-        futures_util::try_join!(async { connection.query(LINE_UP, args![names, numbers]).await }, async {
-            connection.query(BUSY, args![names]).await
-        },)?;
+    let (rows, busy) = futures_util::try_join!(
+        async { connection.query(LINE_UP, args![names, numbers, now.0]).await },
+        async { connection.query(BUSY, args![names]).await },
+    )?;
     let busy = busy.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
     let mut places = Places::new();
     for row in &rows {
@@ -267,6 +321,7 @@ async fn line_up(connection: &Connection, accepted: &[&Submission]) -> Result<Pl
 
 struct Row<'a> {
     task: &'a NewTask,
+    batch: Option<BatchId>,
     hold: Hold,
     due: Option<Timestamp>,
     conv_seq: Option<i64>,
@@ -296,7 +351,9 @@ fn rows<'a>(accepted: &[&'a Submission], mut places: Places, changes: &mut Chang
             if hold == Hold::Ready {
                 changes.runnable(&task.fleet, -i64::from(task.priority), task.id);
             }
-            rows.push(Row { task, hold, due, conv_seq, now: submission.now });
+            let batch = submission.batch.as_ref().map(|batch| batch.id);
+            changes.count_batch(batch, None, State::Queued);
+            rows.push(Row { task, batch, hold, due, conv_seq, now: submission.now });
         }
     }
     rows
@@ -336,6 +393,7 @@ async fn insert_tasks(connection: &Connection, rows: &[Row<'_>]) -> Result<(), D
                 tasks().map(|it| it.retry_of.map(|id| id.0)).collect::<Vec<_>>(),
                 rows.iter().map(|row| row.now.0).collect::<Vec<_>>(),
                 tasks().map(|it| it.input.text()).collect::<Vec<_>>(),
+                rows.iter().map(|row| row.batch.map(|batch| batch.0)).collect::<Vec<_>>(),
             ],
         )
         .await
@@ -368,6 +426,7 @@ async fn insert_live(connection: &Connection, rows: &[Row<'_>]) -> Result<(), Db
                 rows.iter().map(|row| row.conv_seq).collect::<Vec<_>>(),
                 tasks().map(|it| it.publish_input).collect::<Vec<_>>(),
                 rows.iter().map(|row| row.now.0).collect::<Vec<_>>(),
+                rows.iter().map(|row| row.batch.map(|batch| batch.0)).collect::<Vec<_>>(),
             ],
         )
         .await

@@ -11,12 +11,15 @@ mod deadlines;
 mod endings;
 mod fleets;
 mod journal;
+mod keys;
 mod link;
 mod questions;
 mod retention;
+mod schedules;
 mod search;
 mod tasks;
 mod tenants;
+mod webhooks;
 
 /// What the shared store does not do yet.
 macro_rules! embedded_so_far {
@@ -100,9 +103,21 @@ every_backend! {
     journal: an_interrupted_task_gets_its_answers_again, a_failed_task_asks_anew_for_the_last_answer,
         a_growing_history_is_stored_once, another_way_is_told_with_its_first_difference,
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
-        steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person;
+        steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person,
+        an_answer_that_comes_after_its_task_was_deleted_leaves_nothing;
+    keys: a_key_is_found_by_its_hash_alone, a_revoked_key_stays_revoked, the_last_use_only_moves_on,
+        tasks_and_conversations_have_owners, what_begins_at_once_agrees, an_erased_tenants_keys_go_with_it;
     crowd: no_task_is_claimed_twice;
-    search: times_choose, a_cancellation_for_some_states_leaves_the_others;
+    batches: a_batch_counts_its_tasks_and_ends_with_the_last,
+        the_end_of_a_batch_is_told_once_whatever_is_repeated,
+        a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps,
+        an_open_batch_whose_tasks_have_ended_ends_when_it_is_cancelled, a_repeated_key_adds_nothing_to_a_batch,
+        batches_are_listed_from_new_to_old, who_waits_for_a_batch_is_woken, a_batch_has_one_tenant;
+    retention: journals_go_first_then_results_then_tasks, a_task_without_result_or_journal_is_touched_once,
+        the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
+        messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
+    search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more, times_choose,
+        a_cancellation_for_some_states_leaves_the_others;
 }
 
 embedded_so_far! {
@@ -119,15 +134,6 @@ embedded_so_far! {
     endings: an_agent_says_when_to_try_again, poison_is_found_by_its_code;
     conversations: a_task_that_would_have_to_wait_is_refused, a_newcomer_stops_all_before_it,
         a_newcomer_gets_its_turn_from_a_lost_worker;
-    batches: a_batch_counts_its_tasks_and_ends_with_the_last,
-        the_end_of_a_batch_is_told_once_whatever_is_repeated,
-        a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps,
-        an_open_batch_whose_tasks_have_ended_ends_when_it_is_cancelled, a_repeated_key_adds_nothing_to_a_batch,
-        batches_are_listed_from_new_to_old, who_waits_for_a_batch_is_woken, a_batch_has_one_tenant;
-    retention: journals_go_first_then_results_then_tasks, a_task_without_result_or_journal_is_touched_once,
-        the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
-        messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
-    search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more;
     journal: a_task_that_waited_gets_its_answers_again;
     children: a_child_that_misses_its_deadline_wakes_its_parent, a_newcomer_that_stops_a_child_wakes_its_parent,
         a_parent_waits_without_a_worker_until_all_have_ended, any_child_or_a_named_one_wakes_its_parent,
@@ -140,6 +146,17 @@ embedded_so_far! {
         a_question_is_asked_once_and_may_be_answered_before_it_is_waited_for,
         an_interruption_and_a_question_are_told_apart, questions_have_a_limit;
     cache: what_was_put_is_there_until_its_time, what_is_deleted_is_gone, a_full_cache_drops_what_expires_soonest;
+    schedules: a_schedule_is_kept_as_it_was_declared_and_begins_now,
+        a_tick_becomes_a_task_together_with_the_move_of_the_cursor, only_the_first_of_many_fires_a_tick,
+        one_tick_is_one_task_even_if_its_cursor_comes_back, what_is_not_accepted_leaves_the_cursor_where_it_was,
+        losses_are_counted_and_told, another_rhythm_begins_anew_and_another_input_does_not,
+        ticks_of_a_pause_are_not_made_up_for, a_run_by_hand_moves_no_cursor_and_is_repeatable,
+        the_newest_events_of_a_schedule_are_kept;
+    webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_retry_within_a_task_is_no_end,
+        what_is_due_comes_in_order_of_time,
+        a_delivered_or_given_up_message_is_not_sent_again_unless_somebody_asks,
+        a_receiver_that_is_gone_is_owed_nothing_until_it_is_back, what_a_removed_webhook_was_owed_waits_for_it,
+        old_deliveries_are_forgotten_and_pending_ones_are_not, whoever_waits_for_messages_is_woken;
 }
 
 /// What speaks to the database in each of the ways that there are, where each transaction gets another connection.
@@ -167,5 +184,7 @@ behind_a_pooler! {
     fleets: changes_that_workers_must_know_restart_them, decisions_are_kept_newest_first_up_to_a_limit;
     journal: a_failed_task_asks_anew_for_the_last_answer, a_growing_history_is_stored_once,
         another_way_is_told_with_its_first_difference, steps_run_once_and_outlive_generations;
+    batches: a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps;
+    retention: journals_go_first_then_results_then_tasks, messages_outlive_their_tasks;
     crowd: no_task_is_claimed_twice;
 }

@@ -137,3 +137,58 @@ async fn a_child_that_outlives_its_erased_parent_ends_in_peace() {
     assert_eq!(cached("a").await, None, "what its fleets cached may be the tenant's");
     assert!(cached("b").await.is_some(), "it had no task there");
 }
+
+/// How often a text stands in the shared store's tables.
+async fn rows_with(world: &World, text: &str) -> usize {
+    let list = "SELECT c.relname::text FROM pg_class AS c WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'";
+    let mut found = 0;
+    for table in world.ask_server(list).await {
+        let count = format!("SELECT count(*)::text FROM {table} AS row WHERE row::text LIKE '%{text}%'");
+        found += world.ask_server(&count).await[0].parse::<usize>().unwrap();
+    }
+    found
+}
+
+#[tokio::test]
+async fn nothing_of_an_erased_tenant_is_left_in_the_shared_store_and_its_copies() {
+    let Some(world) = World::shared().await else { return };
+    let crew = world.worker("w").await;
+    let batch =
+        NewBatch { id: BatchId(Uuid::now_v7()), name: MARK.into(), labels: Default::default(), more: false };
+    world.submit(marked(OTHER, "c")).await;
+    run(&world, &crew, 1, OTHER).await;
+    let key = Idempotency { scope: "batch".into(), key: MARK.into(), fingerprint: [7; 32] };
+    let mut tasks = vec![marked(MARK, "c"), marked(MARK, "d"), marked(MARK, "d")];
+    tasks.extend((0..300).map(|n| marked(MARK, &format!("e{n}"))));
+    let ids = world.store.submit_batch(batch.clone(), tasks, Some(key), world.now()).await.unwrap().ids;
+    run(&world, &crew, 2, MARK).await;
+    // A copy of what was said is made for the next one that is told.
+    world.submit(NewTask { priority: 9, ..marked(MARK, "c") }).await;
+    let told = world.claim_one(&crew, 3).await;
+    assert_eq!(told.conversation.as_ref().expect("it talks").messages.len(), 2);
+    world.end(&crew, told.held(), Ending::Succeeded).await;
+    let running = world.claim_one(&crew, 4).await;
+    assert_eq!(running.id, ids[1]);
+    assert!(rows_with(&world, MARK).await > 600);
+    let redis = std::env::var("LONGSHORE_TEST_REDIS").is_ok();
+    assert_eq!(world.copies(MARK).await > 0, redis);
+    let others = rows_with(&world, OTHER).await;
+
+    let (erased, left) = erase(&world).await;
+    assert_eq!((erased.cancelled, erased.tasks, left), (302, 303, 1), "the one that runs is told to stop");
+    world.end(&crew, running.held(), Ending::Interrupted(Interruption::Cancelled)).await;
+    let (erased, left) = erase(&world).await;
+    assert_eq!((erased.tasks, erased.batches, left), (1, 1, 0));
+    assert_eq!(erase(&world).await, (Erased::default(), 0), "it can be repeated");
+    assert_eq!(world.store.forget_orphaned_keys(None).await.unwrap(), None);
+    world.store.compact().await.unwrap();
+
+    assert_eq!(rows_with(&world, MARK).await, 0);
+    assert_eq!(rows_with(&world, OTHER).await, others, "others keep what is theirs");
+    assert_eq!(world.copies(MARK).await, 0, "no copy of the conversation is served any more");
+    assert!(world.store.batch_events(batch.id, 0, 10).await.unwrap().is_empty());
+    let counts = world.store.counts().await.unwrap();
+    let stored: u64 = counts.iter().map(|it| it.succeeded + it.cancelled + it.running + it.held).sum();
+    assert_eq!(stored, 1);
+    world.clean_up().await;
+}

@@ -114,12 +114,12 @@ async fn what_could_not_expire_on_a_full_disk_expires_when_there_is_room() {
 #[tokio::test]
 async fn a_full_disk_at_the_start_is_said() {
     let dir = folder();
-    let Some(_disk) = Disk::mount(dir.path(), "768k") else { return skip("cannot mount a small disk") };
+    let Some(_disk) = Disk::mount(dir.path(), "1m") else { return skip("cannot mount a small disk") };
     let ballast = dir.path().join("ballast");
     let fill = |bytes: usize| {
         let _ = std::fs::write(&ballast, vec![0; bytes]);
     };
-    fill(1 << 20);
+    fill(2 << 20);
     let store = dir.path().join("store");
     let error = Store::open(&OpenOptions::new(&store)).err().expect("no room");
     assert!(matches!(error, OpenError::Full { .. }), "{error:?}");
@@ -128,7 +128,7 @@ async fn a_full_disk_at_the_start_is_said() {
     opened.meta_put("a".into(), "b".into()).await.unwrap();
     opened.close().await.unwrap();
     drop(opened);
-    fill(1 << 20);
+    fill(2 << 20);
     let error = Store::open(&OpenOptions::new(&store)).err().expect("no room");
     assert!(matches!(error, OpenError::Full { .. }), "{error:?}");
     fill(0);

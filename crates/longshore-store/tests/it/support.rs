@@ -239,6 +239,36 @@ impl World {
         self.store.load(fleet(name), self.now()).await.unwrap()
     }
 
+    /// Changes the shared store behind its back.
+    pub async fn on_server(&self, statements: &str) {
+        self.client().await.batch_execute(statements).await.unwrap();
+    }
+
+    /// A column of texts out of the shared store.
+    pub async fn ask_server(&self, query: &str) -> Vec<String> {
+        let rows = self.client().await.query(query, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// How many copies of conversations with this in their name Redis would serve; none where there is no Redis.
+    pub async fn copies(&self, of: &str) -> usize {
+        let Ok(url) = std::env::var("LONGSHORE_TEST_REDIS") else { return 0 };
+        let client = redis::Client::open(url).unwrap();
+        let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+        let keys: Vec<String> = redis::cmd("KEYS")
+            .arg(format!("{}:*history:*{of}*", self.options().schema))
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        let mut copies = 0;
+        for key in keys {
+            let last: Option<u64> =
+                redis::cmd("HGET").arg(&key).arg("last").query_async(&mut redis).await.unwrap();
+            copies += usize::from(last.is_some());
+        }
+        copies
+    }
+
     pub async fn task(&self, id: TaskId) -> TaskRecord {
         self.store.task(id).await.unwrap().expect("it was submitted")
     }

@@ -1,6 +1,7 @@
 //! `longshore config`: what longshore.toml and the environment amount to. Secrets show as where they come from.
 
-use longshore_core::settings::{Address, FleetsFrom, Settings, StoreSettings};
+use longshore_core::settings::{Address, FleetsFrom, Settings, StoreSettings, Tls};
+use longshore_core::webhook::Webhook;
 use serde_json::json;
 
 use crate::cli::{ConfigFile, Format};
@@ -54,6 +55,11 @@ fn store(store: &StoreSettings) -> serde_json::Value {
     shown
 }
 
+/// The query of its address may hold a token.
+fn shown(webhook: &Webhook) -> Webhook {
+    Webhook { url: webhook.shown_url(), ..webhook.clone() }
+}
+
 fn value(settings: &Settings) -> serde_json::Value {
     let server = &settings.server;
     json!({
@@ -65,9 +71,20 @@ fn value(settings: &Settings) -> serde_json::Value {
             "fleets": if server.fleets == FleetsFrom::Api { "api" } else { "file" },
             "token": server.token,
             "allow_insecure": server.allow_insecure,
+            "tls": tls(&server.tls),
             "input_limit": server.input_limit,
         },
         "providers": settings.providers,
         "fleets": settings.fleets,
+        "schedules": settings.schedules,
+        "webhooks": settings.webhooks.iter().map(shown).collect::<Vec<_>>(),
     })
+}
+
+fn tls(tls: &Tls) -> serde_json::Value {
+    match tls {
+        Tls::Off => json!("off"),
+        Tls::Auto => json!("auto"),
+        Tls::Files { cert, key } => json!({ "cert": cert, "key": key }),
+    }
 }

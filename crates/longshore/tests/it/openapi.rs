@@ -21,6 +21,8 @@ async fn every_documented_operation_is_served_and_every_answer_is_json() {
         "/v1/tasks/{id}/events",
         "/v1/fleets/{name}/scale",
         "/v1/workers",
+        "/v1/schedules/{name}/run",
+        "/v1/webhooks/{name}/deliveries",
     ] {
         assert!(paths.contains_key(expected), "{expected} is not documented");
     }

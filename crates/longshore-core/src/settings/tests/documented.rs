@@ -1,13 +1,20 @@
 //! What the documentation shows is what the code reads.
 
 use super::*;
+use crate::json::Json;
+use crate::schedule::Schedule;
+use crate::webhook::Webhook;
 
 const PAGE: &str = include_str!("../../../../../docs/configuration.md");
 
+fn sample() -> &'static str {
+    let (_, rest) = PAGE.split_once("```toml\n").expect("the page shows a file");
+    rest.split_once("\n```").expect("the block ends").0
+}
+
 #[test]
 fn the_documented_file_is_read_without_a_word_and_shows_the_defaults() {
-    let (_, rest) = PAGE.split_once("```toml\n").expect("the page shows a file");
-    let (sample, _) = rest.split_once("\n```").expect("the block ends");
+    let sample = sample();
     assert_eq!(warnings(sample, &[]), "");
     let documented = good(sample, &[]);
     let smallest = good("[provider.openai]\nbase_url = \"https://api.openai.com/v1\"\n", &[]);
@@ -49,4 +56,21 @@ fn what_the_page_leaves_out_can_be_written() {
     assert!(settings.tenants[0].max_running.is_some());
     assert!(fleet.max_running.is_some() && fleet.rate.is_some() && fleet.tenants.max_running.is_some());
     assert!(fleet.task.total_timeout_ms.is_some());
+}
+
+#[test]
+fn the_documented_schedule_and_webhook_show_the_defaults() {
+    let documented = good(sample(), &[]);
+    let smallest = format!(
+        "{MINIMAL}[schedule.nightly]\nfleet = \"research\"\ncron = \"30 2 * * mon-fri\"\n\
+         [webhook.backend]\nurl = \"https://example.com/hooks\"\nsecret = {{ env = \"WEBHOOK_SECRET\" }}\n"
+    );
+    let smallest = good(&smallest, &[]);
+    let shown = documented.schedules[0].clone();
+    assert!(shown.conversation.is_some() && !shown.labels.is_empty() && shown.input != Json::null());
+    let without_choices =
+        Schedule { conversation: None, labels: Default::default(), input: Json::null(), ..shown };
+    assert_eq!([without_choices], smallest.schedules[..]);
+    let without_choices = Webhook { fleets: Vec::new(), ..documented.webhooks[0].clone() };
+    assert_eq!([without_choices], smallest.webhooks[..]);
 }

@@ -26,7 +26,11 @@ impl Embedded {
 
     /// `billed`: how many tries the provider may have billed all the same.
     pub(crate) async fn fail_call(&self, key: CallKey, owner: Uuid, billed: u32) -> Result<(), StoreError> {
-        self.write_soon(move |write| Ok(fail(write, &key, owner, billed)?)).await
+        self.write_soon(move |write| match is_stored(write, &key)? {
+            true => Ok(fail(write, &key, owner, billed)?),
+            false => Ok(()),
+        })
+        .await
     }
 
     /// Queued at once, so that what the worker tells after the agent had its answer comes after it.
@@ -38,6 +42,9 @@ impl Embedded {
         whole: bool,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         self.write_soon(move |write| {
+            if !is_stored(write, &key)? {
+                return Ok(());
+            }
             let (_, counter) = tick(write, key.ord)?;
             if whole {
                 ask::deliver(write, &key, held.fence, call, counter)?;
@@ -49,6 +56,10 @@ impl Embedded {
     }
 }
 
+fn is_stored(write: &Write<'_>, key: &CallKey) -> rusqlite::Result<bool> {
+    write.connection.prepare_cached("SELECT 1 FROM task WHERE ord = ?1")?.exists([key.ord])
+}
+
 fn store(
     write: &mut Write<'_>,
     key: &CallKey,
@@ -58,7 +69,8 @@ fn store(
 ) -> rusqlite::Result<AnswerOutcome> {
     if !owns(write, key, call.owner)? {
         let lost = !exists(write, key)?;
-        if !lost {
+        // Its task was deleted meanwhile: nothing must be written for it.
+        if !lost || !is_stored(write, key)? {
             return Ok(AnswerOutcome::Superseded);
         }
         restore(write, key, call, now)?;

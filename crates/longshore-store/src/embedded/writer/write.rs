@@ -210,6 +210,10 @@ impl<'a> Write<'a> {
         self.topics.insert(Topic::Journal(task));
     }
 
+    pub(in crate::embedded) fn wake_webhooks(&mut self) {
+        self.topics.insert(Topic::Webhooks);
+    }
+
     pub(in crate::embedded) fn wake_worker(&mut self, worker: &WorkerId) {
         self.topics.insert(Topic::Worker(worker.clone()));
     }

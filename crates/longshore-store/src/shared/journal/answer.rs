@@ -7,7 +7,7 @@ use longshore_core::journal::AskState;
 use longshore_core::time::Timestamp;
 use uuid::Uuid;
 
-use super::{KeyColumns, ask, begin, columns, content, request, tick};
+use super::{KeyColumns, ask, begin, columns, content, request, tick_if_stored};
 use crate::error::StoreError;
 use crate::model::{AnswerOutcome, CallKey, NewAnswer, NewCall};
 use crate::shared::Shared;
@@ -48,7 +48,11 @@ impl Shared {
         let stored = core.run(async |it| {
             // Synced: the agent may act on it.
             it.begin().await?;
-            let outcome = store(core, &it, &key, &call, &answer, now).await?;
+            let Some(counter) = tick_if_stored(&it, key.task).await? else {
+                it.roll_back().await;
+                return Ok(AnswerOutcome::Superseded);
+            };
+            let outcome = store(core, &it, (&key, counter), &call, &answer, now).await?;
             it.commit().await?;
             Ok(outcome)
         });
@@ -62,7 +66,13 @@ impl Shared {
         let core = self.core();
         let failed = core.run(async |it| {
             it.begin_unsynced().await?;
-            fail(core, &it, &key, owner, billed).await?;
+            match tick_if_stored(&it, key.task).await? {
+                Some(counter) => fail(core, &it, (&key, counter), owner, billed).await?,
+                None => {
+                    it.roll_back().await;
+                    return Ok(());
+                }
+            }
             it.commit().await
         });
         failed.await?;
@@ -84,7 +94,10 @@ impl Shared {
             let core = store.core();
             core.run(async |it| {
                 it.begin_unsynced().await?;
-                let (_, counter) = tick(&it, key.task).await?;
+                let Some(counter) = tick_if_stored(&it, key.task).await? else {
+                    it.roll_back().await;
+                    return Ok(());
+                };
                 if whole {
                     ask::deliver(core, &it, &key, held.fence, call, counter).await?;
                 } else {
@@ -106,12 +119,11 @@ impl Shared {
 async fn store(
     core: &Core,
     connection: &Connection,
-    key: &CallKey,
+    (key, counter): (&CallKey, i64),
     call: &NewCall,
     answer: &NewAnswer,
     now: Timestamp,
 ) -> Result<AnswerOutcome, DbError> {
-    let (_, counter) = tick(connection, key.task).await?;
     match owns(connection, key, call.owner).await? {
         Some(true) => {}
         Some(false) => return Ok(AnswerOutcome::Superseded),
@@ -194,11 +206,10 @@ async fn restore(
 async fn fail(
     core: &Core,
     connection: &Connection,
-    key: &CallKey,
+    (key, counter): (&CallKey, i64),
     owner: Uuid,
     billed: u32,
 ) -> Result<(), DbError> {
-    let (_, counter) = tick(connection, key.task).await?;
     if owns(connection, key, owner).await? != Some(true) {
         return Ok(());
     }

@@ -256,3 +256,28 @@ pub async fn a_task_that_asks_waits_for_a_person(world: &World) {
         Some("interrupted")
     );
 }
+
+pub async fn an_answer_that_comes_after_its_task_was_deleted_leaves_nothing(world: &World) {
+    gateway(world, OWNER).await;
+    let id = world.submit(new_task()).await;
+    let crew = world.worker("w").await;
+    let held = world.claim_one(&crew, 1).await.held();
+    let call = call(held, "hi", 2);
+    let begun = world.store.begin_call(call.clone(), world.now()).await.unwrap();
+    world.end(&crew, held, Ending::Succeeded).await;
+    let before = Some(world.now().after(std::time::Duration::from_millis(1)));
+    let all = longshore_core::retention::Plan {
+        journals_before: before,
+        results_before: before,
+        tasks_before: before,
+        excess: 0,
+    };
+    while world.store.retain(fleet("a"), all).await.unwrap().more {}
+    assert_eq!(world.store.task(id).await.unwrap(), None);
+    let late = world.store.answer_call(begun.key, Arc::new(call.clone()), answer("late"), world.now()).await;
+    assert_eq!(late.unwrap(), AnswerOutcome::Superseded);
+    world.store.fail_call(begun.key, OWNER, 1).await.unwrap();
+    world.store.call_ended(begun.key, held, call.call, true).await.unwrap();
+    assert_eq!(world.store.call_counts(id).await.unwrap(), CallCounts::default());
+    assert_eq!(world.store.journal(id).await.unwrap(), None);
+}

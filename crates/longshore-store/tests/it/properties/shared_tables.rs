@@ -83,6 +83,27 @@ const FAULTS: &[(&str, &str)] = &[
         "SELECT task FROM staged_message WHERE fence NOT IN (SELECT fence FROM live WHERE fence IS NOT NULL)",
     ),
     (
+        "what an ended task never had is noted at its end",
+        "SELECT id FROM done WHERE dropped != CASE state WHEN 'succeeded' THEN 0 ELSE 2 END
+            + CASE WHEN id IN (SELECT task FROM journal UNION ALL SELECT task FROM step) THEN 0 ELSE 1 END",
+    ),
+    (
+        "a batch counts its tasks, and has ended when they have",
+        "SELECT b.id FROM batch AS b
+            LEFT JOIN (task JOIN (SELECT id, state FROM live UNION ALL SELECT id, state FROM done) AS now USING (id))
+                ON task.batch = b.id
+         GROUP BY b.id
+         HAVING queued != count(*) FILTER (WHERE state = 'queued') OR running != count(*) FILTER (WHERE state = 'running')
+            OR waiting != count(*) FILTER (WHERE state = 'waiting')
+            OR succeeded != count(*) FILTER (WHERE state = 'succeeded')
+            OR failed != count(*) FILTER (WHERE state = 'failed')
+            OR cancelled != count(*) FILTER (WHERE state = 'cancelled')
+            OR (finished_at IS NOT NULL) != (NOT open AND queued + running + waiting = 0)
+            OR (SELECT count(*) FROM batch_event WHERE batch = b.id AND kind = 'finished') != num_nonnulls(finished_at)
+         UNION ALL SELECT task.id FROM task LEFT JOIN live USING (id) LEFT JOIN done USING (id)
+         WHERE task.batch IS DISTINCT FROM coalesce(live.batch, done.batch)",
+    ),
+    (
         "counts are what is there",
         "SELECT fleet FROM (SELECT fleet, sum(runnable) AS runnable, sum(delayed) AS delayed, sum(held) AS held,
                 sum(running) AS running, sum(waiting) AS waiting, sum(succeeded) AS succeeded, sum(failed) AS failed,

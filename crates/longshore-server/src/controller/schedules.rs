@@ -1,0 +1,163 @@
+//! Turns ticks of schedules into tasks.
+//!
+//! What is due is decided in core; the store takes a decision only while the cursor that it was made from still stands,
+//! so several control planes that do this at once make one task of a tick.
+
+use std::time::Duration;
+
+use longshore_api::task::Submit;
+use longshore_core::access::Verb;
+use longshore_core::errors::chain;
+use longshore_core::schedule::{Overlap, Plan, Schedule, Standing, Timing, plan};
+use longshore_core::time::Timestamp;
+use longshore_core::units::show_duration;
+use longshore_store::{Fire, Fired, NewTask, ScheduleRecord, StoreError, SubmitError};
+use tracing::{info, warn};
+
+use crate::app::{App, now};
+use crate::caller::Caller;
+use crate::error::Refused;
+use crate::routes::tasks;
+
+/// The longest between two looks: another control plane may have changed something.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// The labels that a schedule's tasks carry.
+pub const NAME_LABEL: &str = "longshore.schedule";
+pub const TICK_LABEL: &str = "longshore.tick";
+
+pub async fn run(app: App) -> &'static str {
+    while !app.is_stopping() {
+        let wait = match look(&app).await {
+            Ok(next) => next.map_or(EVERY, |next| next.since(now()).clamp(Duration::from_millis(1), EVERY)),
+            Err(error) => {
+                warn!(error = %chain(&error), "schedules cannot be looked at; it is tried again");
+                Duration::from_secs(1)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = app.schedules_changed.notified() => {}
+            () = app.stopped() => {}
+        }
+    }
+    "schedules"
+}
+
+/// Deals with all that is due; returns when something is next.
+async fn look(app: &App) -> Result<Option<Timestamp>, StoreError> {
+    let mut next: Option<Timestamp> = None;
+    for record in app.store.schedules().await?.into_iter().filter(|it| it.active && !it.paused) {
+        let declared = &record.declaration;
+        match Timing::new(&declared.cron, &declared.timezone) {
+            Ok(timing) => {
+                let at = tend(app, record, &timing).await?;
+                next = [next, at].into_iter().flatten().min();
+            }
+            // Declared by another version, which knows more.
+            Err(error) => warn!(schedule = %record.name, %error, "schedule cannot be read"),
+        }
+    }
+    Ok(next)
+}
+
+async fn tend(app: &App, record: ScheduleRecord, timing: &Timing) -> Result<Option<Timestamp>, StoreError> {
+    let mut cursor = record.cursor;
+    loop {
+        let standing = Standing { cursor, now: now(), running: is_running(app, &record).await? };
+        let declared = &record.declaration;
+        let plan = plan(timing, (declared.missed, declared.missed_limit, declared.overlap), standing);
+        if plan.cursor == cursor {
+            return Ok(timing.next(cursor));
+        }
+        let (more, reached) = (plan.more, plan.cursor);
+        if !carry_out(app, &record, cursor, plan).await? {
+            // Somebody else was quicker; what they left is seen at the next look.
+            return Ok(Some(now()));
+        }
+        cursor = reached;
+        if !more {
+            return Ok(timing.next(cursor));
+        }
+    }
+}
+
+/// Whether a task of an earlier tick keeps the next away.
+async fn is_running(app: &App, record: &ScheduleRecord) -> Result<bool, StoreError> {
+    match record.last_task.filter(|_| record.declaration.overlap == Overlap::Skip) {
+        // A task that is forgotten has ended.
+        Some(task) => Ok(app.store.task_state(task).await?.is_some_and(|state| !state.is_terminal())),
+        None => Ok(false),
+    }
+}
+
+/// False when nothing was written, since these ticks were not ours any more.
+async fn carry_out(
+    app: &App,
+    record: &ScheduleRecord,
+    cursor: Timestamp,
+    plan: Plan,
+) -> Result<bool, StoreError> {
+    let ticks = plan.fire.len();
+    let mut fire = Fire {
+        name: record.name.clone(),
+        generation: record.generation,
+        cursor,
+        next_cursor: plan.cursor,
+        tasks: Vec::with_capacity(ticks),
+        missed: plan.missed,
+        overlapped: plan.overlapped,
+        refused: None,
+    };
+    for tick in plan.fire {
+        match new_task(app, &record.declaration, Some(tick)).await {
+            Ok(task) => fire.tasks.push((tick, task)),
+            Err(refused) => return give_up(app, fire, ticks, refused.0.detail).await,
+        }
+    }
+    match app.store.fire_schedule(fire.clone(), now()).await {
+        Ok(fired) => Ok(tell(&fire, &fired)),
+        Err(SubmitError::Store(error)) => Err(error),
+        Err(refused) => give_up(app, fire, ticks, refused.to_string()).await,
+    }
+}
+
+/// Its tasks are not accepted: the ticks are over all the same, and it is said.
+async fn give_up(app: &App, fire: Fire, ticks: usize, why: String) -> Result<bool, StoreError> {
+    warn!(schedule = %fire.name, ticks, why, "schedule's tasks are refused");
+    let fire = Fire { tasks: Vec::new(), refused: Some((ticks as u64, why)), ..fire };
+    match app.store.fire_schedule(fire.clone(), now()).await {
+        Ok(fired) => Ok(tell(&fire, &fired)),
+        Err(SubmitError::Store(error)) => Err(error),
+        // Without tasks there is nothing to refuse.
+        Err(_) => Ok(false),
+    }
+}
+
+fn tell(fire: &Fire, fired: &Fired) -> bool {
+    let Fired::Done(ids) = fired else { return false };
+    if fire.missed > 0 {
+        warn!(schedule = %fire.name, ticks = fire.missed, "schedule missed ticks");
+    }
+    if fire.overlapped > 0 {
+        info!(schedule = %fire.name, ticks = fire.overlapped, "schedule waits for its earlier task");
+    }
+    for ((tick, _), task) in fire.tasks.iter().zip(ids) {
+        info!(schedule = %fire.name, %tick, %task, "schedule fires");
+    }
+    true
+}
+
+/// The task of a tick, or of somebody's wish for one now.
+pub async fn new_task(app: &App, declared: &Schedule, tick: Option<Timestamp>) -> Result<NewTask, Refused> {
+    let mut submit = Submit::new(declared.fleet.clone(), declared.input.clone());
+    submit.conversation = declared.conversation.clone();
+    submit.priority = declared.priority;
+    submit.timeout = declared.timeout_ms.map(show_duration);
+    submit.max_attempts = declared.max_attempts;
+    submit.on_interrupt = declared.on_interrupt;
+    submit.labels = declared.labels.clone();
+    submit.labels.insert(NAME_LABEL.into(), declared.name.to_string());
+    submit.labels.extend(tick.map(|tick| (TICK_LABEL.into(), tick.to_string())));
+    tasks::new_task(app, &Caller::operator(Verb::Submit), submit).await
+}
