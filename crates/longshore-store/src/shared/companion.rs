@@ -63,6 +63,7 @@ pub(super) struct Companion {
     redis: Redis,
     bus: Bus,
     histories: Histories,
+    #[allow(dead_code)] // until the agents' cache is shared
     cache: Cache,
 }
 
@@ -118,6 +119,7 @@ impl Companion {
     }
 
     /// The agents' shared cache.
+    #[allow(dead_code)] // as above
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
     }
