@@ -7,6 +7,7 @@
 //! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts, batches; each sorted by name.
 
 mod address;
+mod arrival;
 mod batch;
 mod batch_counts;
 mod batch_opening;
@@ -19,6 +20,7 @@ mod conversation;
 mod core;
 mod counts;
 mod days;
+mod deadline;
 mod ending;
 mod erase;
 mod event;

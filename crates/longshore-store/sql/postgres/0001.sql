@@ -82,6 +82,8 @@ CREATE TABLE @live (
     expires_ms      bigint,
     -- Number of the newest event of the attempt's agent; above 0: it made progress.
     last_n          bigint   NOT NULL DEFAULT 0,
+    -- Its deadline passed while it ran, and its worker was told: it is not to be told again.
+    expired         boolean  NOT NULL DEFAULT false,
     CHECK ((hold IS NOT NULL) = (state = 'queued')),
     CHECK ((fence IS NOT NULL) = (state = 'running')),
     CHECK ((due_at IS NOT NULL) = (hold IS NOT NULL AND hold IN ('scheduled', 'backoff')))
@@ -93,7 +95,7 @@ CREATE INDEX live_suspect ON @live (fleet) WHERE alone;
 CREATE INDEX live_due ON @live (due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX live_by_worker ON @live (worker) WHERE worker IS NOT NULL;
 CREATE INDEX live_by_conversation ON @live (conversation, conv_seq) WHERE conversation IS NOT NULL;
-CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL;
+CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL AND NOT expired;
 CREATE INDEX live_by_wait ON @live (wait_until) WHERE wait_until IS NOT NULL;
 CREATE INDEX live_by_parent ON @live (parent) WHERE parent IS NOT NULL;
 CREATE SEQUENCE @fence;

@@ -250,7 +250,7 @@ fn decide(row: &Live, end: &EndOf, (progressed, only): (bool, bool), now: Timest
         max_attempts: row.max_attempts,
         strikes: row.strikes,
         cancel_requested: row.cancel_requested,
-        expired: false,
+        expired: row.expired || row.deadline_at.is_some_and(|at| at <= now),
         on_interrupt: row.on_interrupt,
         progressed,
         alone: row.alone || only,
@@ -299,7 +299,8 @@ fn settle(changes: &mut Changes, row: &mut Live, next: Next) {
     }
 }
 
-fn fail(changes: &mut Changes, row: &mut Live, failure: Failure) {
+/// Ends a task as failed.
+pub(super) fn fail(changes: &mut Changes, row: &mut Live, failure: Failure) {
     row.finish(changes, State::Failed);
     let data = Json::of(&json!({ "code": failure.code, "message": failure.message }));
     row.failure = Some(failure);

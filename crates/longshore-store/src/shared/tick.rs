@@ -1,4 +1,4 @@
-//! The passing of time: service time goes on, leases expire, due tasks become runnable.
+//! The passing of time: service time goes on, leases expire, deadlines pass, due tasks become runnable.
 
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ const DUE: &str = concat!(
 );
 
 const NEXT_DUE: &str = "SELECT min(due_at) FROM @live WHERE due_at IS NOT NULL";
+const NEXT_DEADLINE: &str =
+    "SELECT min(deadline_at) FROM @live WHERE deadline_at IS NOT NULL AND NOT expired";
 
 impl Shared {
     pub(crate) async fn tick(
@@ -69,9 +71,10 @@ impl Shared {
             }
         };
         let expired = self.expire(service, now, roll).await?;
+        let overdue = self.give_up(MOST, now).await?;
         let promoted = self.promote(now).await?;
-        let next = self.core().run(async |it| it.query_one(NEXT_DUE, args![]).await).await?;
-        Ok(Tick { service, expired, overdue: Vec::new(), promoted, next_due: get_option(&next, 0)? })
+        let next = self.core().run(async |it| next(&it).await).await?;
+        Ok(Tick { service, expired, overdue, promoted, next_due: next })
     }
 
     async fn expire(&self, service: ServiceTime, now: Timestamp, roll: f64) -> Result<Vec<Held>, StoreError> {
@@ -117,6 +120,16 @@ impl Shared {
         });
         Ok(promoted.await?)
     }
+}
+
+/// When something is due that no tick has seen.
+async fn next(connection: &Connection) -> Result<Option<Timestamp>, DbError> {
+    let (due, deadline) =
+        futures_util::try_join!(async { connection.query_one(NEXT_DUE, args![]).await }, async {
+            connection.query_one(NEXT_DEADLINE, args![]).await
+        },)?;
+    let next: [Option<Timestamp>; 2] = [get_option(&due, 0)?, get_option(&deadline, 0)?];
+    Ok(next.into_iter().flatten().min())
 }
 
 /// Service time after a tick.
