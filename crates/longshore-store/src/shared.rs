@@ -4,7 +4,7 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts, batches; each sorted by name.
+//! Locks are taken in one order everywhere: workers, gates of fleets, conversations, tasks, journals, counts, batches; each sorted by name.
 
 mod address;
 mod arrival;
@@ -30,6 +30,7 @@ mod floor;
 mod forget;
 mod heartbeat;
 mod journal;
+mod lane;
 mod lease;
 mod list;
 mod live;
@@ -46,6 +47,7 @@ mod sql;
 mod step;
 mod submit;
 mod task_batch;
+mod tenant;
 mod tick;
 mod usage;
 mod worker;

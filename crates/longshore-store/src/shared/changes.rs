@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
+use longshore_core::id::{Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retention::Dropped;
 use longshore_core::task::State;
@@ -119,6 +119,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     INSERT_MESSAGES,
     USED,
     super::counts::SAVE,
+    super::counts::SAVE_LANES,
     batch_counts::LOCK,
     batch_counts::SAVE,
 ];
@@ -140,16 +141,21 @@ impl Changes {
         }
     }
 
-    pub(super) fn count(&mut self, fleet: &FleetName, from: Option<Place>, to: Place) {
+    pub(super) fn count(&mut self, fleet: &FleetName, tenant: &TenantName, from: Option<Place>, to: Place) {
         if let Some(from) = from {
-            self.counts.add(fleet, from, -1);
+            self.counts.add(fleet, tenant, from, -1);
         }
-        self.counts.add(fleet, to, 1);
+        self.counts.add(fleet, tenant, to, 1);
+    }
+
+    /// Takes a tenant's lane forward.
+    pub(super) fn pass(&mut self, fleet: &FleetName, tenant: &TenantName, pass: u64) {
+        self.counts.pass(fleet, tenant, pass);
     }
 
     /// Ended tasks that are deleted are not counted any more.
-    pub(super) fn uncount(&mut self, fleet: &FleetName, from: Place, number: i64) {
-        self.counts.add(fleet, from, -number);
+    pub(super) fn uncount(&mut self, fleet: &FleetName, tenant: &TenantName, from: Place, number: i64) {
+        self.counts.add(fleet, tenant, from, -number);
     }
 
     /// As [`Changes::count`], for the batch that the task belongs to, if it does.

@@ -133,7 +133,7 @@ impl Live {
 
     /// Counts a move from where it was to where it is now.
     pub(super) fn moved(&self, changes: &mut Changes, (place, state): (Place, State)) {
-        changes.count(&self.fleet, Some(place), self.place());
+        changes.count(&self.fleet, &self.tenant, Some(place), self.place());
         changes.count_batch(self.batch, Some(state), self.state);
     }
 

@@ -378,7 +378,7 @@ pub(super) fn place<'a>(
     };
     changes.now = submission.now;
     begin_log(task, hold, due, changes);
-    changes.count(&task.fleet, None, Place::of(State::Queued, Some(hold)));
+    changes.count(&task.fleet, &task.tenant, None, Place::of(State::Queued, Some(hold)));
     if hold == Hold::Ready {
         changes.runnable(&task.fleet, -i64::from(task.priority), task.id);
     }

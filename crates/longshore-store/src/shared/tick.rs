@@ -12,6 +12,7 @@ use super::column::{get, get_option};
 use super::connection::Connection;
 use super::ending::{self, By, EndOf};
 use super::fault::DbError;
+use super::lane;
 use super::lease::expiry;
 use super::live::{Live, live_columns};
 use super::replica::epoch;
@@ -19,6 +20,7 @@ use super::sql::args;
 use crate::embedded::queued;
 use crate::error::StoreError;
 use crate::model::{Epoch, Tick};
+use crate::signals::{Topic, Wakes};
 
 /// The most leases and the most due tasks of one transaction.
 const MOST: i64 = 1000;
@@ -73,7 +75,9 @@ impl Shared {
         let expired = self.expire(service, now, roll).await?;
         let overdue = self.give_up(MOST, now).await?;
         let promoted = self.promote(now).await?;
-        let next = self.core().run(async |it| next(&it).await).await?;
+        let (open, rate) = self.core().run(async |it| lane::rates(&it, now).await).await?;
+        self.core().fire(Wakes::from(open.into_iter().map(Topic::Runnable)));
+        let next = self.core().run(async |it| next(&it, rate).await).await?;
         Ok(Tick { service, expired, overdue, promoted, next_due: next })
     }
 
@@ -123,12 +127,12 @@ impl Shared {
 }
 
 /// When something is due that no tick has seen.
-async fn next(connection: &Connection) -> Result<Option<Timestamp>, DbError> {
+async fn next(connection: &Connection, rate: Option<Timestamp>) -> Result<Option<Timestamp>, DbError> {
     let (due, deadline) =
         futures_util::try_join!(async { connection.query_one(NEXT_DUE, args![]).await }, async {
             connection.query_one(NEXT_DEADLINE, args![]).await
         },)?;
-    let next: [Option<Timestamp>; 2] = [get_option(&due, 0)?, get_option(&deadline, 0)?];
+    let next: [Option<Timestamp>; 3] = [get_option(&due, 0)?, get_option(&deadline, 0)?, rate];
     Ok(next.into_iter().flatten().min())
 }
 
