@@ -73,12 +73,22 @@ impl Shared {
 const HOLDS: &str =
     "SELECT worker, count(*), bool_or(alone) FROM @live WHERE worker = ANY($1) GROUP BY worker";
 
+/// What a worker is told beside the hot row. Looked up one by one: how many rows there will be is not known to Postgres,
+/// and if it expects many it reads all tasks that there are.
+macro_rules! of_task {
+    () => {
+        " CROSS JOIN LATERAL (SELECT input, labels FROM @task AS task WHERE task.id = live.id LIMIT 1) AS task "
+    };
+}
+pub(super) use of_task;
+
 /// The leases of a claim whose answer was lost.
 const AGAIN: &str = concat!(
     "SELECT ",
     live_columns!(),
-    ", task.input, task.labels FROM @live AS live JOIN @task AS task USING (id)
-     WHERE live.worker = $1 AND live.claim_seq = $2 ORDER BY live.fence"
+    ", task.input, task.labels FROM @live AS live",
+    of_task!(),
+    "WHERE live.worker = $1 AND live.claim_seq = $2 ORDER BY live.fence"
 );
 
 /// Suspects come on top: a worker that is busy passes them by. They are counted wherever they stand: were only those asked
@@ -90,9 +100,9 @@ const PICK: &str = concat!(
      FROM (SELECT * FROM @live WHERE fleet = $1 AND tenant = 'default' AND hold = 'ready' AND (rank, id) >= ($2, $3)
            ORDER BY rank, id
            LIMIT $4 + (SELECT count(*) FROM @live WHERE alone AND fleet = $1)
-           FOR UPDATE SKIP LOCKED) AS live
-        JOIN @task AS task ON task.id = live.id
-     ORDER BY live.rank, live.id"
+           FOR UPDATE SKIP LOCKED) AS live",
+    of_task!(),
+    "ORDER BY live.rank, live.id"
 );
 
 const FENCES: &str =
@@ -189,7 +199,9 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
         let before = given.len();
         assign(connection, fleet, batch, claims, (picked, room), &mut holds, &mut given).await?;
         if let Some(turn) = turn {
-            turn.started(&mut changes, given[before..].iter().map(|(_, task)| &task.row.tenant), now);
+            let tenants: Vec<_> = given[before..].iter().map(|(_, task)| task.row.tenant.clone()).collect();
+            turn.started(&mut changes, &tenants, now);
+            lane::take_room(&mut turns, &tenants);
         }
     }
     if given.is_empty() {

@@ -13,7 +13,7 @@ use longshore_core::time::Timestamp;
 use tokio_postgres::Row;
 
 use super::changes::Changes;
-use super::claim::{Picked, read_picked};
+use super::claim::{Picked, of_task, read_picked};
 use super::column::{count, count_option, get, int};
 use super::connection::Connection;
 use super::fault::DbError;
@@ -122,9 +122,9 @@ const HEADS: &str = concat!(
     live_columns!(),
     ", task.input, task.labels FROM unnest($2::text[]) WITH ORDINALITY AS lane (tenant, at)
         CROSS JOIN LATERAL (SELECT * FROM @live WHERE fleet = $1 AND tenant = lane.tenant AND hold = 'ready'
-            ORDER BY rank, id LIMIT 1 FOR UPDATE SKIP LOCKED) AS live
-        JOIN @task AS task ON task.id = live.id
-     WHERE live.alone ORDER BY lane.at"
+            ORDER BY rank, id LIMIT 1 FOR UPDATE SKIP LOCKED) AS live",
+    of_task!(),
+    "WHERE live.alone ORDER BY lane.at"
 );
 
 /// So many tasks of each of these lanes that need not be alone.
@@ -133,9 +133,9 @@ const PICK: &str = concat!(
     live_columns!(),
     ", task.input, task.labels FROM unnest($2::text[], $3::bigint[]) AS lane (tenant, n)
         CROSS JOIN LATERAL (SELECT * FROM @live WHERE fleet = $1 AND tenant = lane.tenant AND hold = 'ready' AND NOT alone
-            ORDER BY rank, id LIMIT lane.n FOR UPDATE SKIP LOCKED) AS live
-        JOIN @task AS task ON task.id = live.id
-     ORDER BY live.tenant, live.rank, live.id"
+            ORDER BY rank, id LIMIT lane.n FOR UPDATE SKIP LOCKED) AS live",
+    of_task!(),
+    "ORDER BY live.tenant, live.rank, live.id"
 );
 
 const SAVE: &str = "UPDATE @gate AS gate SET virtual_time = n.virtual_time, pass = n.pass, full_at = n.full_at
@@ -166,8 +166,16 @@ struct Found {
     runnable: u64,
     /// Of the runnable ones: those that have to be alone.
     suspects: u64,
-    /// What its caps allow.
+    /// What its caps allow in this fleet.
     room: u64,
+    /// What its own cap allows in all of them; other fleets of the same claim take from it.
+    everywhere: u64,
+}
+
+impl Found {
+    fn room(&self) -> u64 {
+        self.room.min(self.everywhere)
+    }
 }
 
 /// Locks the gates of fleets, and reads what may start of each; `wanted`: the most tasks that are asked for.
@@ -248,7 +256,8 @@ impl Turn {
         let suspects = suspects.get(&(self.fleet.clone(), tenant.clone())).copied().unwrap_or_default();
         let lane = Lane { weight: count(row, 4)?, pass, may_start: 0 };
         if runnable > 0 && room > 0 {
-            self.lanes.push(Found { tenant, lane, runnable, suspects, room });
+            let everywhere = Caps::default().tenant_room(running);
+            self.lanes.push(Found { tenant, lane, runnable, suspects, room, everywhere });
         }
         Ok(())
     }
@@ -261,7 +270,7 @@ impl Turn {
         let mut picked = self.suspects(connection).await?;
         let reserved: HashSet<TenantName> = picked.iter().map(|task| task.row.tenant.clone()).collect();
         for found in &mut self.lanes {
-            let room = found.room - u64::from(reserved.contains(&found.tenant));
+            let room = found.room().saturating_sub(u64::from(reserved.contains(&found.tenant)));
             found.lane.may_start = found.runnable.saturating_sub(found.suspects).min(room);
         }
         let lanes: Vec<Lane> = self.lanes.iter().map(|found| found.lane).collect();
@@ -273,7 +282,7 @@ impl Turn {
     }
 
     async fn suspects(&self, connection: &Connection) -> Result<VecDeque<Picked>, DbError> {
-        let suspected = self.lanes.iter().filter(|found| found.suspects > 0);
+        let suspected = self.lanes.iter().filter(|found| found.suspects > 0 && found.room() > 0);
         let tenants: Vec<&str> = suspected.map(|found| found.tenant.as_str()).collect();
         if tenants.is_empty() {
             return Ok(VecDeque::new());
@@ -303,14 +312,10 @@ impl Turn {
     }
 
     /// Notes what the tasks cost that were given away, in order.
-    pub(super) fn started<'a>(
-        &mut self,
-        changes: &mut Changes,
-        tenants: impl Iterator<Item = &'a TenantName>,
-        now: Timestamp,
-    ) {
-        let at = |tenant: &TenantName| self.lanes.iter().position(|found| found.tenant == *tenant);
-        let order: Vec<usize> = tenants.filter_map(at).collect();
+    pub(super) fn started(&mut self, changes: &mut Changes, tenants: &[TenantName], now: Timestamp) {
+        let lanes: HashMap<&TenantName, usize> =
+            self.lanes.iter().enumerate().map(|(at, found)| (&found.tenant, at)).collect();
+        let order: Vec<usize> = tenants.iter().filter_map(|tenant| lanes.get(tenant).copied()).collect();
         if order.is_empty() {
             return;
         }
@@ -327,6 +332,16 @@ impl Turn {
         if let Some(rate) = self.caps.rate {
             self.full_at = rate.after(self.full_at, now, order.len() as u64);
         }
+    }
+}
+
+/// Tasks of these tenants start in one fleet: their own caps leave less room in the others.
+pub(super) fn take_room(turns: &mut [Turn], tenants: &[TenantName]) {
+    let mut taken: HashMap<&TenantName, u64> = HashMap::new();
+    tenants.iter().for_each(|tenant| *taken.entry(tenant).or_default() += 1);
+    for found in turns.iter_mut().flat_map(|turn| &mut turn.lanes) {
+        let taken = taken.get(&found.tenant).copied().unwrap_or_default();
+        found.everywhere = found.everywhere.saturating_sub(taken);
     }
 }
 
