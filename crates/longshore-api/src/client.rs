@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::TaskId;
+use longshore_core::id::{KeyId, TaskId};
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,12 +18,14 @@ use crate::fleet::{
     WorkerList,
 };
 use crate::journal::{Input, InputAnswer, Journal};
+use crate::key::{CreateKey, CreatedKey, Key, KeyList};
 use crate::problem::Problem;
 use crate::schedule::{Schedule, ScheduleList};
 pub use crate::search::TaskQuery;
 use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
 use crate::tenant::{EraseQuery, TenantErased};
+use crate::tls::{self, Trust};
 use crate::webhook::{DeliveryPage, Retried, RetryDeliveries, Webhook, WebhookList, WebhookTest};
 
 /// An event of a stream may hold a result of the default limit and its frame.
@@ -66,10 +68,19 @@ impl ClientError {
 impl Client {
     /// `base` such as `http://127.0.0.1:7117`; `token` is sent as a bearer token.
     pub fn new(base: &str, token: Option<String>) -> Result<Client, reqwest::Error> {
-        let http = reqwest::Client::builder()
+        Client::trusting(base, token, None)
+    }
+
+    /// The same, pinned: only a control plane that `trust` vouches for is spoken to.
+    pub fn trusting(
+        base: &str,
+        token: Option<String>,
+        trust: Option<&Trust>,
+    ) -> Result<Client, reqwest::Error> {
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5))
-            .build()?;
+            .connect_timeout(Duration::from_secs(5));
+        let http = tls::trusting(builder, trust).build()?;
         Ok(Client { http, base: base.trim_end_matches('/').to_owned(), token })
     }
 
@@ -321,6 +332,19 @@ impl Client {
     /// Sends to a webhook again that was switched off.
     pub async fn enable_webhook(&self, name: &str) -> Result<Webhook, ClientError> {
         self.send(self.request(Method::POST, &format!("/v1/webhooks/{}/enable", escape(name)))).await
+    }
+
+    /// Makes a key; the answer is the only place where it is.
+    pub async fn create_key(&self, wanted: &CreateKey) -> Result<CreatedKey, ClientError> {
+        self.post("/v1/keys", wanted).await
+    }
+
+    pub async fn keys(&self) -> Result<KeyList, ClientError> {
+        self.get("/v1/keys", &()).await
+    }
+
+    pub async fn revoke_key(&self, id: KeyId) -> Result<Key, ClientError> {
+        self.post(&format!("/v1/keys/{id}/revoke"), &serde_json::json!({})).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ClientError> {

@@ -22,6 +22,7 @@ use crate::link::{
     Register, Registered, Release,
 };
 use crate::problem::Problem;
+use crate::tls::{self, Trust};
 use addresses::Addresses;
 pub use addresses::Round;
 use gateways::Gateways;
@@ -99,8 +100,14 @@ pub fn is_away(status: u16) -> bool {
 
 impl LinkClient {
     /// `addresses` such as `http://127.0.0.1:7118`: of several, one that works is kept to. `worker`: its id or any other
-    /// text that differs from worker to worker, so that they spread.
-    pub fn new(addresses: &[String], token: &str, worker: &str) -> Result<LinkClient, LinkSetupError> {
+    /// text that differs from worker to worker, so that they spread. With `trust` only control planes that it vouches for are
+    /// spoken to.
+    pub fn new(
+        addresses: &[String],
+        token: &str,
+        worker: &str,
+        trust: Option<&Trust>,
+    ) -> Result<LinkClient, LinkSetupError> {
         let addresses = Addresses::new(addresses, worker)?;
         let mut bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(LinkSetupError::Token)?;
         bearer.set_sensitive(true);
@@ -116,7 +123,7 @@ impl LinkClient {
             if addresses.are_plain() {
                 builder = builder.no_proxy();
             }
-            builder
+            tls::trusting(builder, trust)
         };
         let own = client(4).user_agent(concat!("longshore-worker/", env!("CARGO_PKG_VERSION")));
         let http = own.build().map_err(LinkSetupError::Client)?;

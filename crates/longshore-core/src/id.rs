@@ -32,6 +32,30 @@ impl FromStr for TaskId {
     }
 }
 
+/// Identifies an API key; not secret. A UUIDv7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct KeyId(pub Uuid);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let wrong = || IdError { what: "key id", given: shorten(text), rule: "a UUID such as 0197a2c4-…" };
+        // Never shown when it is the key itself.
+        if text.contains(crate::access::KEY_PREFIX) {
+            return Err(IdError { given: "lsk_…".into(), ..wrong() });
+        }
+        Uuid::try_parse(text).map(KeyId).map_err(|_| wrong())
+    }
+}
+
 /// Orders the attempts of all tasks; it only grows. A write with an older fence than the lease's is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, rolls a die, opens a socket or looks at the environment: time and chance are
 //! arguments, so that a controller, `--explain`, the tests and the simulator run the very same code.
 
+pub mod access;
 pub mod batch;
 pub mod bulk;
 pub mod call;

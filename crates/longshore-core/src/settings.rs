@@ -117,14 +117,28 @@ pub struct ServerSettings {
     /// Probes and metrics.
     pub probes: SocketAddr,
     pub fleets: FleetsFrom,
-    /// What callers of the API must show; none: anybody who reaches the listener.
+    /// A token that is as good as an API key with the verb `admin`.
     pub token: Option<SecretSource>,
-    /// The operator accepts an API without a token beyond loopback.
+    /// The operator accepts an API that asks nobody for a key beyond loopback.
     pub allow_insecure: bool,
+    /// Of API and worker link; probes and metrics stay plain.
+    pub tls: Tls,
     /// The most bytes that one task's input may hold.
     pub input_limit: u64,
     /// How long a conversation is kept after its last use, in milliseconds; `None`: for ever.
     pub conversations_ms: Option<u64>,
+}
+
+/// How connections are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Tls {
+    #[default]
+    Off,
+    /// By certificates of an authority that is made at the first start and kept in the store.
+    Auto,
+    /// By these files, read again when they change: the certificate with those between it and its authority, and its key,
+    /// in PEM.
+    Files { cert: String, key: String },
 }
 
 /// Who declares fleets.

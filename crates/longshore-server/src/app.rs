@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use longshore_api::tls::Trust;
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::provider::Kind;
 use longshore_core::role::{self, Place, Role, Roles};
@@ -13,6 +14,7 @@ use longshore_gateway::Gateway;
 use longshore_store::{Epoch, Replica, Store};
 use tokio::sync::watch;
 
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::token::Signer;
 
@@ -48,7 +50,7 @@ pub struct Inner {
     pub store: Store,
     pub signer: Signer,
     pub limits: Limits,
-    pub api_token: Option<String>,
+    pub keys: Keys,
     /// Answer only to `localhost` and to addresses: a name may have been pointed here by somebody else.
     pub check_host: bool,
     pub fleet_source: FleetsFrom,
@@ -66,6 +68,8 @@ pub struct Inner {
     pub started: Instant,
     /// Where workers of this machine reach this replica, such as `http://127.0.0.1:7118`, if they have a reason to.
     pub link_url: Option<String>,
+    /// What workers of this machine hold the link's certificate against; `None`: the link is plain.
+    pub link_trust: Option<Trust>,
     /// The platform of workers that are processes of this machine.
     pub own_platform: String,
     /// Set while this replica leads.

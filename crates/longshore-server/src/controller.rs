@@ -73,7 +73,7 @@ fn until(due: Option<longshore_core::time::Timestamp>) -> Duration {
 }
 
 /// True when it is time to stop.
-async fn sleep_or_stop(app: &App, wait: Duration) -> bool {
+pub async fn sleep_or_stop(app: &App, wait: Duration) -> bool {
     tokio::select! {
         () = tokio::time::sleep(wait) => app.is_stopping(),
         () = app.stopped() => true,

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use longshore_api::problem::{self, Problem};
+use longshore_core::batch::BatchId;
 use longshore_core::errors::chain;
 use longshore_core::id::{TaskId, WorkerId};
 use longshore_core::role::Role;
@@ -24,6 +25,10 @@ impl Refused {
     pub fn hint(mut self, hint: impl Into<String>) -> Refused {
         self.0.hint = Some(hint.into());
         self
+    }
+
+    pub fn no_batch(id: BatchId) -> Refused {
+        Refused::new(404, "unknown_batch", format!("there is no batch {id}"))
     }
 
     pub fn no_task(id: TaskId) -> Refused {

@@ -2,23 +2,33 @@
 //!
 //! Keeps nothing in memory that matters: the store does. Decides nothing itself: `longshore_core` does.
 
+mod admin;
+mod admit;
 mod app;
 mod apply;
+mod caller;
 mod controller;
 mod convert;
 mod cursor;
 mod depth;
 mod error;
 mod extract;
+mod keys;
 mod link;
 mod metrics;
 mod open_store;
 mod probes;
 mod routes;
+mod rules;
 mod start;
+mod tenant;
+#[cfg(test)]
+mod tests;
+mod tls;
 mod token;
 mod webhook;
 
+pub use admin::TokenError;
 pub use app::Limits;
 pub use longshore_store::migration_script;
 pub use open_store::migrate;

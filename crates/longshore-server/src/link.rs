@@ -9,17 +9,19 @@ mod write;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{any, post};
+use axum::routing::{MethodRouter, any, post};
 use axum::{Json, Router};
 use http::request::Parts;
 use longshore_api::link::{self, Deregister, Register, Registered};
+use longshore_core::access::{Subject, Verb, is_key};
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::role::Role;
 use longshore_core::task::Interruption;
-use longshore_store::{Registration, WorkerEnd};
+use longshore_store::{KeyHash, Registration, WorkerEnd};
 use tracing::info;
 
 use crate::app::{App, now, roll};
+use crate::caller::refused;
 use crate::error::{Answer, Refused, unknown_worker};
 use crate::extract::{LinkBody, bearer};
 use crate::routes::{unknown_route, wrong_method};
@@ -30,11 +32,32 @@ pub const LEASE: std::time::Duration = std::time::Duration::from_secs(30);
 /// How often a worker renews its leases: a sixth, so that several lost heartbeats do not cost a task.
 pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Paths and what answers there; each handler takes a [`Token`].
+pub fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
+    let mut routes = vec![
+        (link::REGISTER, post(register)),
+        (link::CLAIM, post(claim::claim)),
+        (link::HEARTBEAT, post(heartbeat::heartbeat)),
+        (link::EVENTS, post(write::events)),
+        (link::COMPLETE, post(write::complete)),
+        (link::RELEASE, post(write::release)),
+        (link::DEREGISTER, post(deregister)),
+        ("/llm/{provider}/{*path}", any(llm::call)),
+    ];
+    routes.extend(agent::routes());
+    routes
+}
+
 pub fn router(app: App) -> Router {
-    let (links, gateway) = (app.roles.has(Role::Link), app.roles.has(Role::Gateway));
-    Router::new()
-        .merge(if links { worker_routes() } else { elsewhere(Role::Link, ["/worker/v1", "/agent/v1"]) })
-        .merge(if gateway { llm_routes() } else { elsewhere(Role::Gateway, ["/llm"]) })
+    let router = routes()
+        .into_iter()
+        .filter(|(path, _)| app.roles.has(role_of(path)))
+        .fold(Router::new(), |router, (path, answers)| router.route(path, answers));
+    let elsewhere = FOLDERS.into_iter().filter(|(role, _)| !app.roles.has(*role));
+    elsewhere
+        .fold(router, |router, (role, folder)| {
+            router.route(&format!("{folder}/{{*path}}"), any(move || async move { Refused::not_here(role) }))
+        })
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(app.clone(), count))
         .fallback(unknown_route)
@@ -42,27 +65,13 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-fn worker_routes() -> Router<App> {
-    Router::new()
-        .route(link::REGISTER, post(register))
-        .route(link::CLAIM, post(claim::claim))
-        .route(link::HEARTBEAT, post(heartbeat::heartbeat))
-        .route(link::EVENTS, post(write::events))
-        .route(link::COMPLETE, post(write::complete))
-        .route(link::RELEASE, post(write::release))
-        .route(link::DEREGISTER, post(deregister))
-        .merge(agent::routes())
-}
+/// What answers below which folder.
+const FOLDERS: [(Role, &str); 3] =
+    [(Role::Link, "/worker/v1"), (Role::Link, "/agent/v1"), (Role::Gateway, "/llm")];
 
-fn llm_routes() -> Router<App> {
-    Router::new().route("/llm/{provider}/{*path}", any(llm::call))
-}
-
-/// What another replica has to be asked for.
-fn elsewhere<const N: usize>(role: Role, folders: [&str; N]) -> Router<App> {
-    folders.into_iter().fold(Router::new(), |router, folder| {
-        router.route(&format!("{folder}/{{*path}}"), any(move || async move { Refused::not_here(role) }))
-    })
+fn role_of(path: &str) -> Role {
+    let folder = FOLDERS.into_iter().find(|(_, folder)| path.starts_with(folder));
+    folder.map_or(Role::Link, |(role, _)| role)
 }
 
 async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -71,22 +80,48 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
     response
 }
 
-/// The fleet whose token a request carries.
-pub struct Token(pub FleetName);
+/// The fleet whose token a request carries, and which API key that is, if it is one.
+pub struct Token(pub FleetName, Option<KeyHash>);
 
 impl FromRequestParts<App> for Token {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
         let refused = || {
-            Refused::new(401, "bad_worker_token", "this worker token is not of this installation")
-                .hint("workers started by longshore get theirs by themselves; others take it from the folder `tokens` of the store")
+            Refused::new(401, "bad_worker_token", "this worker token is not of this installation").hint(
+                "workers started by longshore get theirs by themselves; for others `longshore keys create --join FLEET` makes one",
+            )
         };
-        bearer(&parts.headers).and_then(|token| app.signer.fleet_of(token)).map(Token).ok_or_else(refused)
+        let token = bearer(&parts.headers).ok_or_else(refused)?;
+        if is_key(token) {
+            return of_key(app, token).await;
+        }
+        app.signer.fleet_of(token).map(|fleet| Token(fleet, None)).ok_or_else(refused)
+    }
+}
+
+/// A key with the verb `join`, of exactly one fleet.
+async fn of_key(app: &App, token: &str) -> Answer<Token> {
+    let known = app.keys.identify(Some(token)).await?;
+    let mut fleets = known.scope.fleets.iter();
+    let only = fleets.next().filter(|_| fleets.next().is_none());
+    let subject = only.map_or(Subject::Installation, Subject::Fleet);
+    known.scope.allow(Verb::Join, subject).map_err(|denied| refused(denied, subject))?;
+    match only {
+        Some(fleet) => Ok(Token(fleet.clone(), known.key)),
+        None => Err(Refused::new(401, "bad_worker_token", "this key is not for exactly one fleet")),
     }
 }
 
 impl Token {
+    /// Errors: 401 once the key is no good any more; for what is answered for longer than a moment.
+    pub async fn still_good(&self, app: &App) -> Answer<()> {
+        match self.1 {
+            Some(hash) => app.keys.check(hash).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses a worker of another fleet.
     pub async fn admit(&self, app: &App, worker: &WorkerId) -> Answer<()> {
         let known = app.worker_fleets.lock().expect("no holder panics").get(worker).cloned();

@@ -6,6 +6,7 @@ mod bulk;
 mod conversations;
 mod fleets;
 mod journal;
+mod keys;
 mod schedules;
 mod search;
 pub mod tasks;
@@ -14,21 +15,19 @@ mod watch;
 mod webhooks;
 mod workers;
 
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::middleware;
 use axum::{Json, Router};
-use http::uri::Authority;
-use http::{Uri, header};
+use http::Uri;
 use longshore_api::fleet::About;
 use longshore_core::settings::FleetsFrom;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::admit::admit;
 use crate::app::App;
-use crate::error::{Answer, Refused};
-use crate::extract::bearer;
+use crate::error::Refused;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -80,6 +79,8 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(webhooks::retry))
         .routes(routes!(webhooks::test))
         .routes(routes!(webhooks::enable))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
         .split_for_parts()
 }
 
@@ -92,59 +93,6 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), admit))
         .with_state(app)
-}
-
-/// Lets a request in: the token if one is set, and no page of another origin.
-async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
-    let admitted = check_host(&app, &request)
-        .and_then(|()| check_origin(&request))
-        .and_then(|()| check_token(&app, &request));
-    let response = match admitted {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
-    };
-    app.metrics.answered("api", response.status());
-    response
-}
-
-fn check_token(app: &App, request: &Request) -> Answer<()> {
-    let Some(expected) = &app.api_token else { return Ok(()) };
-    match bearer(request.headers()) {
-        Some(token) if same(token, expected) => Ok(()),
-        Some(_) => Err(Refused::new(401, "bad_token", "this token is not accepted here")),
-        None => Err(Refused::new(401, "token_required", "this control plane asks for a token")
-            .hint("send `Authorization: Bearer …`, or set LONGSHORE_TOKEN")),
-    }
-}
-
-/// Compares without telling by its time how much of the token was right.
-fn same(given: &str, expected: &str) -> bool {
-    let differing = given.bytes().zip(expected.bytes()).fold(0, |differing, (a, b)| differing | (a ^ b));
-    given.len() == expected.len() && differing == 0
-}
-
-/// Without a token, a page whose name was pointed at this address must not pass for one of ours (DNS rebinding).
-fn check_host(app: &App, request: &Request) -> Answer<()> {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let Some(host) = host.filter(|_| app.check_host) else { return Ok(()) };
-    let name = host.parse::<Authority>().map(|host| host.host().to_ascii_lowercase()).unwrap_or_default();
-    let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    if is_address || name == "localhost" {
-        return Ok(());
-    }
-    Err(Refused::new(403, "foreign_host", format!("this control plane does not answer to the name `{name}`"))
-        .hint("use its address or localhost; for names, set `[server] token`"))
-}
-
-fn check_origin(request: &Request) -> Answer<()> {
-    let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let origin_host = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
-    let origin_host = origin_host.and_then(|origin| origin.authority().map(|host| host.to_string()));
-    if origin_host.is_some() && origin_host.as_deref() == host {
-        return Ok(());
-    }
-    Err(Refused::new(403, "cross_origin", "pages of another origin may not call this API"))
 }
 
 pub async fn unknown_route(uri: Uri) -> Refused {

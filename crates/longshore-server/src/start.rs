@@ -1,6 +1,6 @@
 //! Puts a control plane together, and takes it apart again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -10,22 +10,27 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
+use longshore_api::tls::Trust;
+use longshore_core::access::{Standing, Verb, standing};
 use longshore_core::id::FleetName;
 use longshore_core::provider::{Kind, Provider};
 use longshore_core::role::{Role, Roles};
 use longshore_core::settings::{FleetsFrom, Settings};
 use longshore_gateway::Gateway;
-use longshore_store::{ConnectError, OpenError, Replica, Store, StoreError};
+use longshore_store::{ConnectError, KeyRecord, OpenError, Replica, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::field::display;
 use tracing::{info, warn};
 
+use crate::admin::{self, TokenError};
 use crate::app::{App, Inner, Limits, now};
 use crate::controller::{self, Crew};
+use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::tls::{self, Tls, TlsError, TlsListener};
 use crate::token::Signer;
 use crate::{link, open_store, probes, routes};
 
@@ -37,6 +42,8 @@ pub struct Options {
     pub roles: Roles,
     /// The longshore binary that workers are started with.
     pub program: PathBuf,
+    /// A file whose content is as good as an API key with the verb `admin`; made at the start if it is not there.
+    pub admin_token_file: Option<PathBuf>,
     /// True: workers outlive this process (`serve`). False: they are drained before it ends (`up`).
     pub keep_workers: bool,
 }
@@ -55,10 +62,12 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error("could not listen on {addr} for {what}")]
     Listen { what: &'static str, addr: SocketAddr, source: io::Error },
-    #[error("`{what}` would listen on {addr}, which others can reach, without a token")]
+    #[error("`{what}` would listen on {addr}, which others can reach, and there is no key to ask them for")]
     Exposed { what: &'static str, addr: SocketAddr },
-    #[error("could not read the token from {from}")]
-    Token { from: String, source: io::Error },
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("TLS could not be set up")]
+    Tls(#[from] TlsError),
     #[error("could not write `{path}`")]
     Write { path: PathBuf, source: io::Error },
     #[error("this machine cannot run workers as processes")]
@@ -89,7 +98,7 @@ impl StartError {
                 "leave `--roles` and LONGSHORE_ROLES out, or give the processes a store that they share: `[store] database`".into(),
             ),
             StartError::Exposed { .. } => Some(
-                "set `[server] token = { env = \"LONGSHORE_API_TOKEN\" }`, or listen on 127.0.0.1".into(),
+                "set LONGSHORE_ADMIN_TOKEN_FILE to a file for the first key (it is made if it is not there), or `[server] token`; or listen on 127.0.0.1".into(),
             ),
             StartError::Connect(error) => hint_for(error),
             StartError::ProviderKey { provider, .. } => Some(format!(
@@ -136,6 +145,7 @@ pub struct Server {
     crew: Option<Crew>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
+    trust: Option<Trust>,
     keep_workers: bool,
 }
 
@@ -154,14 +164,25 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         return Err(StartError::Apart { roles });
     }
     // What only one part needs to know, no process knows without that part.
-    let api_token = if roles.has(Role::Api) { read_token(settings)? } else { None };
-    if roles.has(Role::Api) {
-        refuse_exposure(settings, api_token.is_some())?;
-    }
+    let admins = match roles.has(Role::Api) {
+        true => admin::tokens(settings, options.admin_token_file.as_deref())?,
+        false => Vec::new(),
+    };
     let dir = PathBuf::from(&settings.store.dir);
     let store = open_store::open(&settings.store).await?;
+    let open =
+        admins.is_empty() && (settings.server.allow_insecure || settings.server.api.ip().is_loopback());
+    if roles.has(Role::Api) && admins.is_empty() && !open {
+        refuse_exposure(settings, &store).await?;
+    }
     let listeners = Listeners::bind(settings, roles, &dir).await?;
     let addresses = listeners.addresses;
+    let named: Vec<SocketAddr> = [addresses.api, addresses.link].into_iter().flatten().collect();
+    let tls = match named.is_empty() {
+        true => None,
+        false => Tls::start(&settings.server.tls, &store, &named).await?,
+    };
+    let trust = tls.as_ref().map(|tls| tls.trust().clone());
     if settings.server.fleets == FleetsFrom::File && roles.has(Role::Controllers) {
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
@@ -174,7 +195,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     }
     let metrics = Metrics::default();
     let name = replica_name(settings, &addresses);
-    let link_url = addresses.link.map(|link| format!("http://{}", reachable(link)));
+    let link_url = addresses.link.map(|link| format!("{}://{}", scheme(trust.is_some()), reachable(link)));
     let gateway = match roles.has(Role::Gateway) {
         true => Some(start_gateway(settings, &store, &name, &metrics).await?),
         false => None,
@@ -192,10 +213,10 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let app = App::new(Inner {
         roles,
         signer: Signer::new(secret(&store).await?),
-        store,
+        store: store.clone(),
         limits: Limits { input: settings.server.input_limit as usize, ..Limits::default() },
-        check_host: api_token.is_none() && !settings.server.allow_insecure,
-        api_token,
+        check_host: open && !settings.server.allow_insecure,
+        keys: Keys::new(store.clone(), &admins, open),
         slow_lists: tokio::sync::Semaphore::new(1),
         fleet_source: settings.server.fleets,
         metrics,
@@ -205,6 +226,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         llm: Default::default(),
         started: Instant::now(),
         link_url,
+        link_trust: trust.clone(),
         own_platform: own_platform(settings),
         leading: leads,
         replicas: Mutex::default(),
@@ -219,13 +241,20 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         keep_conversations: settings.server.conversations_ms.map(Duration::from_millis),
     });
     write_tokens(&app).await?;
-    write_addresses(&app, &addresses)?;
+    write_addresses(&app, &addresses, trust.is_some())?;
+    write_authority(&app, tls.as_ref())?;
+    if let Some(link) = addresses.link.filter(|link| tls.is_none() && !link.ip().is_loopback()) {
+        warn!(%link, "worker link is plain beyond loopback: set `[server] tls`");
+    }
     let crew = match roles.has(Role::Controllers) {
         true => Some(Crew::new(app.clone(), options.program).map_err(StartError::Platform)?),
         false => None,
     };
     let mut tasks = JoinSet::new();
-    listeners.serve(&app, &mut tasks);
+    listeners.serve(&app, tls.as_ref(), &mut tasks);
+    if let Some(tls) = tls {
+        tasks.spawn(keep_certificate(app.clone(), tls));
+    }
     tasks.spawn(controller::lead(app.clone(), me, leading));
     // What it keeps in memory of workers is tidied wherever they are served.
     tasks.spawn(controller::housekeeping(app.clone()));
@@ -242,8 +271,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         tasks.spawn(controller::fleets(app.clone(), crew.clone()));
     }
     let (api, link) = (addresses.api.map(display), addresses.link.map(display));
-    info!(%roles, api, link, probes = %addresses.probes, "control plane is up");
-    Ok(Server { app, addresses, crew, stop, tasks, keep_workers: options.keep_workers })
+    let ca = trust.as_ref().map(Trust::to_string);
+    info!(%roles, api, link, probes = %addresses.probes, ca, "control plane is up");
+    Ok(Server { app, addresses, crew, stop, tasks, trust, keep_workers: options.keep_workers })
 }
 
 async fn start_gateway(
@@ -268,6 +298,16 @@ fn kinds(providers: &[Provider]) -> HashMap<String, Kind> {
 impl Server {
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// What clients on this machine hold the certificate against; `None`: API and link are plain.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
     }
 
     /// Resolves with its name when a part of the control plane ends that should not.
@@ -352,14 +392,15 @@ impl Listeners {
         Ok(Listeners { api, link, probes, addresses })
     }
 
-    fn serve(self, app: &App, tasks: &mut JoinSet<&'static str>) {
+    /// Probes stay plain: who asks them has no certificates at hand, and they tell nothing secret.
+    fn serve(self, app: &App, tls: Option<&Tls>, tasks: &mut JoinSet<&'static str>) {
         if let Some(api) = self.api {
-            tasks.spawn(listen("api", api, routes::router(app.clone()), app.clone()));
+            tasks.spawn(listen("api", api, tls, routes::router(app.clone()), app.clone()));
         }
         if let Some(link) = self.link {
-            tasks.spawn(listen("worker link", link, link::router(app.clone()), app.clone()));
+            tasks.spawn(listen("worker link", link, tls, link::router(app.clone()), app.clone()));
         }
-        tasks.spawn(listen("probes", self.probes, probes::router(app.clone()), app.clone()));
+        tasks.spawn(listen("probes", self.probes, None, probes::router(app.clone()), app.clone()));
     }
 }
 
@@ -382,7 +423,9 @@ async fn bind(
 /// Where an earlier start listened, by the name of the listener.
 fn last_addresses(dir: &Path) -> HashMap<String, SocketAddr> {
     let text = fs::read_to_string(dir.join(ADDRESSES)).unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or_default()
+    let named: HashMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
+    let address = |at: serde_json::Value| at.as_str()?.parse().ok();
+    named.into_iter().filter_map(|(name, at)| Some((name, address(at)?))).collect()
 }
 
 /// Names a replica, the same over its restarts: its machine, and where it listens there.
@@ -408,16 +451,50 @@ fn machine() -> String {
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())
 }
 
-async fn listen(name: &'static str, listener: TcpListener, router: Router, app: App) -> &'static str {
-    let listener = listener.tap_io(|stream| {
-        // Answers are small and somebody waits for each: do not hold them back to fill packets.
-        let _ = stream.set_nodelay(true);
-    });
-    let stopped = async move { app.stopped().await };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-        tracing::error!(%error, listener = name, "listener fails");
+fn listen(
+    name: &'static str,
+    listener: TcpListener,
+    tls: Option<&Tls>,
+    router: Router,
+    app: App,
+) -> impl Future<Output = &'static str> + Send + use<> {
+    let config = tls.map(Tls::config);
+    async move {
+        let served = match config {
+            Some(config) => serve(TlsListener::new(listener, config), router, app).await,
+            None => {
+                let listener = listener.tap_io(|stream| {
+                    // Answers are small and somebody waits for each: do not hold them back to fill packets.
+                    let _ = stream.set_nodelay(true);
+                });
+                serve(listener, router, app).await
+            }
+        };
+        if let Err(error) = served {
+            tracing::error!(%error, listener = name, "listener fails");
+        }
+        name
     }
-    name
+}
+
+async fn serve<L>(listener: L, router: Router, app: App) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let stopped = async move { app.stopped().await };
+    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+}
+
+async fn keep_certificate(app: App, mut tls: Tls) -> &'static str {
+    while !controller::sleep_or_stop(&app, tls::LOOK).await {
+        tls.look(now()).await;
+    }
+    "TLS certificate"
+}
+
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
 }
 
 /// An address that a process of this machine can connect to.
@@ -462,19 +539,15 @@ async fn declare_hooks(settings: &Settings, store: &Store) -> Result<(), StartEr
     Ok(())
 }
 
-fn read_token(settings: &Settings) -> Result<Option<String>, StartError> {
-    let Some(source) = &settings.server.token else { return Ok(None) };
-    controller::read_secret(source)
-        .map(|token| Some(token.trim().to_owned()))
-        .map_err(|error| StartError::Token { from: controller::name_secret(source), source: error })
-}
-
-fn refuse_exposure(settings: &Settings, has_token: bool) -> Result<(), StartError> {
-    let addr = settings.server.api;
-    if has_token || settings.server.allow_insecure || addr.ip().is_loopback() {
-        return Ok(());
+/// An API for others starts only when they can be asked for a key that exists.
+async fn refuse_exposure(settings: &Settings, store: &Store) -> Result<(), StartError> {
+    let good = |key: &KeyRecord| standing(key.expires_at, key.revoked_at, now()) == Standing::Good;
+    // Workers' keys open nothing of the API.
+    let opens = |key: &KeyRecord| good(key) && !key.scope.verbs.contains(&Verb::Join);
+    match store.keys().await?.iter().any(opens) {
+        true => Ok(()),
+        false => Err(StartError::Exposed { what: "api", addr: settings.server.api }),
     }
-    Err(StartError::Exposed { what: "api", addr })
 }
 
 /// Where the store keeps what tokens are signed with.
@@ -513,13 +586,21 @@ pub fn write_token(app: &App, dir: &Path, fleet: &FleetName) -> Result<PathBuf, 
 const ADDRESSES: &str = "addresses.json";
 
 /// Says where this control plane listens, for tools on the same machine.
-fn write_addresses(app: &App, addresses: &Addresses) -> Result<(), StartError> {
+fn write_addresses(app: &App, addresses: &Addresses, tls: bool) -> Result<(), StartError> {
     let path = app.state_dir.join(ADDRESSES);
     let named = [("api", addresses.api), ("link", addresses.link), ("probes", Some(addresses.probes))];
-    let text: BTreeMap<_, _> =
-        named.into_iter().filter_map(|(name, at)| Some((name, at?.to_string()))).collect();
-    let text = serde_json::json!(text).to_string();
+    let at = named.into_iter().filter_map(|(name, at)| Some((name.to_owned(), at?.to_string().into())));
+    let mut all: serde_json::Map<String, serde_json::Value> = at.collect();
+    all.insert("tls".into(), tls.into());
+    let text = serde_json::Value::Object(all).to_string();
     write_private(&path, &text).map_err(|source| StartError::Write { path, source })
+}
+
+/// Puts the authority's certificate where people can fetch it for other machines.
+fn write_authority(app: &App, tls: Option<&Tls>) -> Result<(), StartError> {
+    let Some(certificate) = tls.and_then(Tls::authority) else { return Ok(()) };
+    let path = app.state_dir.join("ca.pem");
+    write_private(&path, certificate).map_err(|source| StartError::Write { path, source })
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

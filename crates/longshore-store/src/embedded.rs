@@ -18,6 +18,7 @@ mod fleet;
 mod forget;
 mod heartbeat;
 mod journal;
+mod key;
 mod lane;
 mod lease;
 mod list;

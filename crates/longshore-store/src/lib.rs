@@ -11,6 +11,7 @@ pub mod error;
 pub mod model;
 #[allow(dead_code)]
 mod redis;
+mod scope_text;
 mod shared;
 pub mod signals;
 mod store;

@@ -3,6 +3,7 @@
 mod batch;
 mod fleet;
 mod journal;
+mod key;
 mod link;
 mod replica;
 mod retention;
@@ -21,6 +22,7 @@ pub use journal::{
     Hash, JournalRecord, NewAnswer, NewCall, NewRequest, Packed, ReplayRecord, StepBegun, StepRecord,
     StoredAnswer, UsageRecord, Used,
 };
+pub use key::{KeyHash, KeyRecord, NewKey, Owner};
 pub use link::{
     AgentEventKind, ClaimRequest, Condition, DrainOrder, EndAttempt, Ended, Heartbeat, HeartbeatNews,
     History, LeaseRecord, LeasedTask, Message, NewAgentEvent, Tick,

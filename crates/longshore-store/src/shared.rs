@@ -30,6 +30,7 @@ mod floor;
 mod forget;
 mod heartbeat;
 mod journal;
+mod key;
 mod lane;
 mod lease;
 mod list;

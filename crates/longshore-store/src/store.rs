@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::Either;
 use longshore_core::batch::BatchId;
 use longshore_core::fleet::{DrainMode, Fleet};
-use longshore_core::id::{ConversationId, FleetName, Held, TaskId, TenantName, WorkerId};
+use longshore_core::id::{ConversationId, FleetName, Held, KeyId, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retention::Plan;
 use longshore_core::schedule::{Schedule, ScheduleName};
@@ -313,6 +313,22 @@ not_shared! { "webhooks":
     fn redeliver(webhook: WebhookName, which: Redeliver, now: Timestamp) -> Result<usize, StoreError>;
     /// Forgets some of those that ended before this time; returns how many, 0 when none is left.
     fn forget_deliveries(before: Timestamp) -> Result<usize, StoreError>;
+}
+
+// API keys, and whose a task is.
+forward! {
+    fn create_key(key: NewKey, now: Timestamp) -> Result<(), StoreError>;
+    /// All of them, revoked and expired ones too, newest first.
+    fn keys() -> Result<Vec<KeyRecord>, StoreError>;
+    /// Whatever its standing; `None`: there was never such a key.
+    fn key_by_hash(hash: KeyHash) -> Result<Option<KeyRecord>, StoreError>;
+    /// Returns it as it is now; `None`: not known. A repeated one changes nothing.
+    fn revoke_key(key: KeyId, now: Timestamp) -> Result<Option<KeyRecord>, StoreError>;
+    /// Notes that it was used; an older time than the noted one changes nothing.
+    fn touch_key(key: KeyId, now: Timestamp) -> Result<(), StoreError>;
+    fn task_owner(task: TaskId) -> Result<Option<Owner>, StoreError>;
+    /// Whose tasks a conversation has ever held, each owner once; empty: it is not known.
+    fn conversation_owners(conversation: ConversationId) -> Result<Vec<Owner>, StoreError>;
 }
 
 // Conversations, time, small things.

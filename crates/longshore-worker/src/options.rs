@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use longshore_api::tls::Trust;
 use longshore_core::id::{FleetName, WorkerId};
 
 /// How long a worker that cannot reach the control plane goes on.
@@ -36,6 +37,8 @@ pub struct Options {
     /// Addresses of the worker link, `http://127.0.0.1:7118`, one for each replica of the control plane.
     pub links: Vec<String>,
     pub token: Secret,
+    /// What control planes' certificates are held against; `None`: what this machine trusts.
+    pub ca: Option<Trust>,
     /// `None`: the host's name and a random suffix.
     pub worker: Option<WorkerId>,
     pub fleet: FleetName,

@@ -88,7 +88,12 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
         None => None,
     };
     let register = first_word(&options, probe_addr);
-    let client = LinkClient::new(&options.links, options.token.reveal(), register.worker.as_str());
+    let client = LinkClient::new(
+        &options.links,
+        options.token.reveal(),
+        register.worker.as_str(),
+        options.ca.as_ref(),
+    );
     let client = client.map_err(WorkerError::Link)?;
     let folders = RunFolder::create(&options.run_dir, &register.worker, register.nonce)?;
     info!(worker = %register.worker, fleet = %register.fleet, probes = register.probe_addr, "worker starts");

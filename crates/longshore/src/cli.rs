@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use longshore_api::tls::{Trust, TrustError};
 
 use crate::commands::{
-    apply, batches, config, doctor, fleets, init, llm_sim, migrate, probe, scale, schedules, serve, submit,
-    tasks, tenants, up, webhooks, worker, workers,
+    apply, batches, config, doctor, fleets, init, keys, llm_sim, migrate, probe, scale, schedules, serve,
+    submit, tasks, tenants, up, webhooks, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -60,6 +61,8 @@ pub enum Command {
     Schedules(schedules::Args),
     /// List webhooks and their messages, send again, try out
     Webhooks(webhooks::Args),
+    /// Make, list and revoke API keys
+    Keys(keys::Args),
     /// Say what is wrong with this installation and what to do
     Doctor(doctor::Args),
     /// Ask a worker whether it is alive or ready, for health checks
@@ -84,6 +87,21 @@ pub struct Remote {
     /// Token for the control plane
     #[arg(long, value_name = "TOKEN", env = "LONGSHORE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+
+    /// Authority of the control plane's certificate: a PEM file, or `sha256:` and its fingerprint
+    #[arg(long, value_name = "CA", env = "LONGSHORE_CA", hide_env_values = true, value_parser = ca)]
+    pub ca: Option<Ca>,
+}
+
+/// What a control plane's certificate is held against; a variable that is set to nothing is none.
+#[derive(Clone, Debug, Default)]
+pub struct Ca(pub Option<Trust>);
+
+pub fn ca(text: &str) -> Result<Ca, TrustError> {
+    match text.trim() {
+        "" => Ok(Ca(None)),
+        text => text.parse().map(|trust| Ca(Some(trust))),
+    }
 }
 
 /// How data is printed.

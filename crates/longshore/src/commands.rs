@@ -7,6 +7,7 @@ pub mod config;
 pub mod doctor;
 pub mod fleets;
 pub mod init;
+pub mod keys;
 pub mod llm_sim;
 pub mod migrate;
 pub mod probe;
@@ -44,6 +45,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Tenants(args) => client()?.block_on(tenants::run(args)),
         Command::Fleets(args) => client()?.block_on(fleets::run(args)),
         Command::Workers(args) => client()?.block_on(workers::run(args)),
+        Command::Keys(args) => client()?.block_on(keys::run(args)),
         Command::Scale(args) => client()?.block_on(scale::run(args)),
         Command::Schedules(args) => client()?.block_on(schedules::run(args)),
         Command::Webhooks(args) => client()?.block_on(webhooks::run(args)),

@@ -87,7 +87,8 @@ pub async fn run(args: Args) -> Outcome {
 /// Starts the control plane, goes through the tour, and stops it, however the tour ended.
 async fn tour(args: &Args, stage: &Stage, provider: &Sim, stop: &mut Stop) -> Outcome<Facts> {
     let twin = Twin::start(stage.command()).await?;
-    let mut server = up::start(stage.settings()?, Roles::ALL, false).await?;
+    // It asks nobody for keys, whatever the environment says of other control planes.
+    let mut server = up::start(stage.settings()?, Roles::ALL, None, false).await?;
     let tour = prepare(args, stage, provider, &server);
     let toured = tokio::select! {
         facts = async { tour?.run(&twin).await } => facts,

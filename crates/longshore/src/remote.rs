@@ -17,7 +17,8 @@ impl Remote {
                 .hint("give it as --server http://HOST:PORT"));
         }
         let token = self.token.as_deref().map(str::trim).filter(|token| !token.is_empty());
-        Client::new(server, token.map(ToOwned::to_owned))
+        let trust = self.ca.as_ref().and_then(|ca| ca.0.as_ref());
+        Client::trusting(server, token.map(ToOwned::to_owned), trust)
             .map_err(|error| Fault::new("could not set up the HTTP client").cause(&error))
     }
 }

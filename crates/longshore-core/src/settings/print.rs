@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Address, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore};
+use super::{Address, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore, Tls};
 use crate::fleet::{DrainMode, Fleet, Platform, Protocol, SecretSource};
 use crate::provider::{Limit, Price, Provider, show_price};
 use crate::schedule::{Missed, Overlap, Schedule};
@@ -27,6 +27,7 @@ pub(super) fn settings(settings: &Settings) -> String {
         out.line("token", source(token));
     }
     out.line("allow_insecure", server.allow_insecure.to_string());
+    out.line("tls", tls(&server.tls));
     out.line("input_limit", text(&show_size(server.input_limit)));
     out.line("keep_conversations", kept(server.conversations_ms));
     for one in &settings.providers {
@@ -95,6 +96,14 @@ fn address(it: &Address) -> String {
     match it {
         Address::Given(url) => text(url),
         Address::Secret(secret) => source(secret),
+    }
+}
+
+fn tls(tls: &Tls) -> String {
+    match tls {
+        Tls::Off => text("off"),
+        Tls::Auto => text("auto"),
+        Tls::Files { cert, key } => inline([("cert", text(cert)), ("key", text(key))]),
     }
 }
 

@@ -308,7 +308,7 @@ impl<'n> Section<'n> {
         self.notes.warnings.push(Warning { place, key, problem: problem.to_owned() });
     }
 
-    fn wrong<T>(&mut self, node: &Node, key: &str, expected: &str) -> Option<T> {
+    pub(super) fn wrong<T>(&mut self, node: &Node, key: &str, expected: &str) -> Option<T> {
         let problem = format!("expected {expected}, found {}", node.value.shown());
         self.error_in(node.place.clone(), key, problem);
         None

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::section::Section;
-use super::{FleetsFrom, ServerSettings};
+use super::tree::Value;
+use super::{FleetsFrom, ServerSettings, Tls, resolve};
 use crate::units::show_size;
 
 const SMALLEST_INPUT: u64 = 1 << 10;
@@ -17,6 +18,7 @@ pub(super) fn read_server(root: &mut Section<'_>, base_dir: &str) -> ServerSetti
     settings.fleets = section.choice("fleets", &sources, &[]).unwrap_or_default();
     settings.token = section.secret("token", base_dir);
     settings.allow_insecure = section.boolean("allow_insecure").unwrap_or(false);
+    settings.tls = read_tls(&mut section, base_dir);
     if let Some(limit) = section.size("input_limit") {
         if !(SMALLEST_INPUT..=LARGEST_INPUT).contains(&limit) {
             let (low, high) = (show_size(SMALLEST_INPUT), show_size(LARGEST_INPUT));
@@ -26,7 +28,6 @@ pub(super) fn read_server(root: &mut Section<'_>, base_dir: &str) -> ServerSetti
     }
     settings.conversations_ms = section.kept("keep_conversations").unwrap_or(settings.conversations_ms);
     section.later(&["public_url", "trusted_proxies"]);
-    check_token(&mut section, &settings);
     section.finish();
     settings
 }
@@ -63,17 +64,35 @@ fn read_address(section: &mut Section<'_>, key: &'static str) -> Option<SocketAd
     address
 }
 
-/// An API without a token is for this machine alone.
-fn check_token(section: &mut Section<'_>, settings: &ServerSettings) {
-    // A wrong token is reported where it stands, and not a second time as missing.
-    let has_token = settings.token.is_some() || section.was_given("token");
-    if !settings.api.ip().is_loopback() && !has_token && !settings.allow_insecure {
-        let problem = format!(
-            "{} is reached from other machines, and there is no token: add `token = {{ env = \"LONGSHORE_TOKEN\" }}`, or \
-             `allow_insecure = true` if something in front of it checks who calls",
-            settings.api
-        );
-        section.error("api", problem);
+/// `"auto"`, `"off"` or a table with the files.
+fn read_tls(section: &mut Section<'_>, base_dir: &str) -> Tls {
+    let Some(node) = section.take("tls") else { return Tls::Off };
+    let expected = "\"auto\", \"off\" or { cert = \"PATH\", key = \"PATH\" }";
+    match &node.value {
+        Value::Text(word) if word == "auto" => return Tls::Auto,
+        Value::Text(word) if word == "off" => return Tls::Off,
+        Value::Table(_) => {}
+        _ => {
+            section.wrong::<()>(&node, "tls", expected);
+            return Tls::Off;
+        }
+    }
+    let place = node.place.clone();
+    let Some(mut files) = section.open("tls", node, expected) else { return Tls::Off };
+    let path = |text: Option<String>| {
+        let text = text.filter(|text| !text.is_empty() && !text.contains('\0'));
+        text.map(|text| resolve(base_dir, &text))
+    };
+    let (cert, key) = (path(files.text("cert", "a path")), path(files.text("key", "a path")));
+    let given = files.was_given("cert") && files.was_given("key");
+    files.finish();
+    match (cert, key) {
+        (Some(cert), Some(key)) => Tls::Files { cert, key },
+        _ => {
+            let problem = if given { "expected paths" } else { "expected both of `cert` and `key`" };
+            section.error_in(place, "tls", problem.into());
+            Tls::Off
+        }
     }
 }
 
@@ -87,6 +106,7 @@ impl Default for ServerSettings {
             fleets: FleetsFrom::File,
             token: None,
             allow_insecure: false,
+            tls: Tls::Off,
             input_limit: 1 << 20,
             conversations_ms: None,
         }

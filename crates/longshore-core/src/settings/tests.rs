@@ -3,6 +3,7 @@
 mod documented;
 mod providers;
 mod schedules;
+mod tls;
 mod webhooks;
 
 use proptest::prelude::*;
@@ -557,6 +558,11 @@ prop_compose! {
     }
 }
 
+fn any_tls() -> impl Strategy<Value = Tls> {
+    let files = ("/[a-z/]{0,8}[a-z]", "/[a-z/]{0,8}[a-z]").prop_map(|(cert, key)| Tls::Files { cert, key });
+    prop_oneof![Just(Tls::Off), Just(Tls::Auto), files]
+}
+
 proptest! {
     #[test]
     fn the_effective_configuration_reads_back_the_same(
@@ -564,7 +570,8 @@ proptest! {
         providers in proptest::collection::btree_map("[a-z]{1,5}", providers::any_provider(), 0..3),
         listed in proptest::collection::vec(any::<bool>(), 3),
         tenants in proptest::collection::vec(any_tenant(), 0..3),
-        token in proptest::option::of(any_source()), conversations_ms in any_kept(), dir in "/[a-z ]{0,6}[a-z]", port in 1u16..7000,
+        token in proptest::option::of(any_source()), conversations_ms in any_kept(), tls in any_tls(),
+        dir in "/[a-z ]{0,6}[a-z]", port in 1u16..7000,
     ) {
         let mut settings = good("", &[]);
         let listed: Vec<String> = providers.keys().zip(listed).filter(|(_, on)| *on).map(|(name, _)| name.clone()).collect();
@@ -581,6 +588,7 @@ proptest! {
         settings.server.api.set_port(port);
         settings.server.token = token;
         settings.server.conversations_ms = conversations_ms;
+        settings.server.tls = tls;
         let text = settings.to_toml_redacted();
         let again = parse(&text, "again.toml", &[], "/elsewhere");
         prop_assert_eq!(again.map(|(settings, _)| settings).map_err(|errors| lines(&errors)), Ok(settings), "{}", text);

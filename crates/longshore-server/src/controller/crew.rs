@@ -237,6 +237,8 @@ impl Crew {
         env.push(("LONGSHORE_WORKER_ID".into(), id.as_str().into()));
         env.push(("LONGSHORE_FLEET".into(), fleet.name.as_str().into()));
         env.push(("LONGSHORE_LINK".into(), self.0.app.links_to_start_with().join(",").into()));
+        let trust = self.0.app.link_trust.as_ref();
+        env.extend(trust.map(|trust| ("LONGSHORE_LINK_CA".into(), trust.to_string().into())));
         // The fleet may have been declared at another replica.
         let token = write_token(&self.0.app, dir, &fleet.name).map_err(|error| chain(&error))?;
         env.push(("LONGSHORE_WORKER_TOKEN_FILE".into(), token.into()));

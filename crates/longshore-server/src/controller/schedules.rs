@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use longshore_api::task::Submit;
+use longshore_core::access::Verb;
 use longshore_core::errors::chain;
 use longshore_core::schedule::{Overlap, Plan, Schedule, Standing, Timing, plan};
 use longshore_core::time::Timestamp;
@@ -14,6 +15,7 @@ use longshore_store::{Fire, Fired, NewTask, ScheduleRecord, StoreError, SubmitEr
 use tracing::{info, warn};
 
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::error::Refused;
 use crate::routes::tasks;
 
@@ -157,5 +159,5 @@ pub async fn new_task(app: &App, declared: &Schedule, tick: Option<Timestamp>) -
     submit.labels = declared.labels.clone();
     submit.labels.insert(NAME_LABEL.into(), declared.name.to_string());
     submit.labels.extend(tick.map(|tick| (TICK_LABEL.into(), tick.to_string())));
-    tasks::new_task(app, submit).await
+    tasks::new_task(app, &Caller::operator(Verb::Submit), submit).await
 }

@@ -2,9 +2,9 @@
 //!
 //! Events do not come here: the worker numbers them with those that it reads from the agent's output.
 
+use axum::Json as Body;
 use axum::extract::{FromRequestParts, State};
-use axum::routing::{get, post};
-use axum::{Json as Body, Router};
+use axum::routing::{MethodRouter, get, post};
 use http::request::Parts;
 use longshore_api::conversation::MessagePage;
 use longshore_api::journal::{Step, StepAnswer, StepResult};
@@ -19,11 +19,12 @@ use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param, Params};
 
-pub fn routes() -> Router<App> {
-    Router::new()
-        .route("/agent/v1/conversation", get(conversation))
-        .route("/agent/v1/steps", get(steps))
-        .route("/agent/v1/steps/{name}", post(begin).put(end))
+pub fn routes() -> [(&'static str, MethodRouter<App>); 3] {
+    [
+        ("/agent/v1/conversation", get(conversation)),
+        ("/agent/v1/steps", get(steps)),
+        ("/agent/v1/steps/{name}", post(begin).put(end)),
+    ]
 }
 
 /// The attempt that a request speaks for, and its worker's fleet.
@@ -36,7 +37,7 @@ impl FromRequestParts<App> for Speaker {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
-        let Token(fleet) = Token::from_request_parts(parts, app).await?;
+        let Token(fleet, _) = Token::from_request_parts(parts, app).await?;
         let held = llm::task_of(app, &parts.headers).ok_or_else(|| {
             Refused::new(401, "unknown_task_token", "this task token is not of this installation")
         })?;

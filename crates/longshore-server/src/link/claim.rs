@@ -41,6 +41,7 @@ pub async fn claim(
     // having looked, somebody else is called.
     let mut turn = app.store.signals().runnable(&token.0);
     loop {
+        token.still_good(&app).await?;
         app.metrics.looked_for_tasks();
         let leased = app.store.claim(request.clone(), now()).await?;
         if !leased.is_empty() {
@@ -63,7 +64,7 @@ pub async fn claim(
     }
 }
 
-async fn tasks_are_left(app: &App, Token(fleet): &Token) -> Answer<bool> {
+async fn tasks_are_left(app: &App, Token(fleet, _): &Token) -> Answer<bool> {
     let counts = app.store.counts().await?;
     Ok(counts.iter().any(|of| of.fleet == *fleet && of.runnable > 0))
 }

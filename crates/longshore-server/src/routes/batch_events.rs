@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::batches;
 use super::watch::{After, LOOK, last_event_id, wants_stream};
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::convert;
 use crate::error::Answer;
 use crate::extract::{Param, Params};
@@ -37,18 +38,19 @@ const PACE: Duration = Duration::from_millis(250);
         (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn events(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     Params(query): Params<After>,
     headers: HeaderMap,
 ) -> Answer<Response> {
-    let id = batches::load(&app, &id).await?.id;
+    let id = batches::load(&app, &caller, &id).await?.id;
     let after = last_event_id(&headers)?.or(query.after).unwrap_or(0);
     if !wants_stream(&headers) {
         let records = app.store.batch_events(id, after, PAGE).await?;
         let items = records.into_iter().map(|record| convert::batch_event(id, record)).collect();
         return Ok(Json(BatchEventPage { items }).into_response());
     }
-    let feed = Feed { app, id, after, ready: VecDeque::new(), told: None, ended: false };
+    let feed = Feed { app, caller, id, after, ready: VecDeque::new(), told: None, ended: false };
     let frames = stream::unfold(feed, |mut feed| async move { Some((feed.next().await?, feed)) });
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15)).text("");
     Ok(Sse::new(frames).keep_alive(keep_alive).into_response())
@@ -57,6 +59,7 @@ pub async fn events(
 /// One reader of a batch's log.
 struct Feed {
     app: App,
+    caller: Caller,
     id: BatchId,
     after: u64,
     ready: VecDeque<BatchEvent>,
@@ -87,10 +90,12 @@ impl Feed {
 
     /// Reads what is new. The batch first: its log is then at least as new, so progress is never told after the end.
     ///
-    /// `None`: the batch is gone, its reader has seen the end, or the store fails; the reader comes again where it was.
+    /// `None`: the batch is gone, its reader has seen the end or may read no more, or the store fails; the reader comes again where it was.
     async fn fill(&mut self) -> Option<()> {
         let batch = self.app.store.batch(self.id).await.ok()??;
         let records = self.app.store.batch_events(self.id, self.after, PAGE).await.ok()?;
+        // Nothing more for a key that was revoked or has expired since.
+        self.caller.still_good(&self.app).await.ok()?;
         let ends = records.iter().any(|record| record.kind == "finished");
         if records.is_empty() && batch.finished_at.is_some() {
             return None;

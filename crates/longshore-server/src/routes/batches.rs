@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::{search, tasks};
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param, Params};
 use crate::{convert, cursor};
@@ -55,13 +56,10 @@ fn batch_id(text: &str) -> Answer<BatchId> {
 }
 
 /// The batch with its id as text.
-pub async fn load(app: &App, id: &str) -> Answer<BatchRecord> {
+pub async fn load(app: &App, caller: &Caller, id: &str) -> Answer<BatchRecord> {
     let id = batch_id(id)?;
-    app.store.batch(id).await?.ok_or_else(|| unknown(id))
-}
-
-fn unknown(id: BatchId) -> Refused {
-    Refused::new(404, "unknown_batch", format!("there is no batch {id}"))
+    caller.batch(app, id).await?;
+    app.store.batch(id).await?.ok_or_else(|| Refused::no_batch(id))
 }
 
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -76,10 +74,14 @@ pub struct ListQuery {
     cursor: Option<String>,
 }
 
-/// List batches, newest first.
+/// List batches, newest first. A key for some fleets or one tenant sees those that hold nobody else's tasks.
 #[utoipa::path(get, path = "/v1/batches", params(ListQuery),
     responses((status = 200, body = BatchPage), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> Answer<Json<BatchPage>> {
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Params(query): Params<ListQuery>,
+) -> Answer<Json<BatchPage>> {
     let limit = tasks::page_limit(query.limit)?;
     let unfinished = query.unfinished.unwrap_or(false);
     let mark = format!("batches {unfinished}");
@@ -90,14 +92,20 @@ pub async fn list(State(app): State<App>, Params(query): Params<ListQuery>) -> A
     records.truncate(limit);
     let last = records.last().filter(|_| more).map(|last| TaskId(last.id.0));
     let next_cursor = last.map(|last| cursor::after(last, &mark));
-    Ok(Json(BatchPage { items: records.into_iter().map(convert::batch).collect(), next_cursor }))
+    let mut items = Vec::new();
+    for record in records {
+        if caller.sees_batch(&app, record.id).await? {
+            items.push(convert::batch(record));
+        }
+    }
+    Ok(Json(BatchPage { items, next_cursor }))
 }
 
 /// Show a batch: how many of its tasks are in which state.
 #[utoipa::path(get, path = "/v1/batches/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Batch), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Batch>> {
-    Ok(Json(convert::batch(load(&app, &id).await?)))
+pub async fn show(State(app): State<App>, caller: Caller, Param(id): Param<String>) -> Answer<Json<Batch>> {
+    Ok(Json(convert::batch(load(&app, &caller, &id).await?)))
 }
 
 /// Cancel a batch: it takes no more tasks, and all of its tasks that have not ended are cancelled.
@@ -106,14 +114,15 @@ pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Js
         (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn cancel(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     JsonBody(cancel): JsonBody<Cancel>,
 ) -> Answer<(StatusCode, Json<BatchCancelled>)> {
-    let id = load(&app, &id).await?.id;
+    let id = load(&app, &caller, &id).await?.id;
     let (mut cancelled, mut requested, mut before) = (0, 0, None);
     loop {
         let step = app.store.cancel_batch(id, before, cancel.reason.clone(), now()).await?;
-        let step = step.ok_or_else(|| unknown(id))?;
+        let step = step.ok_or_else(|| Refused::no_batch(id))?;
         cancelled += step.cancelled;
         requested += step.requested;
         before = step.next;
@@ -121,7 +130,7 @@ pub async fn cancel(
             break;
         }
     }
-    let batch = convert::batch(app.store.batch(id).await?.ok_or_else(|| unknown(id))?);
+    let batch = convert::batch(app.store.batch(id).await?.ok_or_else(|| Refused::no_batch(id))?);
     let status = if batch.finished_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(BatchCancelled { batch, cancelled, requested })))
 }

@@ -21,9 +21,11 @@ use sha2::{Digest, Sha256};
 use super::search;
 use super::tasks::once_more;
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::cursor;
 use crate::error::{Answer, Refused};
 use crate::extract::{IdempotencyKey, JsonBody};
+use crate::tenant;
 
 /// Tasks that are changed side by side; the inputs of so many are held in memory for a retry.
 const STEP: usize = 50;
@@ -38,8 +40,12 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Cancel all tasks that a filter finds. Queued ones end at once, running ones when their agents have stopped.
 #[utoipa::path(post, path = "/v1/tasks:cancel", request_body = Bulk,
     responses((status = 200, body = BulkDone), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn cancel(State(app): State<App>, JsonBody(asked): JsonBody<Bulk>) -> Answer<Json<BulkDone>> {
-    let mut walk = Walk::begin(&app, Action::Cancel, &asked).await?;
+pub async fn cancel(
+    State(app): State<App>,
+    caller: Caller,
+    JsonBody(asked): JsonBody<Bulk>,
+) -> Answer<Json<BulkDone>> {
+    let mut walk = Walk::begin(&app, &caller, Action::Cancel, &asked).await?;
     while let Some(page) = walk.next().await? {
         let ids = page.tasks.iter().map(|(id, _)| *id);
         let states = &walk.filter.states;
@@ -62,15 +68,16 @@ pub async fn cancel(State(app): State<App>, JsonBody(asked): JsonBody<Bulk>) -> 
     responses((status = 200, body = BulkDone), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn retry(
     State(app): State<App>,
+    caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(asked): JsonBody<Bulk>,
 ) -> Answer<Json<BulkDone>> {
     if asked.reason.is_some() {
         return Err(Refused::invalid("reason", "a retry keeps none"));
     }
-    let mut walk = Walk::begin(&app, Action::Retry, &asked).await?;
+    let mut walk = Walk::begin(&app, &caller, Action::Retry, &asked).await?;
     let fingerprint: [u8; 32] = Sha256::digest(walk.mark.as_bytes()).into();
-    let key = key.filter(|_| !asked.dry_run).map(|key| Key { key, fingerprint });
+    let key = key.filter(|_| !asked.dry_run).map(|key| Key::of(&caller, key, fingerprint));
     if let Some(key) = &key {
         // So that another filter with the same key is refused before anything is done.
         app.store.submit(Vec::new(), Some(key.of_request()), now()).await?;
@@ -79,7 +86,7 @@ pub async fn retry(
     while let Some(page) = walk.next().await? {
         let mut again = Vec::new();
         for (id, _) in &page.tasks {
-            match retried(&app, &mut fleets, *id, &walk.filter.states).await? {
+            match retried(&app, &caller, &mut fleets, *id, &walk.filter.states).await? {
                 Some(task) => {
                     let key = key.as_ref().map(|key| key.of_task(*id));
                     again.push(app.store.submit(vec![task], key, now()));
@@ -103,17 +110,25 @@ pub async fn retry(
 }
 
 struct Key {
+    /// What it is unique within.
+    whole: String,
+    single: String,
     key: String,
     fingerprint: [u8; 32],
 }
 
 impl Key {
+    fn of(caller: &Caller, key: String, fingerprint: [u8; 32]) -> Key {
+        let (whole, single) = (caller.idempotency_scope("bulk"), caller.idempotency_scope("bulk-retry"));
+        Key { whole, single, key, fingerprint }
+    }
+
     fn of_request(&self) -> Idempotency {
-        Idempotency { scope: "bulk".into(), key: self.key.clone(), fingerprint: self.fingerprint }
+        Idempotency { scope: self.whole.clone(), key: self.key.clone(), fingerprint: self.fingerprint }
     }
 
     fn of_task(&self, task: TaskId) -> Idempotency {
-        let scope = format!("bulk-retry:{}", self.key);
+        let scope = format!("{}:{}", self.single, self.key);
         Idempotency { scope, key: task.to_string(), fingerprint: self.fingerprint }
     }
 }
@@ -132,9 +147,10 @@ impl Fleets {
     }
 }
 
-/// The new task; `None`: the old one is gone or has moved, or its fleet takes none.
+/// The new task; `None`: the old one is gone or has moved, its fleet takes none, or its conversation is not this caller's.
 async fn retried(
     app: &App,
+    caller: &Caller,
     fleets: &mut Fleets,
     id: TaskId,
     states: &[TaskState],
@@ -142,6 +158,11 @@ async fn retried(
     let Some(old) = app.store.task(id).await?.filter(|old| states.contains(&old.state)) else {
         return Ok(None);
     };
+    if let Some(conversation) = &old.conversation
+        && !caller.sees_conversation(app, conversation).await?
+    {
+        return Ok(None);
+    }
     match fleets.get(app, &old.fleet).await? {
         Some(fleet) => once_more(old, fleet, now()).map(Some),
         None => Ok(None),
@@ -151,6 +172,7 @@ async fn retried(
 /// Goes through what a filter finds, a few at a time, until the limit, the end, or the time is up.
 struct Walk<'a> {
     app: &'a App,
+    caller: &'a Caller,
     filter: TaskFilter,
     /// Of the list that its cursors belong to.
     mark: String,
@@ -162,10 +184,12 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    async fn begin(app: &'a App, action: Action, asked: &Bulk) -> Answer<Walk<'a>> {
-        let mut filter = search::filter(app, &asked.filter).await?;
+    async fn begin(app: &'a App, caller: &'a Caller, action: Action, asked: &Bulk) -> Answer<Walk<'a>> {
+        let mut filter = search::filter(app, caller, &asked.filter).await?;
         filter.states =
             bulk::states(action, &filter.states, filter.is_empty(), asked.all).map_err(refused)?;
+        // Not before: that all of a tenant's tasks are meant has to be said as well.
+        filter = tenant::narrowed(caller, filter);
         let mark = format!("{action:?} {:?}", asked.filter);
         filter.before = asked.cursor.as_deref().map(|cursor| cursor::read(cursor, &mark)).transpose()?;
         let limit = match asked.limit {
@@ -174,11 +198,11 @@ impl<'a> Walk<'a> {
             Some(limit) => return Err(Refused::invalid("limit", format!("{limit} is outside 1 to {MOST}"))),
         };
         if filter.before.is_none() {
-            check_count(app, &filter, asked.at_most).await?;
+            check_count(app, caller, &filter, asked.at_most).await?;
         }
         let (left, step) = if asked.dry_run { (u64::MAX, BUDGET) } else { (limit, STEP) };
         let done = BulkDone { dry_run: asked.dry_run, ..BulkDone::default() };
-        Ok(Walk { app, filter, mark, left, step, started: Instant::now(), over: false, done })
+        Ok(Walk { app, caller, filter, mark, left, step, started: Instant::now(), over: false, done })
     }
 
     /// The next tasks to change; in a dry run they are only counted.
@@ -190,7 +214,7 @@ impl<'a> Walk<'a> {
                 return Ok(None);
             }
             let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(self.step);
-            let page = look(self.app, &self.filter, most).await?;
+            let page = look(self.app, self.caller, &self.filter, most).await?;
             let found = page.tasks.len() as u64;
             self.left -= found;
             self.done.matched += found;
@@ -205,21 +229,21 @@ impl<'a> Walk<'a> {
 }
 
 /// One page. Wide searches take turns, so that they never hold all of the store's readers.
-async fn look(app: &App, filter: &TaskFilter, most: usize) -> Answer<MatchPage> {
+async fn look(app: &App, caller: &Caller, filter: &TaskFilter, most: usize) -> Answer<MatchPage> {
     let _turn = match filter.is_wide() {
         true => app.slow_lists.acquire().await.ok(),
         false => None,
     };
-    Ok(app.store.matching(filter.clone(), most).await?)
+    search::matching(app, caller, filter, most).await
 }
 
 /// Refuses when more tasks match than were expected.
-async fn check_count(app: &App, filter: &TaskFilter, expected: Option<u64>) -> Answer<()> {
+async fn check_count(app: &App, caller: &Caller, filter: &TaskFilter, expected: Option<u64>) -> Answer<()> {
     let Some(most) = expected else { return Ok(()) };
     let (mut filter, mut found) = (filter.clone(), 0);
     for _ in 0..COUNT_BUDGET / BUDGET {
         let wanted = usize::try_from(most - found + 1).unwrap_or(BUDGET).min(BUDGET);
-        let page = look(app, &filter, wanted).await?;
+        let page = look(app, caller, &filter, wanted).await?;
         found += page.tasks.len() as u64;
         bulk::guard(found, expected).map_err(refused)?;
         if page.next.is_none() {

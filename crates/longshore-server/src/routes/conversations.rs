@@ -13,14 +13,20 @@ use sha2::{Digest, Sha256};
 
 use super::tasks::{created, new_task};
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::error::{Answer, Refused};
 use crate::extract::{IdempotencyKey, JsonBody, Param, Params};
 
 /// A conversation's unfinished tasks in order, the head first.
 #[utoipa::path(get, path = "/v1/conversations/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Conversation), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Conversation>> {
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Param(id): Param<String>,
+) -> Answer<Json<Conversation>> {
     let id = conversation_id(&id)?;
+    may_see(&app, &caller, &id).await?;
     let record = app.store.conversation(id.clone()).await?.ok_or_else(|| unknown(&id))?;
     Ok(Json(Conversation {
         id: record.id,
@@ -32,6 +38,11 @@ pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Js
 
 fn conversation_id(text: &str) -> Answer<ConversationId> {
     ConversationId::new(text).map_err(|error| Refused::new(400, "invalid_conversation_id", error.to_string()))
+}
+
+/// One that holds a task which this caller may not see is not there for it.
+async fn may_see(app: &App, caller: &Caller, id: &ConversationId) -> Answer<()> {
+    if caller.sees_conversation(app, id).await? { Ok(()) } else { Err(unknown(id)) }
 }
 
 fn unknown(id: &ConversationId) -> Refused {
@@ -53,10 +64,12 @@ pub struct MessageQuery {
     responses((status = 200, body = MessagePage), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn messages(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     Params(query): Params<MessageQuery>,
 ) -> Answer<Json<MessagePage>> {
     let id = conversation_id(&id)?;
+    may_see(&app, &caller, &id).await?;
     let limit = match query.limit.unwrap_or(100) {
         limit @ 1..=500 => limit as usize,
         limit => return Err(Refused::invalid("limit", format!("{limit} is outside 1 to 500"))),
@@ -75,6 +88,7 @@ pub async fn messages(
         (status = 200, body = Task, description = "Repeated: the task of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn post(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(message): JsonBody<PostMessage>,
@@ -83,9 +97,10 @@ pub async fn post(
     let fingerprint = Sha256::digest(serde_json::to_vec(&(&id, &message)).unwrap_or_default()).into();
     let PostMessage { fleet, content, tenant, on_busy } = message;
     let submit = Submit { conversation: Some(id), tenant, on_busy, ..Submit::new(fleet, content) };
-    let mut task = new_task(&app, submit).await?;
+    let mut task = new_task(&app, &caller, submit).await?;
     task.publish_input = true;
-    let idempotency = key.map(|key| Idempotency { scope: "message".into(), key, fingerprint });
+    let idempotency =
+        key.map(|key| Idempotency { scope: caller.idempotency_scope("message"), key, fingerprint });
     let submitted = app.store.submit(vec![task], idempotency, now()).await?;
     created(&app, submitted).await
 }

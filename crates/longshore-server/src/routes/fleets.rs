@@ -14,6 +14,7 @@ use tracing::info;
 
 use crate::app::{App, now};
 use crate::apply;
+use crate::caller::Caller;
 use crate::convert;
 use crate::depth;
 use crate::error::{Answer, Refused};
@@ -21,9 +22,10 @@ use crate::extract::{JsonBody, Param, Params};
 
 /// Every fleet with its tasks and workers.
 #[utoipa::path(get, path = "/v1/fleets", responses((status = 200, body = FleetList)))]
-pub async fn list(State(app): State<App>) -> Answer<Json<FleetList>> {
+pub async fn list(State(app): State<App>, caller: Caller) -> Answer<Json<FleetList>> {
     let mut items = Vec::new();
-    for record in app.store.fleets().await? {
+    let all = app.store.fleets().await?.into_iter();
+    for record in all.filter(|record| caller.fleet(&record.name).is_ok()) {
         items.push(status(&app, record).await?);
     }
     Ok(Json(FleetList { items }))
@@ -32,13 +34,18 @@ pub async fn list(State(app): State<App>) -> Answer<Json<FleetList>> {
 /// One fleet.
 #[utoipa::path(get, path = "/v1/fleets/{name}", params(("name" = String, Path)),
     responses((status = 200, body = FleetStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<FleetStatus>> {
-    let record = find(&app, &name).await?;
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Param(name): Param<String>,
+) -> Answer<Json<FleetStatus>> {
+    let record = find(&app, &caller, &name).await?;
     status(&app, record).await.map(Json)
 }
 
-pub async fn find(app: &App, name: &str) -> Answer<FleetRecord> {
+async fn find(app: &App, caller: &Caller, name: &str) -> Answer<FleetRecord> {
     let parsed = FleetName::new(name).map_err(|_| Refused::no_fleet(name))?;
+    caller.fleet(&parsed)?;
     app.store.fleet(parsed).await?.ok_or_else(|| Refused::no_fleet(name))
 }
 
@@ -78,8 +85,12 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
 /// What the scaler decided lately, and why.
 #[utoipa::path(get, path = "/v1/fleets/{name}/scale", params(("name" = String, Path)),
     responses((status = 200, body = ScaleStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn scale(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<ScaleStatus>> {
-    let record = find(&app, &name).await?;
+pub async fn scale(
+    State(app): State<App>,
+    caller: Caller,
+    Param(name): Param<String>,
+) -> Answer<Json<ScaleStatus>> {
+    let record = find(&app, &caller, &name).await?;
     let decisions = app.store.decisions(record.name.clone(), 50).await?;
     let decisions = decisions
         .into_iter()
@@ -100,40 +111,49 @@ pub async fn scale(State(app): State<App>, Param(name): Param<String>) -> Answer
     responses((status = 200, body = ScaleStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn set_scale(
     State(app): State<App>,
+    caller: Caller,
     Param(name): Param<String>,
     JsonBody(scale_to): JsonBody<SetScale>,
 ) -> Answer<Json<ScaleStatus>> {
-    let record = find(&app, &name).await?;
+    let record = find(&app, &caller, &name).await?;
     if scale_to.replicas.is_some_and(|replicas| replicas > 10_000) {
         return Err(Refused::invalid("replicas", "at most 10000"));
     }
     app.store.set_replicas(record.name, scale_to.replicas, now()).await?;
     app.look_again.notify_one();
-    scale(State(app), Param(name)).await
+    scale(State(app), caller, Param(name)).await
 }
 
 /// Let nothing of a fleet start. What runs goes on, and tasks are accepted.
 #[utoipa::path(post, path = "/v1/fleets/{name}/pause", params(("name" = String, Path)),
     responses((status = 200, body = FleetStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn pause(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<FleetStatus>> {
-    set_paused(&app, &name, true).await
+pub async fn pause(
+    State(app): State<App>,
+    caller: Caller,
+    Param(name): Param<String>,
+) -> Answer<Json<FleetStatus>> {
+    set_paused(&app, &caller, &name, true).await
 }
 
 /// Let a paused fleet start tasks again.
 #[utoipa::path(post, path = "/v1/fleets/{name}/resume", params(("name" = String, Path)),
     responses((status = 200, body = FleetStatus), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn resume(State(app): State<App>, Param(name): Param<String>) -> Answer<Json<FleetStatus>> {
-    set_paused(&app, &name, false).await
+pub async fn resume(
+    State(app): State<App>,
+    caller: Caller,
+    Param(name): Param<String>,
+) -> Answer<Json<FleetStatus>> {
+    set_paused(&app, &caller, &name, false).await
 }
 
-async fn set_paused(app: &App, name: &str, paused: bool) -> Answer<Json<FleetStatus>> {
-    let record = find(app, name).await?;
+async fn set_paused(app: &App, caller: &Caller, name: &str, paused: bool) -> Answer<Json<FleetStatus>> {
+    let record = find(app, caller, name).await?;
     if record.paused != paused {
         app.store.set_paused(record.name, paused, now()).await?;
         info!(fleet = name, paused, "an operator decides whether the fleet starts tasks");
         app.look_again.notify_one();
     }
-    status(app, find(app, name).await?).await.map(Json)
+    status(app, find(app, caller, name).await?).await.map(Json)
 }
 
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -149,10 +169,11 @@ pub struct TenantQuery {
     responses((status = 200, body = TenantList), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn tenants(
     State(app): State<App>,
+    caller: Caller,
     Param(name): Param<String>,
     Params(query): Params<TenantQuery>,
 ) -> Answer<Json<TenantList>> {
-    let record = find(&app, &name).await?;
+    let record = find(&app, &caller, &name).await?;
     let limit = match query.limit.unwrap_or(100) {
         limit @ 1..=1000 => limit as usize,
         limit => return Err(Refused::invalid("limit", format!("{limit} is outside 1 to 1000"))),

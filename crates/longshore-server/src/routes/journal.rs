@@ -14,6 +14,7 @@ use longshore_store::{AskRecord, CallRecord, Digest, DivergenceRecord, InputOutc
 
 use super::tasks::{load, task_id};
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param};
@@ -21,8 +22,13 @@ use crate::extract::{JsonBody, Param};
 /// A task's LLM calls and steps: what was bought, what was given again, and where an attempt went another way.
 #[utoipa::path(get, path = "/v1/tasks/{id}/journal", params(("id" = String, Path)),
     responses((status = 200, body = Journal), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn journal(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Journal>> {
+pub async fn journal(
+    State(app): State<App>,
+    caller: Caller,
+    Param(id): Param<String>,
+) -> Answer<Json<Journal>> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     let record = app.store.journal(id).await?.ok_or_else(|| Refused::no_task(id))?;
     let attempts = app.store.attempts(id).await?;
     let numbers: HashMap<Fence, u32> =
@@ -129,10 +135,12 @@ async fn text(app: &App, task: TaskId, digest: Digest) -> Answer<Option<String>>
     responses((status = 200, body = Task), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn input(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     JsonBody(input): JsonBody<Input>,
 ) -> Answer<Json<Task>> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     let resume = input.answer == InputAnswer::Resume;
     match app.store.answer_interruption(id, resume, now()).await? {
         InputOutcome::NotFound => Err(Refused::no_task(id)),

@@ -7,20 +7,77 @@ use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, FleetName, IdError, TaskId, TenantName};
 use longshore_core::task::State as TaskState;
 use longshore_core::time::Timestamp;
-use longshore_store::TaskFilter;
+use longshore_store::{MatchPage, SearchPage, TaskFilter};
 
 use crate::app::App;
+use crate::caller::Caller;
 use crate::error::{Answer, Refused};
 
 /// Reads a filter; a fleet that is not known is refused, since nothing could be found.
-pub async fn filter(app: &App, given: &Filter) -> Answer<TaskFilter> {
+///
+/// Errors: 403 for a fleet or a tenant that is named and not this caller's. One that names none finds more than the caller
+/// may see until it is narrowed.
+pub async fn filter(app: &App, caller: &Caller, given: &Filter) -> Answer<TaskFilter> {
     let filter = read(given)?;
+    caller.names(filter.fleet.as_ref(), filter.tenant.as_ref())?;
     if let Some(fleet) = &filter.fleet
         && app.store.fleet(fleet.clone()).await?.is_none()
     {
         return Err(Refused::no_fleet(fleet));
     }
     Ok(filter)
+}
+
+/// The newest tasks that a filter finds among those of the caller's fleets.
+pub async fn tasks(app: &App, caller: &Caller, filter: TaskFilter, limit: usize) -> Answer<SearchPage> {
+    let mut pages = Vec::new();
+    for filter in of_fleets(caller, filter) {
+        let page = app.store.search(filter, limit).await?;
+        pages.push((page.tasks, page.next));
+    }
+    let (tasks, next) = merged(pages, |task| task.id, limit);
+    Ok(SearchPage { tasks, next })
+}
+
+/// The same, without all that belongs to a task.
+pub async fn matching(app: &App, caller: &Caller, filter: &TaskFilter, limit: usize) -> Answer<MatchPage> {
+    let mut pages = Vec::new();
+    for filter in of_fleets(caller, filter.clone()) {
+        let page = app.store.matching(filter, limit).await?;
+        pages.push((page.tasks, page.next));
+    }
+    let (tasks, next) = merged(pages, |task| task.0, limit);
+    Ok(MatchPage { tasks, next })
+}
+
+/// One filter for each fleet of a caller that has some only.
+fn of_fleets(caller: &Caller, filter: TaskFilter) -> Vec<TaskFilter> {
+    let fleets = &caller.known.scope.fleets;
+    if fleets.is_empty() || filter.fleet.is_some() {
+        return vec![filter];
+    }
+    fleets.iter().map(|fleet| TaskFilter { fleet: Some(fleet.clone()), ..filter.clone() }).collect()
+}
+
+/// One page of several, from new to old. Each has all down to its `next`; together they have all down to the newest of those.
+fn merged<T>(
+    mut pages: Vec<(Vec<T>, Option<TaskId>)>,
+    id: impl Fn(&T) -> TaskId,
+    limit: usize,
+) -> (Vec<T>, Option<TaskId>) {
+    if pages.len() == 1 {
+        return pages.remove(0);
+    }
+    let next = pages.iter().filter_map(|(_, next)| *next).max();
+    let mut all: Vec<T> = pages.into_iter().flat_map(|(found, _)| found).collect();
+    all.retain(|found| next.is_none_or(|next| id(found) >= next));
+    all.sort_unstable_by_key(|found| std::cmp::Reverse(id(found)));
+    if all.len() <= limit {
+        return (all, next);
+    }
+    all.truncate(limit);
+    let last = all.last().map(&id);
+    (all, last)
 }
 
 fn read(given: &Filter) -> Answer<TaskFilter> {
@@ -79,4 +136,29 @@ pub fn labels(text: &str) -> Answer<BTreeMap<String, String>> {
             None => Err(Refused::invalid("label", format!("`{pair}` is not of the form name=value"))),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn check(pages: &[(&[u128], Option<u128>)], limit: usize, expected: (&[u128], Option<u128>)) {
+        let id = |n: &u128| TaskId(Uuid::from_u128(*n));
+        let given = pages.iter().map(|(found, next)| (found.to_vec(), next.as_ref().map(id))).collect();
+        let (found, next) = merged(given, id, limit);
+        assert_eq!((found.as_slice(), next), (expected.0, expected.1.as_ref().map(id)), "{pages:?}");
+    }
+
+    #[test]
+    fn pages_of_several_fleets_are_one_that_leaves_nothing_out() {
+        check(&[], 3, (&[], None));
+        check(&[(&[9, 4], Some(4))], 2, (&[9, 4], Some(4)));
+        check(&[(&[9, 4], None), (&[7], None)], 3, (&[9, 7, 4], None));
+        check(&[(&[9, 4], None), (&[7], None)], 2, (&[9, 7], Some(7)));
+        // What the second page has not looked at yet may hold an 8.
+        check(&[(&[9, 4], None), (&[], Some(6))], 3, (&[9], Some(6)));
+        check(&[(&[9, 8], Some(8)), (&[7, 3], Some(3))], 2, (&[9, 8], Some(8)));
+    }
 }

@@ -1,6 +1,6 @@
 //! Submitting, listing, showing, cancelling and retrying tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use axum::Json;
@@ -11,9 +11,10 @@ use longshore_api::batch::BatchQuery;
 use longshore_api::problem::Detail;
 use longshore_api::search::{Filter, TaskQuery};
 use longshore_api::task::{BatchAccepted, Cancel, Submit, Task, TaskPage};
+use longshore_core::access::Subject;
 use longshore_core::batch::BatchId;
 use longshore_core::fleet::Fleet;
-use longshore_core::id::{FleetName, TaskId};
+use longshore_core::id::{ConversationId, FleetName, TaskId, TenantName};
 use longshore_core::retry::Backoff;
 use longshore_core::task::{self, OnBusy, State as TaskState};
 use longshore_core::time::Timestamp;
@@ -25,10 +26,12 @@ use uuid::Uuid;
 use super::batches::new_batch;
 use super::search;
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::convert;
 use crate::cursor;
 use crate::error::{Answer, Refused};
 use crate::extract::{IdempotencyKey, JsonBody, Lines, Param, Params, parse};
+use crate::tenant;
 
 /// Submit a task. Answered when it is stored durably.
 #[utoipa::path(post, path = "/v1/tasks", request_body = Submit,
@@ -37,12 +40,14 @@ use crate::extract::{IdempotencyKey, JsonBody, Lines, Param, Params, parse};
         (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn submit(
     State(app): State<App>,
+    caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(task): JsonBody<Submit>,
 ) -> Answer<Response> {
     let fingerprint = Sha256::digest(serde_json::to_vec(&task).unwrap_or_default()).into();
-    let idempotency = key.map(|key| Idempotency { scope: "submit".into(), key, fingerprint });
-    let new = new_task(&app, task).await?;
+    let idempotency =
+        key.map(|key| Idempotency { scope: caller.idempotency_scope("submit"), key, fingerprint });
+    let new = new_task(&app, &caller, task).await?;
     let submitted = app.store.submit(vec![new], idempotency, now()).await?;
     created(&app, submitted).await
 }
@@ -63,14 +68,17 @@ pub async fn created(app: &App, submitted: Submitted) -> Answer<Response> {
         (status = 200, body = BatchAccepted, description = "Repeated: the tasks of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn batch(
     State(app): State<App>,
+    caller: Caller,
     Params(query): Params<BatchQuery>,
     IdempotencyKey(key): IdempotencyKey,
     Lines(body): Lines,
 ) -> Answer<(StatusCode, Json<BatchAccepted>)> {
     let batch = new_batch(&query)?;
+    caller.adds_to_batch(&app, batch.id).await?;
     let fingerprint = Sha256::new().chain_update(words(&query)).chain_update(&body).finalize().into();
-    let tasks = read_lines(&app, &body).await?;
-    let idempotency = key.map(|key| Idempotency { scope: "batch".into(), key, fingerprint });
+    let tasks = read_lines(&app, &caller, &body).await?;
+    let scope = caller.idempotency_scope("batch");
+    let idempotency = key.map(|key| Idempotency { scope, key, fingerprint });
     let id = batch.id;
     let submitted = app.store.submit_batch(batch, tasks, idempotency, now()).await?;
     let (status, batch) = match submitted.replayed {
@@ -96,13 +104,13 @@ async fn earlier_batch(app: &App, ids: &[TaskId]) -> Answer<Option<BatchId>> {
 /// How many bad lines one answer names.
 const NAMED_ERRORS: usize = 20;
 
-async fn read_lines(app: &App, body: &[u8]) -> Answer<Vec<NewTask>> {
+async fn read_lines(app: &App, caller: &Caller, body: &[u8]) -> Answer<Vec<NewTask>> {
     let (mut tasks, mut errors, mut failed) = (Vec::new(), Vec::new(), 0usize);
-    let mut fleets = FleetCache::default();
+    let mut seen = Seen::default();
     let lines = body.split(|byte| *byte == b'\n').enumerate();
     for (index, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
         let new = match parse::<Submit>(line) {
-            Ok(task) => check_size(app, line.len()).and(fleets.new_task(app, task).await),
+            Ok(task) => check_size(app, line.len()).and(seen.new_task(app, caller, task).await),
             Err(refused) => Err(refused),
         };
         match new {
@@ -144,18 +152,32 @@ fn check_size(app: &App, bytes: usize) -> Answer<()> {
     }
 }
 
-/// Fleets seen in one batch, so that a thousand lines ask for their fleet once.
+/// What was asked for in one batch, so that a thousand lines ask for their fleet and their conversation once.
 #[derive(Default)]
-struct FleetCache(Option<Fleet>);
+struct Seen {
+    fleet: Option<Fleet>,
+    conversations: HashSet<ConversationId>,
+}
 
-impl FleetCache {
-    async fn new_task(&mut self, app: &App, task: Submit) -> Answer<NewTask> {
-        if self.0.as_ref().is_none_or(|fleet| fleet.name != task.fleet) {
-            self.0 = Some(active_fleet(app, &task.fleet).await?);
+impl Seen {
+    async fn new_task(&mut self, app: &App, caller: &Caller, task: Submit) -> Answer<NewTask> {
+        let tenant = tenant::of_submission(caller, task.tenant.as_ref());
+        may_submit(caller, &task.fleet, &tenant)?;
+        if self.fleet.as_ref().is_none_or(|fleet| fleet.name != task.fleet) {
+            self.fleet = Some(active_fleet(app, &task.fleet).await?);
         }
-        let fleet = self.0.as_ref().expect("set just above");
-        build(app, task, fleet)
+        if let Some(conversation) = task.conversation.as_ref().filter(|id| !self.conversations.contains(*id))
+        {
+            caller.joins_conversation(app, conversation).await?;
+            self.conversations.insert(conversation.clone());
+        }
+        let fleet = self.fleet.as_ref().expect("set just above");
+        build(app, task, tenant, fleet)
     }
+}
+
+fn may_submit(caller: &Caller, fleet: &FleetName, tenant: &TenantName) -> Answer<()> {
+    caller.may(Subject::Task { fleet, tenant })
 }
 
 async fn active_fleet(app: &App, name: &FleetName) -> Answer<Fleet> {
@@ -168,12 +190,11 @@ async fn active_fleet(app: &App, name: &FleetName) -> Answer<Fleet> {
     }
 }
 
-pub async fn new_task(app: &App, task: Submit) -> Answer<NewTask> {
-    let fleet = active_fleet(app, &task.fleet).await?;
-    build(app, task, &fleet)
+pub async fn new_task(app: &App, caller: &Caller, task: Submit) -> Answer<NewTask> {
+    Seen::default().new_task(app, caller, task).await
 }
 
-fn build(app: &App, task: Submit, fleet: &Fleet) -> Answer<NewTask> {
+fn build(app: &App, task: Submit, tenant: TenantName, fleet: &Fleet) -> Answer<NewTask> {
     check(app, &task)?;
     let now = now();
     let timeout_ms = task.timeout.as_deref().map(timeout_ms).transpose()?.unwrap_or(fleet.task.timeout_ms);
@@ -182,7 +203,7 @@ fn build(app: &App, task: Submit, fleet: &Fleet) -> Answer<NewTask> {
         deadline_at: deadline(&task, fleet, now)?,
         backoff: backoff(task.backoff.as_ref(), fleet.task.backoff)?,
         fleet: task.fleet,
-        tenant: task.tenant.unwrap_or_default(),
+        tenant,
         input: task.input,
         conversation: task.conversation,
         on_busy: task.on_busy.unwrap_or(fleet.task.on_busy),
@@ -282,19 +303,24 @@ pub fn page_limit(given: Option<i64>) -> Answer<usize> {
 /// still have a `next_cursor`.
 #[utoipa::path(get, path = "/v1/tasks", params(TaskQuery),
     responses((status = 200, body = TaskPage), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, Params(query): Params<TaskQuery>) -> Answer<Json<TaskPage>> {
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Params(query): Params<TaskQuery>,
+) -> Answer<Json<TaskPage>> {
     let limit = page_limit(query.limit)?;
     let cursor = query.cursor.clone();
     let asked = Filter::from(query);
     let mark = format!("{asked:?}");
     let before = cursor.map(|cursor| cursor::read(&cursor, &mark)).transpose()?;
-    let filter = TaskFilter { before, ..search::filter(&app, &asked).await? };
+    let found = search::filter(&app, &caller, &asked).await?;
+    let filter = TaskFilter { before, ..tenant::narrowed(&caller, found) };
     // A closed semaphore is a stop; then the store says so.
     let _turn = match filter.is_wide() {
         true => app.slow_lists.acquire().await.ok(),
         false => None,
     };
-    let page = app.store.search(filter, limit).await?;
+    let page = search::tasks(&app, &caller, filter, limit).await?;
     let next_cursor = page.next.map(|place| cursor::after(place, &mark));
     Ok(Json(TaskPage { items: page.tasks.into_iter().map(convert::task).collect(), next_cursor }))
 }
@@ -302,8 +328,10 @@ pub async fn list(State(app): State<App>, Params(query): Params<TaskQuery>) -> A
 /// Show a task with its input, its result and its attempts.
 #[utoipa::path(get, path = "/v1/tasks/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Task), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Task>> {
-    load(&app, task_id(&id)?).await.map(Json)
+pub async fn show(State(app): State<App>, caller: Caller, Param(id): Param<String>) -> Answer<Json<Task>> {
+    let id = task_id(&id)?;
+    caller.task(&app, id).await?;
+    load(&app, id).await.map(Json)
 }
 
 pub fn task_id(text: &str) -> Answer<TaskId> {
@@ -334,10 +362,12 @@ pub async fn load(app: &App, id: TaskId) -> Answer<Task> {
         (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn cancel(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     JsonBody(cancel): JsonBody<Cancel>,
 ) -> Answer<(StatusCode, Json<Task>)> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     let status = match app.store.cancel(id, cancel.reason, now()).await? {
         CancelOutcome::NotFound => return Err(Refused::no_task(id)),
         CancelOutcome::Cancelled | CancelOutcome::AlreadyTerminal(TaskState::Cancelled) => StatusCode::OK,
@@ -358,19 +388,26 @@ pub async fn cancel(
         (status = 200, body = Task, description = "Repeated: the task of the first request"), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn retry(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     IdempotencyKey(key): IdempotencyKey,
 ) -> Answer<Response> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     let old = app.store.task(id).await?.ok_or_else(|| Refused::no_task(id))?;
     if !old.state.is_terminal() {
         let detail = format!("task {id} is {}: it has not ended", old.state.as_str());
         return Err(Refused::new(409, "not_ended", detail).hint("cancel it first, or wait for it"));
     }
+    may_submit(&caller, &old.fleet, &old.tenant)?;
+    if let Some(conversation) = &old.conversation {
+        caller.joins_conversation(&app, conversation).await?;
+    }
     let fleet = active_fleet(&app, &old.fleet).await?;
     let new = once_more(old, &fleet, now())?;
     let fingerprint = Sha256::digest(id.0.as_bytes()).into();
-    let idempotency = key.map(|key| Idempotency { scope: "retry".into(), key, fingerprint });
+    let idempotency =
+        key.map(|key| Idempotency { scope: caller.idempotency_scope("retry"), key, fingerprint });
     let submitted = app.store.submit(vec![new], idempotency, now()).await?;
     created(&app, submitted).await
 }

@@ -21,7 +21,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 const REASON: &str = "its tenant is erased";
 
-/// Erase all that belongs to a tenant: its tasks with inputs, results, events and journals, its conversations and batches.
+/// Erase all that belongs to a tenant: its tasks with inputs, results, events and journals, its conversations and batches,
+/// and the API keys that are for it alone.
 /// Those that run are cancelled first. Can be repeated.
 #[utoipa::path(delete, path = "/v1/tenants/{id}/data", params(("id" = String, Path), EraseQuery),
     responses((status = 200, body = TenantErased),
@@ -36,6 +37,7 @@ pub async fn erase(
         TenantName::new(tenant).map_err(|error| Refused::new(400, "invalid_tenant", error.to_string()))?;
     let mut erased = delete(&app, &tenant).await?;
     if erased.complete {
+        app.keys.forget();
         forget_keys(&app).await?;
         if how.compact.unwrap_or(true) {
             app.store.compact().await?;

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::tasks::task_id;
 use crate::app::App;
+use crate::caller::Caller;
 use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::{Param, Params};
@@ -42,11 +43,13 @@ pub struct After {
         (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn events(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     Params(query): Params<After>,
     headers: HeaderMap,
 ) -> Answer<Response> {
     let id = task_id(&id)?;
+    caller.task(&app, id).await?;
     if app.store.task(id).await?.is_none() {
         return Err(Refused::no_task(id));
     }
@@ -56,7 +59,7 @@ pub async fn events(
         let items = app.store.events(id, after, PAGE).await?.into_iter().map(convert::event).collect();
         return Ok(Json(EventPage { items }).into_response());
     }
-    let feed = Feed { app, id, after, ready: VecDeque::new(), ended: false };
+    let feed = Feed { app, caller, id, after, ready: VecDeque::new(), ended: false };
     let frames = stream::unfold(feed, |mut feed| async move { Some((feed.next().await?, feed)) });
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15)).text("");
     Ok(Sse::new(frames).keep_alive(keep_alive).into_response())
@@ -79,6 +82,7 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Answer<Option<u64>> {
 /// One reader of a task's log.
 struct Feed {
     app: App,
+    caller: Caller,
     id: TaskId,
     after: u64,
     ready: VecDeque<Event>,
@@ -100,6 +104,8 @@ impl Feed {
             let mut signal = self.app.store.signals().task(&self.id);
             // A store that fails ends the stream; the reader resumes where it was.
             let page = self.app.store.events(self.id, self.after, PAGE).await.ok()?;
+            // Nothing more for a key that was revoked or has expired since.
+            self.caller.still_good(&self.app).await.ok()?;
             self.ready = page.into_iter().map(convert::event).collect();
             if !self.ready.is_empty() {
                 continue;

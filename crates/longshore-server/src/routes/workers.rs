@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::tasks::timeout_ms;
 use crate::app::{App, now};
+use crate::caller::Caller;
 use crate::convert;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param, Params};
@@ -27,27 +28,36 @@ pub struct WorkerQuery {
 #[utoipa::path(get, path = "/v1/workers", params(WorkerQuery),
     responses((status = 200, body = WorkerList),
         (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn list(State(app): State<App>, Params(query): Params<WorkerQuery>) -> Answer<Json<WorkerList>> {
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Params(query): Params<WorkerQuery>,
+) -> Answer<Json<WorkerList>> {
     let fleet = query.fleet.as_deref().map(|name| FleetName::new(name).map_err(|_| Refused::no_fleet(name)));
-    let workers = app.store.workers(WorkerFilter { fleet: fleet.transpose()?, gone: query.gone }).await?;
-    Ok(Json(WorkerList { items: workers.into_iter().map(convert::worker).collect() }))
+    let fleet = fleet.transpose()?;
+    fleet.as_ref().map(|fleet| caller.fleet(fleet)).transpose()?;
+    let workers = app.store.workers(WorkerFilter { fleet, gone: query.gone }).await?;
+    let seen = workers.into_iter().filter(|worker| caller.fleet(&worker.fleet).is_ok());
+    Ok(Json(WorkerList { items: seen.map(convert::worker).collect() }))
 }
 
 /// One worker.
 #[utoipa::path(get, path = "/v1/workers/{id}", params(("id" = String, Path)),
     responses((status = 200, body = Worker), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<App>, Param(id): Param<String>) -> Answer<Json<Worker>> {
-    let record = find(&app, &id).await?;
+pub async fn show(State(app): State<App>, caller: Caller, Param(id): Param<String>) -> Answer<Json<Worker>> {
+    let record = find(&app, &caller, &id).await?;
     let leases = app.store.leases(Some(record.id.clone())).await?;
     let mut worker = convert::worker(record);
     worker.tasks = leases.iter().map(|lease| lease.held.task.to_string()).collect();
     Ok(Json(worker))
 }
 
-async fn find(app: &App, id: &str) -> Answer<longshore_store::WorkerRecord> {
+/// A worker of a fleet that this caller may not see is not there for it.
+async fn find(app: &App, caller: &Caller, id: &str) -> Answer<longshore_store::WorkerRecord> {
     let unknown = || Refused::new(404, "unknown_worker", format!("there is no worker `{id}`"));
     let parsed = WorkerId::new(id).map_err(|_| unknown())?;
-    app.store.worker(parsed).await?.ok_or_else(unknown)
+    let found = app.store.worker(parsed).await?;
+    found.filter(|worker| caller.fleet(&worker.fleet).is_ok()).ok_or_else(unknown)
 }
 
 /// Drain a worker: it claims nothing more, finishes or hands over what it has, and ends.
@@ -55,10 +65,11 @@ async fn find(app: &App, id: &str) -> Answer<longshore_store::WorkerRecord> {
     responses((status = 200, body = Worker), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
 pub async fn drain(
     State(app): State<App>,
+    caller: Caller,
     Param(id): Param<String>,
     JsonBody(how): JsonBody<DrainWorker>,
 ) -> Answer<Json<Worker>> {
-    let record = find(&app, &id).await?;
+    let record = find(&app, &caller, &id).await?;
     if record.ended_at.is_some() {
         return Err(Refused::new(409, "already_ended", format!("worker `{id}` has ended")));
     }
@@ -70,5 +81,5 @@ pub async fn drain(
     };
     app.store.order_drain(record.id, how.mode.unwrap_or(fleet.drain.mode), timeout_ms, now()).await?;
     app.look_again.notify_one();
-    show(State(app), Param(id)).await
+    show(State(app), caller, Param(id)).await
 }

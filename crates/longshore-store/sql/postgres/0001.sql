@@ -503,3 +503,23 @@ CREATE TABLE @llm_replay (
     diverged        bigint   NOT NULL,
     PRIMARY KEY (fleet, slot)
 ) WITH (fillfactor = 40);
+
+-- API keys. The key itself is nowhere: `hash` is its SHA-256, which is enough for 256 bits of chance.
+CREATE TABLE @api_key (
+    id              uuid     PRIMARY KEY,
+    hash            bytea    NOT NULL UNIQUE CHECK (length(hash) = 32),
+    name            text     NOT NULL,
+    -- Its last letters, by which people tell keys apart.
+    hint            text     NOT NULL,
+    -- Words with commas between them.
+    verbs           text     NOT NULL,
+    -- A JSON array of names; empty: all fleets.
+    fleets          text     NOT NULL,
+    -- NULL: all tenants.
+    tenant          text,
+    created_at      bigint   NOT NULL,
+    expires_at      bigint,
+    revoked_at      bigint,
+    -- To the minute.
+    used_at         bigint
+);

@@ -17,7 +17,7 @@ use crate::model::Erased;
 
 /// Tables whose rows have a tenant, all of which are erased here; `runnable` by cancelling. A test finds one that is missing.
 #[cfg(test)]
-pub(super) const TABLES: [&str; 5] = ["batch", "conversation", "lane", "runnable", "task"];
+pub(super) const TABLES: [&str; 6] = ["api_key", "batch", "conversation", "lane", "runnable", "task"];
 
 /// Tasks of one step.
 const STEP: usize = 100;
@@ -149,9 +149,16 @@ fn erase_the_rest(write: &mut Write<'_>, tenant: &TenantName, done: &mut Erased)
         delete_batch(write, batch)?;
     }
     erase_lanes(write, tenant)?;
+    erase_keys(write, tenant)?;
     done.conversations += conversations.len() as u64;
     done.batches += batches.len() as u64;
     Ok(())
+}
+
+/// Keys that are good for this tenant alone: they name it, and who holds one could fill it again.
+fn erase_keys(write: &mut Write<'_>, tenant: &TenantName) -> rusqlite::Result<()> {
+    let delete = "DELETE FROM api_key WHERE tenant = ?1";
+    write.connection.prepare_cached(delete)?.execute([tenant.as_str()]).map(drop)
 }
 
 /// Its name in the counts, where it has nothing that is counted any more.

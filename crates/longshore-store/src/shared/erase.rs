@@ -21,7 +21,7 @@ use crate::model::Erased;
 
 /// Tables whose rows have a tenant, all of which are erased here. A test finds one that is missing.
 #[cfg(test)]
-const TABLES: [&str; 6] = ["batch", "conversation", "done", "lane", "live", "task"];
+const TABLES: [&str; 7] = ["api_key", "batch", "conversation", "done", "lane", "live", "task"];
 
 /// Tasks of one step.
 const STEP: usize = 200;
@@ -62,12 +62,16 @@ const LANES: &str =
     "DELETE FROM @lane WHERE tenant = $1 AND (runnable, delayed, held, running, waiting, succeeded, failed,
         cancelled) = (0, 0, 0, 0, 0, 0, 0, 0)";
 
+/// Keys that are good for this tenant alone: they name it, and who holds one could fill it again.
+const DELETE_TENANT_KEYS: &str = "DELETE FROM @api_key WHERE tenant = $1";
+
 const RUNNING: &str = "SELECT count(*) FROM @live WHERE worker IS NOT NULL AND tenant = $1";
 
 /// What rows are deleted from, or overwritten in.
 const CLEAN: &str =
     "VACUUM @task, @done, @event, @journal, @journal_blob, @journal_link, @journal_request, @journal_entry,
-    @journal_ask, @step, @live, @conversation, @message, @staged_message, @lane, @batch, @batch_event, @idempotency";
+    @journal_ask, @step, @live, @conversation, @message, @staged_message, @lane, @batch, @batch_event, @idempotency,
+    @api_key";
 
 fn pick(statements: [&'static str; 2], tenant: &str) -> &'static str {
     statements[usize::from(tenant != TenantName::DEFAULT)]
@@ -164,6 +168,7 @@ async fn erase_the_rest(
     let batches = connection.query(pick(SOME_BATCHES, tenant), args).await?;
     let batches = batches.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Uuid>, _>>()?;
     done.batches = batches.len() as u64;
+    connection.execute(DELETE_TENANT_KEYS, args![tenant]).await?;
     delete_batches(connection, batches).await
 }
 

@@ -9,6 +9,7 @@ mod deadlines;
 mod endings;
 mod fleets;
 mod journal;
+mod keys;
 mod link;
 mod retention;
 mod schedules;
@@ -113,6 +114,8 @@ every_backend! {
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
         steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person,
         an_answer_that_comes_after_its_task_was_deleted_leaves_nothing;
+    keys: a_key_is_found_by_its_hash_alone, a_revoked_key_stays_revoked, the_last_use_only_moves_on,
+        tasks_and_conversations_have_owners, what_begins_at_once_agrees, an_erased_tenants_keys_go_with_it;
     crowd: no_task_is_claimed_twice;
     batches: a_batch_counts_its_tasks_and_ends_with_the_last,
         the_end_of_a_batch_is_told_once_whatever_is_repeated,

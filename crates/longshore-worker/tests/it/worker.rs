@@ -78,6 +78,7 @@ impl Config {
         Options {
             links: self.links,
             token: Secret::new(self.token),
+            ca: None,
             worker: None,
             fleet: FleetName::new("test").expect("a name"),
             command: self.command,

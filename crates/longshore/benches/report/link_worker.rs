@@ -22,7 +22,7 @@ impl LinkWorker {
     pub async fn register(plane: &Plane, fleet: &str, name: &str) -> LinkWorker {
         let token = plane.dir().join(".longshore/tokens").join(fleet);
         let token = std::fs::read_to_string(token).expect("written at the start");
-        let link = LinkClient::new(std::slice::from_ref(&plane.addresses.link), &token, "bench")
+        let link = LinkClient::new(std::slice::from_ref(&plane.addresses.link), &token, "bench", None)
             .expect("a valid address");
         let worker = WorkerId::new(name).expect("valid");
         let nonce = Uuid::new_v4();

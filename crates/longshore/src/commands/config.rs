@@ -1,6 +1,6 @@
 //! `longshore config`: what longshore.toml and the environment amount to. Secrets show as where they come from.
 
-use longshore_core::settings::{Address, FleetsFrom, Settings, StoreSettings};
+use longshore_core::settings::{Address, FleetsFrom, Settings, StoreSettings, Tls};
 use longshore_core::webhook::Webhook;
 use serde_json::json;
 
@@ -71,6 +71,7 @@ fn value(settings: &Settings) -> serde_json::Value {
             "fleets": if server.fleets == FleetsFrom::Api { "api" } else { "file" },
             "token": server.token,
             "allow_insecure": server.allow_insecure,
+            "tls": tls(&server.tls),
             "input_limit": server.input_limit,
         },
         "providers": settings.providers,
@@ -78,4 +79,12 @@ fn value(settings: &Settings) -> serde_json::Value {
         "schedules": settings.schedules,
         "webhooks": settings.webhooks.iter().map(shown).collect::<Vec<_>>(),
     })
+}
+
+fn tls(tls: &Tls) -> serde_json::Value {
+    match tls {
+        Tls::Off => json!("off"),
+        Tls::Auto => json!("auto"),
+        Tls::Files { cert, key } => json!({ "cert": cert, "key": key }),
+    }
 }

@@ -7,7 +7,7 @@ use longshore_core::settings::Settings;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::cli::{ConfigFile, Format, Remote};
+use crate::cli::{Ca, ConfigFile, Format, Remote, ca};
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output::{self, clean, paint, paint_of};
@@ -28,6 +28,10 @@ pub struct Args {
     /// Token for the control plane
     #[arg(long, value_name = "TOKEN", env = "LONGSHORE_TOKEN", hide_env_values = true)]
     token: Option<String>,
+
+    /// Authority of the control plane's certificate [default: what the configuration says]
+    #[arg(long, value_name = "CA", env = "LONGSHORE_CA", hide_env_values = true, value_parser = ca)]
+    ca: Option<Ca>,
 
     #[command(flatten)]
     format: Format,
@@ -104,11 +108,10 @@ fn configuration(file: &ConfigFile, checks: &mut Vec<Check>) -> Option<Settings>
 async fn control_plane(args: &Args, settings: Option<&Settings>, checks: &mut Vec<Check>) -> Outcome<()> {
     let given = args.server.clone().filter(|server| !server.trim().is_empty());
     let named = given.is_some();
-    let server = given.unwrap_or_else(|| match settings {
-        Some(settings) => format!("http://{}", machine::reachable(settings.server.api)),
-        None => DEFAULT_SERVER.into(),
-    });
-    let client = Remote { server, token: args.token.clone() }.client()?;
+    let (own, own_ca) = settings.map_or((DEFAULT_SERVER.into(), None), machine::own);
+    // The file of another control plane says nothing about this one.
+    let ca = args.ca.clone().or(own_ca.filter(|_| !named).map(|trust| Ca(Some(trust))));
+    let client = Remote { server: given.unwrap_or(own), token: args.token.clone(), ca }.client()?;
     match about(&client).await {
         Ok(found) => {
             checks.extend(found);

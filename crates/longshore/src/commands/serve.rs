@@ -37,7 +37,8 @@ pub async fn run(args: Args) -> Outcome {
     logging::json_to_stdout()?;
     let found = args.config.load()?;
     let mut stop = Stop::listen()?;
-    let mut server = up::start(found.settings, args.roles.into_iter().collect(), true).await?;
+    let roles = args.roles.into_iter().collect();
+    let mut server = up::start(found.settings, roles, up::admin_token_file(), true).await?;
     let failed = tokio::select! {
         () = stop.asked() => None,
         part = server.failed() => Some(part),

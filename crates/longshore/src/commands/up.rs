@@ -1,5 +1,7 @@
 //! `longshore up`: everything in longshore.toml on this machine, until Ctrl-C.
 
+use std::path::PathBuf;
+
 use longshore_core::role::Roles;
 use longshore_core::settings::Settings;
 use longshore_server::{Options, Server, StartError};
@@ -12,6 +14,9 @@ use crate::exit::Exit;
 use crate::logging;
 use crate::output::{self, Paint, paint};
 use crate::signals::Stop;
+
+/// Names the file of the first key, which may do everything.
+const ADMIN_TOKEN_FILE: &str = "LONGSHORE_ADMIN_TOKEN_FILE";
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -32,7 +37,7 @@ pub async fn run(args: Args) -> Outcome {
     if settings.store.shared.take().is_some() {
         output::note("`up` keeps its state in the embedded store; `longshore serve` uses the database");
     }
-    let mut server = start(settings, Roles::ALL, false).await?;
+    let mut server = start(settings, Roles::ALL, admin_token_file(), false).await?;
     greet(&server, &found)?;
     let failed = tokio::select! {
         () = stop.asked() => None,
@@ -46,11 +51,23 @@ pub async fn run(args: Args) -> Outcome {
     }
 }
 
+/// The file of the first key. A variable that is set to nothing is as good as none.
+pub fn admin_token_file() -> Option<PathBuf> {
+    std::env::var_os(ADMIN_TOKEN_FILE).filter(|file| !file.is_empty()).map(PathBuf::from)
+}
+
 /// Starts the control plane of these settings; this very binary is what its workers run.
-pub async fn start(settings: Settings, roles: Roles, keep_workers: bool) -> Outcome<Server> {
+pub async fn start(
+    settings: Settings,
+    roles: Roles,
+    admin_token_file: Option<PathBuf>,
+    keep_workers: bool,
+) -> Outcome<Server> {
     let program = std::env::current_exe()
         .map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
-    longshore_server::start(Options { settings, roles, program, keep_workers }).await.map_err(could_not_start)
+    longshore_server::start(Options { settings, roles, program, admin_token_file, keep_workers })
+        .await
+        .map_err(could_not_start)
 }
 
 fn could_not_start(error: StartError) -> Fault {
@@ -64,9 +81,10 @@ fn could_not_start(error: StartError) -> Fault {
 fn greet(server: &Server, found: &Found) -> Outcome<()> {
     let addresses = server.addresses();
     output::line(&format!("{} is up, from {}", paint("longshore", Paint::Bold), found.path.display()))?;
+    let scheme = if server.trust().is_some() { "https" } else { "http" };
     let named = [("api", addresses.api), ("link", addresses.link)];
     for (name, addr) in named.into_iter().filter_map(|(name, addr)| Some((name, addr?))) {
-        output::line(&format!("  {name:<8} http://{addr}"))?;
+        output::line(&format!("  {name:<8} {scheme}://{addr}"))?;
     }
     output::line(&format!("  probes   http://{}/readyz", addresses.probes))?;
     for fleet in &found.settings.fleets {
@@ -77,8 +95,9 @@ fn greet(server: &Server, found: &Found) -> Outcome<()> {
             output::clean(&fleet.command.join(" "))
         ))?;
     }
-    let server = match addresses.api {
-        Some(api) if api.port() != 7117 => format!(" --server http://{api}"),
+    let server = match (server.trust(), addresses.api) {
+        (Some(trust), Some(api)) => format!(" --server https://{api} --ca {trust}"),
+        (None, Some(api)) if api.port() != 7117 => format!(" --server http://{api}"),
         _ => String::new(),
     };
     match found.settings.fleets.first() {

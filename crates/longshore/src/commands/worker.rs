@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_worker::{DEFAULT_CUT_OFF, Options, RelayTimes, Secret, WorkerError};
 
+use crate::cli::{Ca, ca};
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::logging;
@@ -33,6 +34,10 @@ pub struct Args {
         default_value = "http://127.0.0.1:7118"
     )]
     link: Vec<String>,
+
+    /// Authority of the control plane's certificate: a PEM file, or `sha256:` and its fingerprint
+    #[arg(long, value_name = "CA", env = "LONGSHORE_LINK_CA", hide_env_values = true, value_parser = ca)]
+    link_ca: Option<Ca>,
 
     /// Fleet that it works for
     #[arg(long, value_name = "FLEET", env = "LONGSHORE_FLEET", hide_env_values = true)]
@@ -90,6 +95,7 @@ async fn work(args: Args) -> Outcome {
             .map(|link| link.trim().to_owned())
             .filter(|link| !link.is_empty())
             .collect(),
+        ca: args.link_ca.and_then(|ca| ca.0),
         worker: args.id,
         fleet: args.fleet,
         command: args.command,

@@ -67,6 +67,10 @@ fn help_of_every_command() {
         "webhooks retry",
         "webhooks test",
         "webhooks enable",
+        "keys",
+        "keys create",
+        "keys list",
+        "keys revoke",
         "doctor",
         "probe",
         "llm-sim",
@@ -110,6 +114,13 @@ fn what_is_not_a_command_or_a_value_is_a_usage_error() {
         &["llm-sim", "--fault", "nth=3"],
         &["llm-sim", "--price", "gpt-5=cheap"],
         &["fleets", "--server", "nonsense"],
+        &["fleets", "--ca", "sha256:12"],
+        &["keys", "create"],
+        &["keys", "create", "a", "--verbs", "fly"],
+        &["keys", "create", "a", "--verbs", "join"],
+        &["keys", "create", "a", "--join", "b", "--tenant", "c"],
+        &["keys", "create", "a", "--expires", "0s"],
+        &["keys", "revoke", "mine"],
     ] {
         let ran = run(dir.path(), args);
         assert_eq!(ran.status, 2, "{args:?}: {ran:?}");
@@ -135,6 +146,9 @@ fn a_token_is_never_shown() {
     let (dir, server) = (folder(), closed());
     let ran = run(dir.path(), ["fleets", "--server", &server, "--token", "hunter2"]);
     assert!(!ran.err.contains("hunter2"), "{ran:?}");
+    let key = format!("lsk_{}", "x".repeat(43));
+    let ran = check(dir.path(), &["keys", "revoke", &key], 2, "key id");
+    assert!(!ran.err.contains(&key), "a key given in place of its id is not repeated: {ran:?}");
     let mut help = crate::run::command(dir.path());
     help.env("LONGSHORE_TOKEN", "hunter2").args(["fleets", "--help"]);
     let help = crate::run::ran(help.output().expect("the binary runs"));

@@ -44,8 +44,8 @@ async fn looks(plane: &Plane) -> f64 {
 async fn a_task_wakes_one_idle_worker_and_not_all_of_them() {
     let plane = Plane::start(&shell("a", "true", "platform = \"external\"")).await;
     let token = std::fs::read_to_string(plane.dir().join(".longshore/tokens/a")).expect("a token");
-    let client =
-        LinkClient::new(std::slice::from_ref(&plane.addresses.link), token.trim(), "idle").expect("a client");
+    let client = LinkClient::new(std::slice::from_ref(&plane.addresses.link), token.trim(), "idle", None)
+        .expect("a client");
     let mut polls: JoinSet<Claimed> = (0..IDLE).map(|n| poll(client.clone(), n)).collect();
     while looks(&plane).await < IDLE as f64 {
         pause().await;

@@ -13,6 +13,7 @@ use longshore_api::client::Client;
 use longshore_api::fleet::Worker;
 use longshore_api::link::WorkerState;
 use longshore_api::task::{Submit, Task};
+use longshore_api::tls::Trust;
 use longshore_core::id::{FleetName, TaskId};
 use longshore_core::json::Json;
 use longshore_core::task::State;
@@ -40,6 +41,8 @@ pub struct Addresses {
     pub api: String,
     pub link: String,
     pub probes: String,
+    /// What its certificate is held against, if it has one.
+    pub ca: Option<String>,
 }
 
 /// The binary under test.
@@ -343,7 +346,9 @@ pub fn skip(why: &str) {
 fn client(addresses: &Addresses) -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let api = if addresses.api.is_empty() { &addresses.probes } else { &addresses.api };
-    Client::new(api, None).expect("a client needs nothing that could fail")
+    let trust: Option<Trust> =
+        addresses.ca.as_ref().map(|ca| ca.parse().expect("as the command line takes it"));
+    Client::trusting(api, None, trust.as_ref()).expect("a client needs nothing that could fail")
 }
 
 async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (Child, Addresses) {
@@ -378,14 +383,17 @@ async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (C
 fn up_line(line: &str) -> Option<Addresses> {
     let line: Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields").unwrap_or(&line);
-    let url = |name: &str| {
+    let ca = fields.get("ca").and_then(Value::as_str).map(str::to_owned);
+    let scheme = if ca.is_some() { "https" } else { "http" };
+    let url = |name: &str, scheme: &str| {
         let at = fields.get(name).and_then(Value::as_str);
-        at.map(|at| format!("http://{at}")).unwrap_or_default()
+        at.map(|at| format!("{scheme}://{at}")).unwrap_or_default()
     };
     (fields.get("message")?.as_str()? == "control plane is up").then(|| Addresses {
-        api: url("api"),
-        link: url("link"),
-        probes: url("probes"),
+        api: url("api", scheme),
+        link: url("link", scheme),
+        probes: url("probes", "http"),
+        ca,
     })
 }
 

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use longshore_api::client::Client;
+use longshore_api::tls::Trust;
 use longshore_core::fleet::{Fleet, Platform};
-use longshore_core::settings::Settings;
+use longshore_core::settings::{Settings, Tls};
 use tokio::time::timeout;
 
 use super::Check;
@@ -68,7 +69,7 @@ pub async fn ports(settings: &Settings) -> Vec<Check> {
     let mut checks = Vec::new();
     for (name, addr) in [("api", server.api), ("link", server.link), ("probes", server.probes)] {
         if addr.port() != 0 {
-            checks.push(port(name, addr, served(server.api).await));
+            checks.push(port(name, addr, served(settings).await));
         }
     }
     checks
@@ -94,13 +95,24 @@ fn port(name: &str, addr: SocketAddr, served: bool) -> Check {
 }
 
 /// Whether a control plane answers at its API; one that wants a token is one as well.
-async fn served(api: SocketAddr) -> bool {
-    let Ok(client) = Client::new(&format!("http://{}", reachable(api)), None) else { return false };
+async fn served(settings: &Settings) -> bool {
+    let (base, trust) = own(settings);
+    let Ok(client) = Client::trusting(&base, None, trust.as_ref()) else { return false };
     match timeout(Duration::from_secs(3), client.about()).await {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => error.problem().is_some(),
         Err(_) => false,
     }
+}
+
+/// Where the control plane of these settings answers on this machine, and whom to trust there.
+pub fn own(settings: &Settings) -> (String, Option<Trust>) {
+    let (scheme, trust) = match &settings.server.tls {
+        Tls::Off => ("http", None),
+        Tls::Auto => ("https", Some(Trust::File(Path::new(&settings.store.dir).join("ca.pem")))),
+        Tls::Files { cert, .. } => ("https", Some(Trust::File(cert.into()))),
+    };
+    (format!("{scheme}://{}", reachable(settings.server.api)), trust)
 }
 
 /// An address that a process of this machine can connect to.

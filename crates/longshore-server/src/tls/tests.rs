@@ -1,0 +1,185 @@
+//! Real handshakes between the listener and the clients that workers and people use.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use axum::routing::get;
+use axum::serve::Listener;
+use axum::{Json, Router};
+use longshore_api::client::{Client, ClientError};
+use longshore_store::OpenOptions;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+const ANYWHERE: [SocketAddr; 2] = [SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0); 2];
+
+fn store(dir: &Path) -> Store {
+    Store::open(&OpenOptions::new(dir)).expect("a store")
+}
+
+async fn auto(store: &Store) -> Tls {
+    Tls::start(&settings::Tls::Auto, store, &ANYWHERE).await.expect("made").expect("on")
+}
+
+/// Serves `/v1/keys` with no keys, until dropped.
+struct Served {
+    addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(tls: &Tls) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let listener = TlsListener::new(listener, tls.config());
+    let answer = || async { Json(serde_json::json!({ "items": [] })) };
+    let router = Router::new().route("/v1/keys", get(answer));
+    let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("serves") });
+    Served { addr, task }
+}
+
+async fn ask(base: &str, trust: &Trust) -> Result<(), String> {
+    let client = Client::trusting(base, None, Some(trust)).expect("a client");
+    match client.keys().await {
+        Ok(keys) => {
+            assert!(keys.items.is_empty());
+            Ok(())
+        }
+        Err(ClientError::Unreachable { source, .. }) => Err(chain(&source)),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn who_pins_the_authority_is_served_and_who_pins_another_is_not() {
+    let (dir, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (tls, strange) = (auto(&store(dir.path())).await, auto(&store(other.path())).await);
+    let served = serve(&tls).await;
+    let file = dir.path().join("ca.pem");
+    std::fs::write(&file, tls.authority().expect("its own")).expect("written");
+    let base = format!("https://{}", served.addr);
+    assert_eq!(ask(&base, tls.trust()).await, Ok(()));
+    assert_eq!(ask(&base, &Trust::File(file)).await, Ok(()));
+    let refused = ask(&base, strange.trust()).await.expect_err("another authority");
+    assert!(refused.contains("certificate"), "{refused}");
+    std::fs::write(dir.path().join("other.pem"), strange.authority().expect("its own")).expect("written");
+    assert!(ask(&base, &Trust::File(dir.path().join("other.pem"))).await.is_err());
+    assert!(ask(&base, &Trust::File(dir.path().join("absent.pem"))).await.is_err());
+    assert!(ask(&format!("http://{}", served.addr), tls.trust()).await.is_err(), "nothing is said in plain");
+}
+
+#[tokio::test]
+async fn replicas_of_one_store_have_one_authority_and_keys_of_their_own() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(dir.path());
+    let (one, other) = tokio::join!(auto(&store), auto(&store));
+    assert_eq!(one.trust(), other.trust());
+    assert_ne!(leaf(&one), leaf(&other));
+    let served = serve(&other).await;
+    assert_eq!(ask(&format!("https://{}", served.addr), one.trust()).await, Ok(()));
+}
+
+fn leaf(tls: &Tls) -> CertificateDer<'static> {
+    tls.current.0.read().expect("no panic").cert[0].clone()
+}
+
+#[tokio::test]
+async fn a_made_certificate_is_renewed_in_time_and_still_trusted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(dir.path());
+    let mut tls = auto(&store).await;
+    let served = serve(&tls).await;
+    let first = leaf(&tls);
+    let days = |days: u64| now().after(Duration::from_secs(days * 24 * 3600));
+    tls.look(days(19)).await;
+    assert_eq!(leaf(&tls), first, "not due");
+    if let Source::Authority { renew_at, .. } = &mut tls.source {
+        *renew_at = now();
+    }
+    tls.look(now()).await;
+    assert_ne!(leaf(&tls), first);
+    assert_eq!(ask(&format!("https://{}", served.addr), tls.trust()).await, Ok(()));
+    // The next one is as far away again.
+    let second = leaf(&tls);
+    tls.look(days(19)).await;
+    assert_eq!(leaf(&tls), second);
+    tls.look(days(21)).await;
+    assert_ne!(leaf(&tls), second);
+}
+
+/// A certificate that signs itself, and its key, in PEM.
+fn pair() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["longshore.example".to_owned()]).expect("made");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[tokio::test]
+async fn given_files_are_read_again_when_they_change_and_bad_ones_are_not_used() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (cert, key) = (at("tls.crt"), at("tls.key"));
+    let write = |path: &str, text: &str| std::fs::write(path, text).expect("written");
+    let files = settings::Tls::Files { cert: cert.clone(), key: key.clone() };
+    let store = store(&dir.path().join("store"));
+    let start = || Tls::start(&files, &store, &ANYWHERE);
+    assert!(matches!(start().await, Err(TlsError::Read { .. })));
+    let (one, other) = (pair(), pair());
+    write(&cert, &one.0);
+    write(&key, &other.1);
+    let error = start().await.err().expect("of two pairs");
+    assert!(matches!(&error, TlsError::Pair { .. }) && !error.to_string().contains("BEGIN"), "{error}");
+    write(&key, "nonsense");
+    assert!(matches!(start().await, Err(TlsError::Pem { .. })));
+    write(&key, &one.1);
+    let mut tls = start().await.expect("a pair").expect("on");
+    let served = serve(&tls).await;
+    let base = format!("https://{}", served.addr);
+    // Not for this address, but pinned itself.
+    assert_eq!(ask(&base, tls.trust()).await, Ok(()));
+    let first = leaf(&tls);
+    write(&cert, &other.0);
+    tls.look(now()).await;
+    assert_eq!(leaf(&tls), first, "half of an exchange");
+    assert!(ask(&base, tls.trust()).await.is_err(), "the file is ahead of what is served");
+    write(&key, &other.1);
+    tls.look(now()).await;
+    assert_ne!(leaf(&tls), first);
+    assert_eq!(ask(&base, tls.trust()).await, Ok(()));
+    std::fs::remove_file(&cert).expect("there");
+    tls.look(now()).await;
+    assert_ne!(leaf(&tls), first, "goes on with what it has");
+}
+
+#[tokio::test]
+async fn a_handshake_that_stalls_holds_up_nobody_and_is_given_up() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tls = auto(&store(dir.path())).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let mut listener = TlsListener::new(listener, tls.config()).patience(Duration::from_millis(300));
+    let router = Router::new().route("/v1/keys", get(|| async { Json(serde_json::json!({ "items": [] })) }));
+    assert_eq!(Listener::local_addr(&listener).expect("bound"), addr);
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(addr).await.expect("accepted by the system"));
+    }
+    // Nobody is let in before there is somebody who says something.
+    let early = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+    assert!(early.is_err(), "a silent connection is not ready");
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    assert_eq!(ask(&format!("https://{addr}"), tls.trust()).await, Ok(()));
+    for mut one in silent {
+        let mut byte = [0];
+        let read = one.read(&mut byte).await;
+        assert!(matches!(read, Ok(0) | Err(_)), "given up: {read:?}");
+    }
+    serving.abort();
+}

@@ -1,0 +1,79 @@
+//! A control plane with TLS, and the workers and people that speak to it.
+
+use std::fs;
+
+use longshore_core::task::State;
+use serde_json::json;
+
+use crate::by_hand::ByHand;
+use crate::plane::{Plane, shell};
+use crate::run::{Ran, command, ran};
+
+fn fleets(plane: &Plane, ca: Option<&str>) -> Ran {
+    let mut command = command(plane.dir());
+    command.args(["fleets", "--server", &plane.addresses.api]);
+    if let Some(ca) = ca {
+        command.args(["--ca", ca]);
+    }
+    ran(command.output().expect("the binary runs"))
+}
+
+#[tokio::test]
+async fn with_an_authority_of_its_own_workers_and_people_pin_it() {
+    let external = "[fleet.b]\ncommand = [\"cat\"]\nplatform = \"external\"\n";
+    let declared = format!("{}{external}", shell("a", "cat", "scaling = { min = 1, max = 1 }"));
+    let mut plane = Plane::start_with(&declared, &[("LONGSHORE__SERVER__TLS", "auto")]).await;
+    let ca = plane.addresses.ca.clone().expect("it says what to pin");
+    assert!(ca.starts_with("sha256:"), "{ca}");
+    let id = plane.submit("a", json!("over TLS")).await;
+    plane.reaches(id, State::Succeeded).await;
+    // One that longshore did not start, told by a variable.
+    let pinned = ca.clone();
+    let worker = ByHand::ready(&plane, "b", |command| {
+        command.env("LONGSHORE_LINK_CA", pinned);
+    })
+    .await;
+    let id = plane.submit("b", json!(1)).await;
+    plane.reaches(id, State::Succeeded).await;
+    drop(worker);
+    assert_eq!(fleets(&plane, Some(&ca)).status, 0);
+    assert_eq!(fleets(&plane, plane.dir().join(".longshore/ca.pem").to_str()).status, 0);
+    let stranger = fleets(&plane, None);
+    assert!(stranger.status == 5 && stranger.err.contains("certificate"), "{stranger:?}");
+    let other = format!("sha256:{}", "0".repeat(64));
+    assert_eq!(fleets(&plane, Some(&other)).status, 5);
+    // The authority is the store's: workers that live on find the next start as good as the last.
+    plane.kill();
+    plane.restart().await;
+    assert_eq!(plane.addresses.ca.as_ref(), Some(&ca));
+    let id = plane.submit("a", json!("again")).await;
+    plane.reaches(id, State::Succeeded).await;
+}
+
+#[tokio::test]
+async fn given_certificates_serve_its_own_workers_too_and_are_exchanged_while_it_runs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    let write = || {
+        let made = rcgen::generate_simple_self_signed(vec!["longshore.example".to_owned()]).expect("made");
+        fs::write(&cert, made.cert.pem()).expect("written");
+        fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    };
+    write();
+    let tls = format!("{{ cert = {:?}, key = {:?} }}", cert, key);
+    let declared = shell("a", "cat", "scaling = { min = 1, max = 1 }");
+    let plane = Plane::start_with(&declared, &[("LONGSHORE__SERVER__TLS", &tls)]).await;
+    assert_eq!(plane.addresses.ca.as_deref(), cert.to_str());
+    let id = plane.submit("a", json!(1)).await;
+    plane.reaches(id, State::Succeeded).await;
+    write();
+    // A new connection is refused until the control plane has seen the new files, then it is let in.
+    let end = std::time::Instant::now() + crate::plane::PATIENCE;
+    while fleets(&plane, cert.to_str()).status != 0 {
+        assert!(std::time::Instant::now() < end, "the exchange is not seen");
+        crate::plane::pause().await;
+    }
+    assert!(plane.log().contains("TLS certificate is replaced"));
+    let id = plane.submit("a", json!(2)).await;
+    plane.reaches(id, State::Succeeded).await;
+}
