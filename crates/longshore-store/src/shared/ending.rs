@@ -390,7 +390,10 @@ async fn wake(
         async { connection.query(SUSPECTS, args![fleets]).await },
         lane::freed(connection, changes, &fleets, &tenants),
     )?;
-    suspects.iter().try_for_each(|row| Ok(changes.wake_fleet(&get(row, 0)?)))
+    for row in &suspects {
+        changes.wake_fleet(&get(row, 0)?);
+    }
+    Ok(())
 }
 
 impl Shared {
