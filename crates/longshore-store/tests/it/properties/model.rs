@@ -480,9 +480,9 @@ impl Model {
         self.check_waits().await;
         self.check_conversations().await;
         self.check_depth().await;
-        match (&self.tables, &self.world.dir) {
-            (Some(tables), _) => tables.check().await,
-            (None, dir) => tables::check(dir.as_ref().unwrap().path()),
+        match &self.world.dir {
+            Some(dir) => tables::check(dir.path()),
+            None => self.check_shared_tables().await,
         }
     }
 
@@ -499,6 +499,15 @@ impl Model {
             let ended = children.iter().filter(|child| child.state.is_terminal()).count();
             let enough = if which == Which::All { ended == children.len() } else { ended > 0 };
             assert!(!enough, "{task:?} was not woken");
+        }
+    }
+
+    async fn check_shared_tables(&mut self) {
+        if self.tables.is_none() {
+            self.tables = Some(SharedTables::of(&self.world).await);
+        }
+        if let Some(tables) = &self.tables {
+            tables.check().await;
         }
     }
 
