@@ -5,6 +5,7 @@
 //! [`changes::Changes`] and sent at once with the commit.
 //!
 //! Locks are taken in one order everywhere: workers, gates of fleets, conversations, tasks, journals, counts, batches; each sorted by name.
+//! Tasks are locked together with their parents, which wait for them: a parent's id is older, so it comes first.
 
 mod address;
 mod arrival;
@@ -13,6 +14,7 @@ mod batch_counts;
 mod batch_opening;
 mod cache;
 mod changes;
+mod children;
 mod claim;
 mod column;
 pub(crate) mod companion;
@@ -25,6 +27,7 @@ mod deadline;
 mod ending;
 mod erase;
 mod event;
+mod family;
 mod fault;
 mod fleet;
 mod floor;
@@ -41,6 +44,7 @@ mod migrate;
 pub(crate) mod open;
 mod partition;
 mod pool;
+mod question;
 mod register;
 mod replica;
 mod retention;
@@ -52,6 +56,7 @@ mod task_batch;
 mod tenant;
 mod tick;
 mod usage;
+mod waiting;
 mod worker;
 
 use std::sync::Arc;

@@ -229,8 +229,8 @@ forward! {
     fn end_step(held: Held, fleet: FleetName, name: String, result: Json, now: Timestamp) -> Result<Json, CallError>;
 }
 
-// Children of tasks, questions to people.
-not_shared! { "questions and child tasks":
+// Children of tasks, questions to people, the agents' cache.
+forward! {
     /// Submits what is not there already, all of it or nothing. Returns the children in order, and which of them are new.
     fn submit_children(held: Held, fleet: FleetName, children: Vec<NewChild>, now: Timestamp) -> Result<Vec<(ChildRecord, bool)>, ChildError>;
     /// In the order of submission, without results.
@@ -239,10 +239,6 @@ not_shared! { "questions and child tasks":
     fn child(parent: TaskId, name: String) -> Result<Option<ChildRecord>, StoreError>;
     /// Asks unless the question is there already, and returns it as it stands. The agent ends its attempt by waiting for it.
     fn ask(held: Held, fleet: FleetName, ask: Ask, now: Timestamp) -> Result<Question, AskError>;
-}
-
-// A person's word, the agents' cache.
-forward! {
     /// A task's questions, oldest first.
     fn questions(task: TaskId) -> Result<Vec<Question>, StoreError>;
     /// A person's word: whether an interrupted task may run again, or the answer to a question, by its name if it is given.

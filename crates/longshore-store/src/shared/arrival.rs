@@ -18,11 +18,13 @@ use super::{ending, list};
 use crate::error::StoreError;
 use crate::model::NewTask;
 
-/// Their conversations' rows are locked: nobody else joins or leaves.
+/// Their conversations' rows are locked: nobody else joins or leaves. With their parents, which may wait for them.
 const UNFINISHED: &str = concat!(
     "SELECT ",
     live_columns!(),
-    " FROM @live AS live WHERE conversation = ANY($1) ORDER BY id FOR UPDATE"
+    " FROM @live AS live WHERE conversation = ANY($1) OR id = ANY(ARRAY(
+        SELECT child.parent FROM @live AS child WHERE child.conversation = ANY($1) AND child.parent IS NOT NULL))
+     ORDER BY id FOR UPDATE"
 );
 
 /// Whether a task among these does anything but line up.
@@ -55,17 +57,30 @@ async fn alone(core: &Core, connection: &Connection, submission: &Submission) ->
         return Ok(answer);
     }
     let mut changes = Changes::new(submission.now);
-    let mut stopped = Stopped::default();
-    for tasks in runs(&submission.tasks) {
-        if let Err(refused) = arrive(connection, &mut changes, &mut stopped, submission, tasks).await? {
-            return Ok(Err(refused));
-        }
-    }
-    ending::leave_all(connection, &mut changes, stopped.rows).await?;
+    let stopped = match arrive_all(connection, &mut changes, submission).await? {
+        Ok(stopped) => stopped,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    ending::leave_all(connection, &mut changes, stopped).await?;
     connection.ready(changes::STATEMENTS).await?;
     submit::remember(connection, &accepted).await?;
     submit::finish(core, connection, changes, &batches).await?;
     Ok(answer)
+}
+
+/// Brings all tasks of a submission to their places; returns those that they stopped, which are to be left.
+pub(super) async fn arrive_all(
+    connection: &Connection,
+    changes: &mut Changes,
+    submission: &Submission,
+) -> Result<Result<Vec<Live>, Refused>, DbError> {
+    let mut stopped = Stopped::default();
+    for tasks in runs(&submission.tasks) {
+        if let Err(refused) = arrive(connection, changes, &mut stopped, submission, tasks).await? {
+            return Ok(Err(refused));
+        }
+    }
+    Ok(Ok(stopped.rows))
 }
 
 /// Cuts tasks so that one that stops others begins a run if there are some of its conversation in the one before: they have
@@ -163,9 +178,15 @@ fn stop(
     mut row: Live,
     newcomers: &[(&ConversationId, TaskId)],
 ) {
-    let Some((conversation, _)) = row.conversation.clone() else { return };
-    let newcomer = newcomers.iter().find(|(name, _)| **name == conversation);
-    let Some((_, newcomer)) = newcomer.filter(|_| stopped.tasks.insert(row.id)) else { return };
+    let conversation = row.conversation.as_ref().map(|(name, _)| name.clone());
+    let newcomer = newcomers.iter().find(|(name, _)| Some(*name) == conversation.as_ref());
+    let (Some((_, newcomer)), Some(conversation)) = (newcomer, conversation) else {
+        changes.parents.insert(row.id, row);
+        return;
+    };
+    if !stopped.tasks.insert(row.id) {
+        return;
+    }
     list::cancel(changes, &mut row, Some(format!("interrupted by task {newcomer}")));
     if row.state == State::Running {
         stopped.running.insert(conversation);

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use longshore_core::id::{Fence, FleetName, WorkerId};
+use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Question;
 use serde_json::json;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -24,7 +25,7 @@ use super::lane::{self, Turn, Way};
 use super::live::{self, Live, live_columns};
 use super::register::{self, Known};
 use super::sql::args;
-use super::{conversation, register::Who};
+use super::{conversation, question, register::Who};
 use crate::error::{ClaimError, LinkError};
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
 
@@ -210,9 +211,10 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
     } else {
         grant(core, connection, batch, (&mut given, &turns, changes), &mut workers).await?;
     }
+    let mut asked = questions(connection, given.iter().map(|(_, task)| &task.row)).await?;
     let mut tasks: HashMap<usize, Vec<LeasedTask>> = HashMap::new();
     for (at, picked) in given {
-        tasks.entry(at).or_default().push(leased(picked));
+        tasks.entry(at).or_default().push(leased(picked, &mut asked));
     }
     for at in repeated {
         // Its worker gave up waiting and asks once more, while the first one had not had its turn.
@@ -266,7 +268,17 @@ async fn judge(
 /// The answer was lost on the way: the same leases, those that are still held.
 async fn again(connection: &Connection, it: &ClaimRequest) -> Result<Vec<LeasedTask>, DbError> {
     let rows = connection.query(AGAIN, args![it.worker.as_str(), int(it.seq)]).await?;
-    rows.iter().map(|row| Ok(leased(read_picked(row)?))).collect()
+    let again = rows.iter().map(read_picked).collect::<Result<Vec<_>, _>>()?;
+    let mut asked = questions(connection, again.iter().map(|task| &task.row)).await?;
+    Ok(again.into_iter().map(|task| leased(task, &mut asked)).collect())
+}
+
+/// What those of these tasks have asked that ever asked anything.
+async fn questions<'a>(
+    connection: &Connection,
+    rows: impl Iterator<Item = &'a Live>,
+) -> Result<HashMap<TaskId, Vec<Question>>, DbError> {
+    question::of(connection, rows.filter(|row| row.asked).map(Live::uuid).collect()).await
 }
 
 pub(super) fn read_picked(row: &Row) -> Result<Picked, DbError> {
@@ -433,7 +445,7 @@ fn run(row: &mut Live, changes: &mut Changes, it: &ClaimRequest, fence: Fence) {
 }
 
 /// All that a worker has to know of a task that it holds; the history is filled in by the caller.
-fn leased(picked: Picked) -> LeasedTask {
+fn leased(picked: Picked, asked: &mut HashMap<TaskId, Vec<Question>>) -> LeasedTask {
     let row = picked.row;
     LeasedTask {
         id: row.id,
@@ -445,7 +457,7 @@ fn leased(picked: Picked) -> LeasedTask {
         conversation: row.conversation.map(|(id, _)| conversation::empty(id)),
         timeout_ms: row.timeout_ms,
         alone: row.alone,
-        questions: Vec::new(),
+        questions: asked.remove(&row.id).unwrap_or_default(),
     }
 }
 

@@ -7,8 +7,7 @@ use longshore_core::id::{ConversationId, Fence, FleetName, Held, TaskId, TenantN
 use longshore_core::json::Json;
 use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State, Verdict};
 use longshore_core::time::Timestamp;
-use longshore_core::wait::{self, InputRefused, InputWay, Question, Wait};
-use serde::Serialize;
+use longshore_core::wait::Wait;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -21,11 +20,13 @@ use super::core::Core;
 use super::event;
 use super::fault::DbError;
 use super::journal::{self, Followed, Have};
+use super::family;
 use super::lane;
 use super::live::{Lease, Live, live_columns};
 use super::sql::args;
+use super::waiting::{self, Beginning};
 use crate::embedded::queued;
-use crate::error::{InputOutcome, LinkError, StoreError};
+use crate::error::LinkError;
 use crate::model::{EndAttempt, Ended, NewAgentEvent};
 
 /// A worker's report as it waits for its turn.
@@ -84,21 +85,6 @@ impl Shared {
     }
 }
 
-/// What waits without a worker needs children and questions, which are not here: that must not be lost quietly.
-fn kept(ending: &Ending) -> Ending {
-    match ending {
-        Ending::Waited(_) => Ending::Failed(cannot_wait()),
-        other => other.clone(),
-    }
-}
-
-fn cannot_wait() -> Failure {
-    let message = StoreError::NotShared { what: FAMILIES }.to_string();
-    Failure::lasting("not_in_shared_store", message)
-}
-
-const FAMILIES: &str = "questions and child tasks";
-
 pub(super) fn together<'a>(
     core: &'a Core,
     batch: &'a [Report],
@@ -123,7 +109,7 @@ async fn report(core: &Core, connection: &Connection, batch: &[Report]) -> Resul
             held: ending.held,
             worker: Some(report.worker.clone()),
             events: ending.events.clone(),
-            ending: kept(&ending.ending),
+            ending: ending.ending.clone(),
             result: ending.result.clone(),
             roll: ending.roll,
             among_others: false,
@@ -176,7 +162,16 @@ pub(super) const LOCK_CONVERSATIONS: &str = "SELECT 1 FROM @conversation WHERE i
         (SELECT conversation FROM @live WHERE id = ANY($1) AND conversation IS NOT NULL)
      ORDER BY id FOR NO KEY UPDATE";
 
-pub(super) const LOCK_LIVE: &str =
+/// With the parents of tasks that have one, which may wait for them.
+pub(super) const LOCK_LIVE: &str = concat!(
+    "SELECT ",
+    live_columns!(),
+    " FROM @live AS live WHERE id = ANY($1 || ARRAY(
+        SELECT child.parent FROM @live AS child WHERE child.id = ANY($1) AND child.parent IS NOT NULL))
+     ORDER BY id FOR UPDATE"
+);
+
+const LOCK_ONLY: &str =
     concat!("SELECT ", live_columns!(), " FROM @live AS live WHERE id = ANY($1) ORDER BY id FOR UPDATE");
 
 const HELD_BY: &str = "SELECT worker, count(*) FROM @live WHERE worker = ANY($1) GROUP BY worker";
@@ -190,12 +185,37 @@ const SUSPECTS: &str =
 const STATEMENTS: &[&str] =
     &[LOCK_CONVERSATIONS, LOCK_LIVE, HELD_BY, SUSPECTS, lane::FREED, journal::HAVE, ENDED_BEFORE];
 
-/// Tasks by their ids, locked, with the conversations that they belong to.
-pub(super) async fn lock(connection: &Connection, ids: &[Uuid]) -> Result<HashMap<TaskId, Live>, DbError> {
+/// Tasks by their ids, locked, with the conversations that they belong to; their parents are kept for when they end.
+pub(super) async fn lock(
+    connection: &Connection,
+    changes: &mut Changes,
+    ids: &[Uuid],
+) -> Result<HashMap<TaskId, Live>, DbError> {
+    let mut rows = lock_by(connection, LOCK_LIVE, ids).await?;
+    if rows.values().any(|row| row.parent.is_some()) {
+        let asked: HashSet<&Uuid> = ids.iter().collect();
+        changes.parents.extend(rows.extract_if(|_, row| !asked.contains(&row.id.0)));
+    }
+    Ok(rows)
+}
+
+/// The same for tasks that do not end here: their parents are left alone.
+pub(super) async fn lock_only(
+    connection: &Connection,
+    ids: &[Uuid],
+) -> Result<HashMap<TaskId, Live>, DbError> {
+    lock_by(connection, LOCK_ONLY, ids).await
+}
+
+async fn lock_by(
+    connection: &Connection,
+    lock: &'static str,
+    ids: &[Uuid],
+) -> Result<HashMap<TaskId, Live>, DbError> {
     let ids = ids.to_vec();
     let (_, rows) =
         futures_util::try_join!(async { connection.query(LOCK_CONVERSATIONS, args![ids]).await }, async {
-            connection.query(LOCK_LIVE, args![ids]).await
+            connection.query(lock, args![ids]).await
         },)?;
     rows.iter().map(|row| Live::read(row).map(|row| (row.id, row))).collect()
 }
@@ -211,11 +231,13 @@ pub(super) async fn end(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let (rows, journaled) = futures_util::try_join!(lock(connection, &ids), journal::have(connection, &ids))?;
+    let (rows, journaled) =
+        futures_util::try_join!(lock(connection, changes, &ids), journal::have(connection, &ids))?;
     let mut rows = rows;
     let held_by = held_by(connection, &rows).await?;
     let mut ended = Vec::with_capacity(ends.len());
     let mut done: Vec<Done<'_>> = Vec::with_capacity(ends.len());
+    let mut waits: Vec<(usize, Timestamp)> = Vec::new();
     for end in ends {
         let Some(row) = rows.get(&end.held.task) else { continue };
         let Some(lease) = row.lease.clone().filter(|lease| lease.fence == end.held.fence) else { continue };
@@ -238,6 +260,9 @@ pub(super) async fn end(
             row.event(changes, "diverged", &data);
         }
         note(&mut row, &verdict, end);
+        if verdict.next == Next::Wait {
+            waits.push((done.len(), lease.attempt_at));
+        }
         settle(changes, &mut row, verdict.next);
         if by == By::Control {
             changes.wake_worker(&lease.worker);
@@ -245,6 +270,16 @@ pub(super) async fn end(
         ended.push(end.held);
         done.push(Done { row, end, fence: lease.fence, was_alone, messages: said.messages });
     }
+    if !waits.is_empty() {
+        let waiting = done.iter_mut().enumerate().filter_map(|(at, done)| {
+            let (_, began) = waits.iter().find(|(wait, _)| *wait == at)?;
+            let Ending::Waited(awaits) = &done.end.ending else { return None };
+            Some(Beginning { row: &mut done.row, awaits, began: *began })
+        });
+        waiting::begin(connection, changes, waiting.collect()).await?;
+    }
+    // Those whose fence was stale are as they were, and may be parents.
+    changes.parents.extend(rows);
     finish(connection, changes, done).await?;
     Ok(ended)
 }
@@ -313,7 +348,8 @@ fn settle(changes: &mut Changes, row: &mut Live, next: Next) {
         Next::Fail(failure) => fail(changes, row, failure),
         Next::Cancel => cancel(changes, row),
         Next::Ask => ask(changes, row),
-        Next::Wait => fail(changes, row, cannot_wait()),
+        // Decided when all that end here are known (`waiting`).
+        Next::Wait => {}
         Next::Requeue { alone } => requeue(changes, row, (Hold::Ready, None), alone),
         Next::RetryAt { at, .. } if at <= changes.now => requeue(changes, row, (Hold::Ready, None), false),
         Next::RetryAt { at, .. } => requeue(changes, row, (Hold::Backoff, Some(at)), false),
@@ -336,12 +372,17 @@ pub(super) fn cancel(changes: &mut Changes, row: &mut Live) {
 }
 
 fn ask(changes: &mut Changes, row: &mut Live) {
-    row.wait(changes);
+    row.wait(changes, Wait::Interruption, None);
     let data = json!({ "reason": "interrupted", "attempt": row.attempt(), "answers": ["resume", "fail"] });
     row.event(changes, "waiting", &Json::of(&data));
 }
 
-fn requeue(changes: &mut Changes, row: &mut Live, (hold, due): (Hold, Option<Timestamp>), alone: bool) {
+pub(super) fn requeue(
+    changes: &mut Changes,
+    row: &mut Live,
+    (hold, due): (Hold, Option<Timestamp>),
+    alone: bool,
+) {
     row.alone = alone;
     row.queue(changes, hold, due);
     row.event(changes, "queued", &queued(hold, due));
@@ -357,8 +398,14 @@ struct Done<'a> {
     messages: Vec<String>,
 }
 
-/// What tasks that moved mean for others: words of their conversations, who is next there, who waits beside a suspect.
-async fn finish(connection: &Connection, changes: &mut Changes, done: Vec<Done<'_>>) -> Result<(), DbError> {
+/// What tasks that moved mean for others: words of their conversations, who is next there, who waits beside a suspect, or
+/// for its children.
+async fn finish(
+    connection: &Connection,
+    changes: &mut Changes,
+    mut done: Vec<Done<'_>>,
+) -> Result<(), DbError> {
+    family::tell_parents(connection, changes, done.iter_mut().map(|done| &mut done.row).collect()).await?;
     let (mut fleets, mut tenants) = (BTreeSet::new(), BTreeSet::new());
     let mut spoken: Vec<Spoken> = Vec::new();
     let mut left: Vec<(ConversationId, TaskId)> = Vec::new();
@@ -415,69 +462,6 @@ async fn wake(
     Ok(())
 }
 
-impl Shared {
-    /// None can be asked here, so a task has none.
-    pub(crate) async fn questions(&self, _task: TaskId) -> Result<Vec<Question>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    /// A person says whether an interrupted task may run again; there are no questions here.
-    pub(crate) async fn input(
-        &self,
-        task: TaskId,
-        question: Option<String>,
-        answer: Json,
-        now: Timestamp,
-    ) -> Result<InputOutcome, StoreError> {
-        if question.is_some() {
-            return Err(StoreError::NotShared { what: FAMILIES });
-        }
-        let core = self.core();
-        let answer = &answer;
-        let done = core.run(async |it| {
-            it.begin().await?;
-            let mut changes = Changes::new(now);
-            let Some(mut row) = lock(&it, &[task.0]).await?.remove(&task) else {
-                it.roll_back().await;
-                let state = super::list::done_state(&it, task).await?;
-                return Ok(state.map_or(InputOutcome::NotFound, |state| {
-                    InputOutcome::Refused(state, InputRefused::NotWaiting)
-                }));
-            };
-            let waits = (row.state == State::Waiting).then_some(Wait::Interruption);
-            let resume = match wait::input(waits.as_ref(), &[], None, answer, now) {
-                Ok(InputWay::Interruption { resume }) => resume,
-                refused => {
-                    it.roll_back().await;
-                    let why = refused.err().unwrap_or(InputRefused::NotWaiting);
-                    return Ok(InputOutcome::Refused(row.state, why));
-                }
-            };
-            row.event(&mut changes, "input", &Json::of(&Said { answer }));
-            if resume {
-                requeue(&mut changes, &mut row, (Hold::Ready, None), false);
-            } else {
-                fail(&mut changes, &mut row, refused_by_a_person());
-            }
-            leave(&it, &mut changes, row).await?;
-            core.commit(&it, changes).await?;
-            Ok(InputOutcome::Taken)
-        });
-        Ok(done.await?)
-    }
-}
-
-/// The data of an event `input`.
-#[derive(Serialize)]
-struct Said<'a> {
-    answer: &'a Json,
-}
-
-fn refused_by_a_person() -> Failure {
-    let message = "the attempt was interrupted, and a person said that it must not run again";
-    Failure::lasting("interrupted", message)
-}
-
 /// Saves a row that did not run; if it has ended, its conversation goes on.
 pub(super) async fn leave(connection: &Connection, changes: &mut Changes, row: Live) -> Result<(), DbError> {
     leave_all(connection, changes, vec![row]).await
@@ -487,8 +471,9 @@ pub(super) async fn leave(connection: &Connection, changes: &mut Changes, row: L
 pub(super) async fn leave_all(
     connection: &Connection,
     changes: &mut Changes,
-    rows: Vec<Live>,
+    mut rows: Vec<Live>,
 ) -> Result<(), DbError> {
+    family::tell_parents(connection, changes, rows.iter_mut().collect()).await?;
     let ended = || rows.iter().filter(|row| row.state.is_terminal());
     let left: Vec<_> =
         ended().filter_map(|row| Some((row.conversation.as_ref()?.0.clone(), row.id))).collect();

@@ -70,7 +70,7 @@ const RUNNING: &str = "SELECT count(*) FROM @live WHERE worker IS NOT NULL AND t
 /// What rows are deleted from, or overwritten in.
 const CLEAN: &str =
     "VACUUM @task, @done, @event, @journal, @journal_blob, @journal_link, @journal_request, @journal_entry,
-    @journal_ask, @step, @live, @conversation, @message, @staged_message, @lane, @batch, @batch_event, @idempotency,
+    @journal_ask, @step, @child, @question, @live, @conversation, @message, @staged_message, @lane, @batch, @batch_event, @idempotency,
     @api_key";
 
 fn pick(statements: [&'static str; 2], tenant: &str) -> &'static str {
@@ -139,7 +139,7 @@ async fn erase_tasks(
     let unfinished: Vec<Uuid> =
         tasks.iter().filter(|(_, ended, _)| !ended).map(|(task, ..)| task.0).collect();
     let mut left = Vec::with_capacity(unfinished.len());
-    let mut rows: Vec<_> = ending::lock(connection, &unfinished).await?.into_values().collect();
+    let mut rows: Vec<_> = ending::lock(connection, changes, &unfinished).await?.into_values().collect();
     rows.sort_by_key(|row| row.id);
     for mut row in rows {
         let outcome = list::cancel(changes, &mut row, Some(reason.to_owned()));

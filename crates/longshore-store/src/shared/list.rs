@@ -6,7 +6,6 @@ use longshore_core::retention::Dropped;
 use longshore_core::retry::Backoff;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
-use longshore_core::wait::Wait;
 use serde::Deserialize;
 use serde_json::json;
 use tokio_postgres::Row;
@@ -32,12 +31,13 @@ macro_rules! record_columns {
          coalesce(live.interrupted, done.interrupted), coalesce(live.strikes, done.strikes),
          coalesce(live.cancel_requested, done.cancel_requested), task.retry_of, task.created_at,
          coalesce(live.started_at, done.started_at), done.finished_at, coalesce(live.last_event, done.last_event),
-         task.batch, coalesce(done.dropped, 0), task.tenant, task.deadline_at"
+         task.batch, coalesce(done.dropped, 0), task.tenant, task.deadline_at, task.parent, live.wait_for,
+         live.wait_until"
     };
 }
 pub(super) use record_columns;
 
-const COLUMNS: usize = 30;
+const COLUMNS: usize = 33;
 
 macro_rules! record_tables {
     () => {
@@ -102,7 +102,8 @@ impl Shared {
         let reason = reason.map(|reason| reason.replace('\0', ""));
         let done = core.run(async |it| {
             it.begin().await?;
-            let Some(mut row) = ending::lock(&it, &[task.0]).await?.remove(&task) else {
+            let mut changes = Changes::new(now);
+            let Some(mut row) = ending::lock(&it, &mut changes, &[task.0]).await?.remove(&task) else {
                 it.roll_back().await;
                 let state = done_state(&it, task).await?;
                 return Ok(state.map_or(CancelOutcome::NotFound, CancelOutcome::AlreadyTerminal));
@@ -111,7 +112,6 @@ impl Shared {
                 it.roll_back().await;
                 return Ok(CancelOutcome::Elsewhere(row.state));
             }
-            let mut changes = Changes::new(now);
             let outcome = cancel(&mut changes, &mut row, reason.clone());
             ending::leave(&it, &mut changes, row).await?;
             core.commit(&it, changes).await?;
@@ -150,10 +150,9 @@ pub(super) fn read(row: &Row) -> Result<TaskRecord, DbError> {
         fleet: get(row, 1)?,
         state,
         hold: get_option(row, 3)?,
-        // There are no children and no questions here.
-        wait: (state == State::Waiting).then_some(Wait::Interruption),
-        wait_until: None,
-        parent: None,
+        wait: get_option(row, 31)?,
+        wait_until: get_option(row, 32)?,
+        parent: get_option(row, 30)?,
         input: None,
         result: None,
         result_expired: dropped.result_expired(state),

@@ -8,29 +8,6 @@ use longshore_store::*;
 use crate::support::*;
 
 #[tokio::test]
-async fn what_cannot_be_waited_for_is_said_and_not_ignored() {
-    let Some(world) = World::shared().await else { return };
-    let crew = world.worker("w").await;
-    world.submit(new_task()).await;
-    let held = world.claim_one(&crew, 1).await.held();
-    let ask =
-        Ask { name: None, question: Json::null(), schema: None, expires_ms: None, on_expiry: OnExpiry::Fail };
-    let child = NewChild { name: "x".into(), detach: false, task: new_task() };
-    let refused = world.store.submit_children(held, fleet("a"), vec![child], world.now()).await;
-    assert!(refused.unwrap_err().to_string().contains("questions and child tasks"));
-    assert!(world.store.ask(held, fleet("a"), ask.clone(), world.now()).await.is_err());
-    assert!(world.end(&crew, held, Ending::Waited(Awaits::Ask(ask))).await);
-    let task = world.task(held.task).await;
-    let failure = task.failure.unwrap();
-    assert_eq!((task.state, &*failure.code), (State::Failed, "not_in_shared_store"));
-    assert!(!failure.retryable && failure.message.contains("questions and child tasks"));
-    assert_eq!(world.store.questions(held.task).await.unwrap(), []);
-    let named = world.store.input(held.task, Some("q".into()), Json::null(), world.now()).await;
-    assert!(matches!(named, Err(StoreError::NotShared { .. })), "{named:?}");
-    world.clean_up().await;
-}
-
-#[tokio::test]
 async fn agents_share_a_cache_where_there_is_redis() {
     let Some(options) = shared_options().filter(|options| options.redis.is_some()) else { return };
     let database = options.database.clone();
