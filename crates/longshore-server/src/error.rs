@@ -91,9 +91,10 @@ impl From<StoreError> for Refused {
             unsupported @ (StoreError::NotShared { .. } | StoreError::NoRedis) => {
                 Refused::new(501, "not_in_shared_store", unsupported.to_string())
             }
-            StoreError::RedisUnavailable { why } => {
-                Refused::new(503, "store_unavailable", format!("redis cannot be reached: {why}"))
-                    .hint("ask again in a moment, or go on without the cache")
+            // No status that a worker waits out: its agent is to go on without.
+            unavailable @ StoreError::RedisUnavailable { .. } => {
+                Refused::new(424, "cache_unavailable", unavailable.to_string())
+                    .hint("go on without the cache, or ask again in a moment")
             }
             StoreError::Unavailable { why } => {
                 error!(why, "the database cannot be reached");

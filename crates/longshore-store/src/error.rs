@@ -18,7 +18,7 @@ pub enum StoreError {
     NotShared { what: &'static str },
     #[error("agents of a shared store keep their cache in Redis, and there is none: set `[store] redis`")]
     NoRedis,
-    #[error("redis cannot be reached ({why}): try again")]
+    #[error("the agents' cache cannot be used now: {why}")]
     RedisUnavailable { why: String },
     /// Of a shared store. What was asked for may have been done or not, unless it says otherwise.
     #[error("the database cannot be reached ({why}): nothing is lost, try again")]

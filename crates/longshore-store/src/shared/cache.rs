@@ -1,10 +1,14 @@
-//! The cache that the agents of a fleet share, in Redis. Its memory and what it drops are set there.
+//! The cache that the agents of a fleet share, in Redis.
+//!
+//! While Redis is away nothing is found: that is what a cache may say at any time. But nothing is put or deleted either, and
+//! that is told: what was there before might be found again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_core::id::FleetName;
 use longshore_core::time::Timestamp;
+use tracing::debug;
 
 use super::Shared;
 use crate::error::StoreError;
@@ -18,8 +22,14 @@ impl Shared {
         key: String,
         _now: Timestamp,
     ) -> Result<Option<Cached>, StoreError> {
-        let found = self.agents_cache()?.get(&fleet, &key).await.map_err(failed)?;
-        Ok(found.as_deref().and_then(unpack))
+        match self.agents_cache()?.get(&fleet, &key).await {
+            Ok(found) => Ok(found.as_deref().and_then(unpack)),
+            Err(CacheError::Unavailable(error)) => {
+                debug!(%error, %fleet, "nothing from the cache");
+                Ok(None)
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     pub(crate) async fn cache_put(&self, entry: NewCached, _now: Timestamp) -> Result<(), StoreError> {

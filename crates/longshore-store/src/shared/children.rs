@@ -132,10 +132,10 @@ async fn enter(
         Err(refused) => return Ok(Err(told(refused))),
     };
     let (task, fence) = (asked.held.task.0, int(asked.held.fence.0));
-    let (parent, newest) =
-        futures_util::try_join!(async { connection.query_opt(LOCK_PARENT, args![task, fence]).await }, async {
-            connection.query_one(NEWEST, args![task]).await
-        },)?;
+    let (parent, newest) = futures_util::try_join!(
+        async { connection.query_opt(LOCK_PARENT, args![task, fence]).await },
+        async { connection.query_one(NEWEST, args![task]).await },
+    )?;
     let Some(parent) = parent else { return Ok(Err(CallError::StaleFence.into())) };
     let (count, seq): (i64, i64) = (newest.try_get(0)?, newest.try_get(1)?);
     if count != there as i64 {

@@ -24,6 +24,7 @@ const COPIES: Duration = Duration::from_secs(24 * 3600);
 /// What is checked before it comes here, and room for what is kept beside a value.
 const CACHE: Limits = Limits {
     max_bytes: longshore_core::cache::VALUE_LIMIT + super::cache::KIND_LIMIT + 2,
+    max_total: longshore_core::cache::TOTAL_LIMIT,
     max_ttl: Duration::from_millis(longshore_core::cache::LONGEST_TTL_MS),
 };
 
@@ -63,7 +64,6 @@ pub(super) struct Companion {
     redis: Redis,
     bus: Bus,
     histories: Histories,
-    #[allow(dead_code)] // until the agents' cache is shared
     cache: Cache,
 }
 
@@ -119,7 +119,6 @@ impl Companion {
     }
 
     /// The agents' shared cache.
-    #[allow(dead_code)] // as above
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
     }

@@ -11,7 +11,7 @@ use super::changes::{self, Changes};
 use super::column::{count, get};
 use super::connection::Connection;
 use super::core::Core;
-use super::fault::DbError;
+use super::fault::{DbError, words};
 use super::forget::{delete_batches, delete_conversations};
 use super::retention::delete_tasks;
 use super::sql::args;
@@ -61,6 +61,12 @@ const DELETE_EMPTY: &str = "DELETE FROM @conversation AS c WHERE id = ANY($1) AN
 const LANES: &str =
     "DELETE FROM @lane WHERE tenant = $1 AND (runnable, delayed, held, running, waiting, succeeded, failed,
         cancelled) = (0, 0, 0, 0, 0, 0, 0, 0)";
+
+/// Fleets in which it had tasks; the default tenant has no lanes.
+const FLEETS: [&str; 2] = [
+    "SELECT DISTINCT fleet FROM @fleet_count WHERE $1 = 'default'",
+    "SELECT fleet FROM @lane WHERE tenant = $1",
+];
 
 /// Keys that are good for this tenant alone: they name it, and who holds one could fill it again.
 const DELETE_TENANT_KEYS: &str = "DELETE FROM @api_key WHERE tenant = $1";
@@ -163,6 +169,7 @@ async fn erase_the_rest(
     let args = args![tenant, STEP as i64];
     let names = connection.query(pick(SOME_CONVERSATIONS, tenant), args).await?;
     let names = names.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    clear_caches(core, connection, tenant).await?;
     done.conversations = delete_conversations(core, connection, names).await?;
     connection.execute(LANES, args![tenant]).await?;
     let batches = connection.query(pick(SOME_BATCHES, tenant), args).await?;
@@ -170,6 +177,18 @@ async fn erase_the_rest(
     done.batches = batches.len() as u64;
     connection.execute(DELETE_TENANT_KEYS, args![tenant]).await?;
     delete_batches(connection, batches).await
+}
+
+/// The agents' caches of the fleets in which it had tasks: nobody knows whose an entry is, and none is needed.
+///
+/// Errors: Redis could not empty one; then nothing is to be committed, and the same is found again.
+async fn clear_caches(core: &Core, connection: &Connection, tenant: &str) -> Result<(), DbError> {
+    let Some(companion) = &core.companion else { return Ok(()) };
+    for row in &connection.query(pick(FLEETS, tenant), args![tenant]).await? {
+        let cleared = companion.cache().clear(&get(row, 0)?).await;
+        cleared.map_err(|error| DbError::Companion(words(&error)))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(super) enum DbError {
     Panic,
     #[error("another transaction was faster")]
     Raced,
-    #[error("redis could not forget its copy of a conversation: {0}")]
+    #[error("redis could not forget what it has a copy of: {0}")]
     Companion(String),
     #[error("the store is closed")]
     Closed,

@@ -75,12 +75,7 @@ pub(super) struct Put {
 }
 
 /// Asks, unless a question of this name is among those that are there: then that is the question. `None`: there are too many.
-pub(super) fn put(
-    changes: &mut Changes,
-    row: &mut Live,
-    ask: &Ask,
-    there: &[Question],
-) -> Option<Put> {
+pub(super) fn put(changes: &mut Changes, row: &mut Live, ask: &Ask, there: &[Question]) -> Option<Put> {
     let now = changes.now;
     let name = ask.name.clone().unwrap_or_else(|| wait::next_name(there, now));
     if let Some(found) = there.iter().find(|it| it.name == name) {

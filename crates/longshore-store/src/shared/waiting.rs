@@ -169,11 +169,7 @@ async fn take(
 }
 
 /// Those that go on or fail by now; one that was woken meanwhile is left as it is.
-async fn end_waits(
-    connection: &Connection,
-    changes: &mut Changes,
-    rows: &mut [Live],
-) -> Result<(), DbError> {
+async fn end_waits(connection: &Connection, changes: &mut Changes, rows: &mut [Live]) -> Result<(), DbError> {
     let asked = rows.iter().filter(|row| row.asked).map(Live::uuid).collect();
     let questions = question::of(connection, asked).await?;
     for row in rows {
@@ -215,7 +211,8 @@ pub(super) async fn begin(
     let parents = parents.map(|it| it.row.uuid()).collect();
     let asked = waits.iter().filter(|it| it.row.asked && !matches!(it.awaits, Awaits::Children { .. }));
     let asked = asked.map(|it| it.row.uuid()).collect();
-    let (seen, questions) = (family::seen(connection, parents).await?, question::of(connection, asked).await?);
+    let (seen, questions) =
+        (family::seen(connection, parents).await?, question::of(connection, asked).await?);
     let mut new = Vec::new();
     for Beginning { row, awaits, began } in waits {
         let there = questions.get(&row.id).map_or(&[][..], Vec::as_slice);

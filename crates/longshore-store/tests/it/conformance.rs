@@ -70,6 +70,12 @@ mod embedded_only {
         super::crowd::commands_share_commits(&World::embedded().await).await;
     }
 
+    /// To the millisecond: with Redis it is Redis' clock that counts, which no test turns.
+    #[tokio::test]
+    async fn what_was_put_is_there_until_its_time() {
+        super::cache::what_was_put_is_there_until_its_time(&World::embedded().await).await;
+    }
+
     #[tokio::test]
     async fn what_changes_nothing_commits_nothing() {
         super::crowd::what_changes_nothing_commits_nothing(&World::embedded().await).await;
@@ -128,6 +134,7 @@ every_backend! {
     questions: a_question_waits_for_its_answer_without_a_worker, an_answer_in_time_counts_and_a_late_one_does_not,
         a_question_is_asked_once_and_may_be_answered_before_it_is_waited_for,
         an_interruption_and_a_question_are_told_apart, questions_have_a_limit;
+    cache: what_was_put_goes_by_itself, what_is_deleted_is_gone, a_full_cache_drops_what_expires_soonest;
     keys: a_key_is_found_by_its_hash_alone, a_revoked_key_stays_revoked, the_last_use_only_moves_on,
         tasks_and_conversations_have_owners, what_begins_at_once_agrees, an_erased_tenants_keys_go_with_it;
     crowd: no_task_is_claimed_twice;
@@ -144,7 +151,6 @@ every_backend! {
 }
 
 embedded_so_far! {
-    cache: what_was_put_is_there_until_its_time, what_is_deleted_is_gone, a_full_cache_drops_what_expires_soonest;
     schedules: a_schedule_is_kept_as_it_was_declared_and_begins_now,
         a_tick_becomes_a_task_together_with_the_move_of_the_cursor, only_the_first_of_many_fires_a_tick,
         one_tick_is_one_task_even_if_its_cursor_comes_back, what_is_not_accepted_leaves_the_cursor_where_it_was,

@@ -277,6 +277,17 @@ impl World {
         copies
     }
 
+    /// Whether agents can cache here, now: with the shared store that takes Redis.
+    pub async fn has_cache(&self) -> bool {
+        if self.dir.is_some() {
+            return true;
+        }
+        while self.store.redis().is_some_and(|redis| !redis.up) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.store.redis().is_some()
+    }
+
     pub async fn task(&self, id: TaskId) -> TaskRecord {
         self.store.task(id).await.unwrap().expect("it was submitted")
     }
