@@ -103,8 +103,9 @@ CREATE INDEX live_by_conversation ON @live (conversation, conv_seq) WHERE conver
 CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL AND NOT expired;
 CREATE INDEX live_by_wait ON @live (wait_until) WHERE wait_until IS NOT NULL;
 CREATE INDEX live_by_parent ON @live (parent, id) WHERE parent IS NOT NULL;
--- Who locks tasks looks here for their parents: where there are no children it is empty.
-CREATE INDEX live_child ON @live (id) INCLUDE (parent) WHERE parent IS NOT NULL;
+-- Who locks tasks looks here for their parents: where there are no children it is empty. Said in other words than above, so
+-- that the index above is never gone through for it, however small it was when a plan was made.
+CREATE INDEX live_child ON @live (id) INCLUDE (parent) WHERE (parent IS NULL) IS FALSE;
 CREATE SEQUENCE @fence;
 
 CREATE TABLE @done (

@@ -162,12 +162,12 @@ pub(super) const LOCK_CONVERSATIONS: &str = "SELECT 1 FROM @conversation WHERE i
         (SELECT conversation FROM @live WHERE id = ANY($1) AND conversation IS NOT NULL)
      ORDER BY id FOR NO KEY UPDATE";
 
-/// With the parents of tasks that have one, which may wait for them.
+/// With the parents of tasks that have one, which may wait for them. The condition is that of the index, word for word.
 pub(super) const LOCK_LIVE: &str = concat!(
     "SELECT ",
     live_columns!(),
     " FROM @live AS live WHERE id = ANY($1 || ARRAY(
-        SELECT child.parent FROM @live AS child WHERE child.id = ANY($1) AND child.parent IS NOT NULL))
+        SELECT child.parent FROM @live AS child WHERE child.id = ANY($1) AND (child.parent IS NULL) IS FALSE))
      ORDER BY id FOR UPDATE"
 );
 
