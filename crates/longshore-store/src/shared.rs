@@ -4,9 +4,10 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts, batches; each sorted by name.
+//! Locks are taken in one order everywhere: workers, gates of fleets, conversations, tasks, journals, counts, batches; each sorted by name.
 
 mod address;
+mod arrival;
 mod batch;
 mod batch_counts;
 mod batch_opening;
@@ -19,6 +20,7 @@ mod conversation;
 mod core;
 mod counts;
 mod days;
+mod deadline;
 mod ending;
 mod erase;
 mod event;
@@ -29,6 +31,7 @@ mod forget;
 mod heartbeat;
 mod journal;
 mod key;
+mod lane;
 mod lease;
 mod list;
 mod live;
@@ -45,6 +48,7 @@ mod sql;
 mod step;
 mod submit;
 mod task_batch;
+mod tenant;
 mod tick;
 mod usage;
 mod worker;

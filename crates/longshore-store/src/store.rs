@@ -263,7 +263,7 @@ forward! {
 }
 
 // Tenants and pauses.
-not_shared! { "tenants and pauses":
+forward! {
     /// Lets nothing of it start, or everything again; false if the fleet is not known. What runs goes on.
     fn set_paused(fleet: FleetName, paused: bool, now: Timestamp) -> Result<bool, StoreError>;
     /// Declares exactly these tenants; others have weight 1 and no cap of their own.

@@ -90,10 +90,22 @@ every_backend! {
         interruptions_cost_nothing, three_crashes_alone_are_poison, progress_is_no_strike,
         cancelling_a_queued_task_ends_it, cancelling_a_running_task_tells_its_worker,
         a_result_that_was_there_beats_a_cancellation, repeated_events_change_nothing,
-        another_workers_fence_is_refused, the_same_workers_older_fence_is_refused;
+        another_workers_fence_is_refused, the_same_workers_older_fence_is_refused,
+        an_agent_says_when_to_try_again, poison_is_found_by_its_code;
     conversations: tasks_run_one_by_one_in_order, only_the_succeeding_attempts_words_are_published,
         cancelling_the_head_moves_on, cancelling_in_the_middle_keeps_the_head, a_retry_keeps_its_place,
-        a_scheduled_head_holds_the_others, history_is_cut_to_the_newest;
+        a_scheduled_head_holds_the_others, history_is_cut_to_the_newest, a_task_that_would_have_to_wait_is_refused,
+        a_newcomer_stops_all_before_it, a_newcomer_gets_its_turn_from_a_lost_worker;
+    tenants: a_tenant_is_stored_and_found, ten_times_as_many_tasks_get_no_more_turns, weights_are_shares,
+        priorities_order_a_tenants_tasks_but_not_tenants, who_was_away_has_saved_no_turns_up,
+        a_suspect_of_one_tenant_does_not_stop_another, each_tenant_is_counted_by_itself,
+        what_is_counted_and_claimed_at_once_is_exact;
+    caps: a_fleet_runs_no_more_than_it_may, a_tenants_cap_in_a_fleet_leaves_the_others_alone,
+        a_tenants_own_cap_holds_over_all_fleets, no_more_start_than_the_rate_lets,
+        a_paused_fleet_starts_nothing_and_finishes_what_runs, every_unfinished_task_is_counted_in_one_number;
+    deadlines: what_waits_fails_when_its_deadline_passes, what_runs_is_stopped_and_fails,
+        a_result_that_was_there_beats_a_deadline, no_attempt_follows_a_deadline,
+        a_lost_workers_task_fails_at_its_deadline;
     fleets: changes_that_workers_must_know_restart_them, a_fleet_that_is_left_out_takes_no_tasks,
         decisions_are_kept_newest_first_up_to_a_limit, load_knows_the_oldest_wait, replicas_are_set_and_given_back,
         small_things_are_kept, ended_workers_are_forgotten;
@@ -118,19 +130,6 @@ every_backend! {
 }
 
 embedded_so_far! {
-    tenants: a_tenant_is_stored_and_found, ten_times_as_many_tasks_get_no_more_turns, weights_are_shares,
-        priorities_order_a_tenants_tasks_but_not_tenants, who_was_away_has_saved_no_turns_up,
-        a_suspect_of_one_tenant_does_not_stop_another, each_tenant_is_counted_by_itself,
-        what_is_counted_and_claimed_at_once_is_exact;
-    caps: a_fleet_runs_no_more_than_it_may, a_tenants_cap_in_a_fleet_leaves_the_others_alone,
-        a_tenants_own_cap_holds_over_all_fleets, no_more_start_than_the_rate_lets,
-        a_paused_fleet_starts_nothing_and_finishes_what_runs, every_unfinished_task_is_counted_in_one_number;
-    deadlines: what_waits_fails_when_its_deadline_passes, what_runs_is_stopped_and_fails,
-        a_result_that_was_there_beats_a_deadline, no_attempt_follows_a_deadline,
-        a_lost_workers_task_fails_at_its_deadline;
-    endings: an_agent_says_when_to_try_again, poison_is_found_by_its_code;
-    conversations: a_task_that_would_have_to_wait_is_refused, a_newcomer_stops_all_before_it,
-        a_newcomer_gets_its_turn_from_a_lost_worker;
     schedules: a_schedule_is_kept_as_it_was_declared_and_begins_now,
         a_tick_becomes_a_task_together_with_the_move_of_the_cursor, only_the_first_of_many_fires_a_tick,
         one_tick_is_one_task_even_if_its_cursor_comes_back, what_is_not_accepted_leaves_the_cursor_where_it_was,

@@ -130,16 +130,24 @@ impl World {
     }
 
     pub async fn worker(&self, name: &str) -> Crew {
+        self.worker_of(name, "a").await
+    }
+
+    pub async fn worker_of(&self, name: &str, of: &str) -> Crew {
         let crew = Crew { id: WorkerId::new(name).unwrap(), nonce: Uuid::new_v4() };
-        self.register(&crew).await.unwrap();
+        self.register_of(&crew, of).await.unwrap();
         crew
     }
 
     pub async fn register(&self, crew: &Crew) -> Result<RegisterOutcome, RegisterError> {
+        self.register_of(crew, "a").await
+    }
+
+    async fn register_of(&self, crew: &Crew, of: &str) -> Result<RegisterOutcome, RegisterError> {
         let registration = Registration {
             worker: crew.id.clone(),
             nonce: crew.nonce,
-            fleet: fleet("a"),
+            fleet: fleet(of),
             version: "0.1.0".into(),
             pid: Some(1),
             host: None,
