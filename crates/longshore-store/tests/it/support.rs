@@ -379,6 +379,6 @@ fn shared_database() -> Option<String> {
 
 /// Leaves a test out where it cannot run; where all must run (CI) that is a failure.
 pub fn skip(why: &str) {
-    assert_ne!(std::env::var("LONGSHORE_TEST_REQUIRE").as_deref(), Ok("all"), "left out: {why}");
-    eprintln!("left out: {why}");
+    assert_ne!(std::env::var("LONGSHORE_TEST_REQUIRE").as_deref(), Ok("all"), "SKIPPED: {why}");
+    eprintln!("SKIPPED: {why}");
 }
