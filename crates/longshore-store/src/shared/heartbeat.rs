@@ -64,10 +64,11 @@ impl Shared {
 /// nobody has drawn yet: while its row is locked it claims nothing.
 const RENEW: &str =
     "UPDATE @worker AS worker SET state = n.state, reason = n.reason, memory = n.memory, last_seen = n.at,
-        renewed_claim = n.claim, renewed_until = clock.service_ms + n.length, held_from = coalesce(n.first, fence.last_value)
+        renewed_claim = n.claim, renewed_until = clock.service_ms + n.length,
+        held_from = coalesce(n.first, (SELECT last_value FROM @fence))
      FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
             $9::bigint[])
-        AS n (id, nonce, state, reason, memory, at, claim, length, first), @clock AS clock, @fence AS fence
+        AS n (id, nonce, state, reason, memory, at, claim, length, first), @clock AS clock
      WHERE worker.id = n.id AND worker.nonce = n.nonce AND worker.state <> 'gone'";
 
 pub(super) fn together<'a>(core: &'a Core, batch: &'a [Beat]) -> BoxFuture<'a, Result<Vec<Answer>, DbError>> {
