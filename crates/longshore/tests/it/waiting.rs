@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::plane::{Plane, pause, python, shell, signal};
+use crate::room::{Stage, on_both_stores};
 
 /// One worker, one task at a time.
 const ONE: &str = "concurrency = 1\nscaling = { min = 1, max = 1 }\n";
@@ -48,6 +49,22 @@ fn family() -> String {
     python("family", FAMILY, &(helper() + ONE))
 }
 
+on_both_stores! {
+    a_parent_and_its_children_share_one_slot_of_one_worker,
+    a_worker_that_is_killed_between_submit_and_wait_doubles_no_child,
+    a_control_plane_that_is_killed_while_tasks_wait_forgets_none,
+    a_cancelled_parent_ends_with_the_children_that_run,
+    an_http_agents_task_waits_without_a_worker_too,
+    a_person_answers_what_an_agent_asks,
+    a_shell_script_asks_as_well_and_time_passes,
+    agents_of_a_fleet_share_a_cache_and_others_do_not_see_it,
+    what_cannot_be_is_refused_with_a_code,
+}
+
+async fn start(stage: &Stage, text: &str) -> Plane {
+    Plane::start(&format!("{}{text}", stage.toml())).await
+}
+
 async fn children(plane: &Plane, parent: TaskId) -> Vec<Task> {
     let query = TaskQuery { parent: Some(parent.to_string()), ..TaskQuery::default() };
     plane.client.tasks(&query).await.expect("the control plane answers").items
@@ -68,9 +85,8 @@ async fn each_ran_once(plane: &Plane, parent: TaskId, wanted: usize) {
     }
 }
 
-#[tokio::test]
-async fn a_parent_and_its_children_share_one_slot_of_one_worker() {
-    let plane = Plane::start(&family()).await;
+async fn a_parent_and_its_children_share_one_slot_of_one_worker(stage: &Stage) {
+    let plane = start(stage, &family()).await;
     let parent = plane.submit("family", json!({ "children": [1, 2, 3] })).await;
     assert_eq!(plane.result(parent).await, json!([10, 20, 30]));
     let task = plane.task(parent).await;
@@ -79,9 +95,8 @@ async fn a_parent_and_its_children_share_one_slot_of_one_worker() {
     each_ran_once(&plane, parent, 3).await;
 }
 
-#[tokio::test]
-async fn a_worker_that_is_killed_between_submit_and_wait_doubles_no_child() {
-    let plane = Plane::start(&family()).await;
+async fn a_worker_that_is_killed_between_submit_and_wait_doubles_no_child(stage: &Stage) {
+    let plane = start(stage, &family()).await;
     let go = plane.dir().join("go");
     let parent = plane.submit("family", json!({ "children": [1, 2, 3], "before_wait": go })).await;
     plane.progress(parent, 1).await;
@@ -94,9 +109,8 @@ async fn a_worker_that_is_killed_between_submit_and_wait_doubles_no_child() {
     each_ran_once(&plane, parent, 3).await;
 }
 
-#[tokio::test]
-async fn a_control_plane_that_is_killed_while_tasks_wait_forgets_none() {
-    let mut plane = Plane::start(&family()).await;
+async fn a_control_plane_that_is_killed_while_tasks_wait_forgets_none(stage: &Stage) {
+    let mut plane = start(stage, &family()).await;
     let go = plane.dir().join("go");
     let parent = plane.submit("family", json!({ "children": [1, 2], "until": go })).await;
     let waits = plane.reaches(parent, State::Waiting).await;
@@ -113,9 +127,8 @@ async fn a_control_plane_that_is_killed_while_tasks_wait_forgets_none() {
     each_ran_once(&plane, parent, 2).await;
 }
 
-#[tokio::test]
-async fn a_cancelled_parent_ends_with_the_children_that_run() {
-    let plane = Plane::start(&family()).await;
+async fn a_cancelled_parent_ends_with_the_children_that_run(stage: &Stage) {
+    let plane = start(stage, &family()).await;
     let never = plane.dir().join("never");
     let parent = plane.submit("family", json!({ "children": [1, 2], "until": never })).await;
     plane.reaches(parent, State::Waiting).await;
@@ -147,18 +160,16 @@ fn served() -> String {
         + &shell("slow", "exit 1", "platform = \"external\"\n")
 }
 
-#[tokio::test]
-async fn an_http_agents_task_waits_without_a_worker_too() {
-    let plane = Plane::start(&served()).await;
+async fn an_http_agents_task_waits_without_a_worker_too(stage: &Stage) {
+    let plane = start(stage, &served()).await;
     let parent = plane.submit("served", json!({})).await;
     assert_eq!(plane.result(parent).await, json!(["first"]));
     let task = plane.task(parent).await;
     assert_eq!(outcomes(&task), ["waited", "succeeded"], "{task:#?}");
 }
 
-#[tokio::test]
-async fn a_person_answers_what_an_agent_asks() {
-    let plane = Plane::start(&served()).await;
+async fn a_person_answers_what_an_agent_asks(stage: &Stage) {
+    let plane = start(stage, &served()).await;
     let id = plane.submit("served", json!({ "ask": "which one?" })).await;
     let waits = plane.reaches(id, State::Waiting).await;
     let waiting = waits.waiting.expect("it says for what");
@@ -204,9 +215,8 @@ case "$task" in
 esac
 "#;
 
-#[tokio::test]
-async fn a_shell_script_asks_as_well_and_time_passes() {
-    let plane = Plane::start(&shell("asks", ASKS, ONE)).await;
+async fn a_shell_script_asks_as_well_and_time_passes(stage: &Stage) {
+    let plane = start(stage, &shell("asks", ASKS, ONE)).await;
     let id = plane.submit("asks", json!({})).await;
     plane.reaches(id, State::Waiting).await;
     let said = told(&plane, &["tasks", "input", &id.to_string(), "yes", "--question", "ask-1"]);
@@ -233,10 +243,9 @@ else:
     longshore.result([found, longshore.cache.delete("a key/with"), longshore.cache.get("a key/with", "nothing")])
 "#;
 
-#[tokio::test]
-async fn agents_of_a_fleet_share_a_cache_and_others_do_not_see_it() {
+async fn agents_of_a_fleet_share_a_cache_and_others_do_not_see_it(stage: &Stage) {
     let fleets = python("one", CACHES, &(helper() + ONE)) + &python("two", CACHES, &(helper() + ONE));
-    let plane = Plane::start(&fleets).await;
+    let plane = start(stage, &fleets).await;
     let put = plane.submit("one", json!({ "put": { "a": [1, null] } })).await;
     assert_eq!(plane.result(put).await, json!("value_too_large"));
     let elsewhere = plane.submit("two", json!({})).await;
@@ -265,9 +274,8 @@ longshore.result([
 ])
 "#;
 
-#[tokio::test]
-async fn what_cannot_be_is_refused_with_a_code() {
-    let plane = Plane::start(&python("refused", REFUSED, &(helper() + ONE))).await;
+async fn what_cannot_be_is_refused_with_a_code(stage: &Stage) {
+    let plane = start(stage, &python("refused", REFUSED, &(helper() + ONE))).await;
     let id = plane
         .submit_with("refused", Value::Null, |task| {
             task.conversation = Some(longshore_core::id::ConversationId::new("c").expect("valid"));

@@ -126,7 +126,7 @@ async fn parents_and_children_that_end_at_once_never_wait_crosswise() {
     let hands = two(&world, 120).await;
     let mut ends = Vec::new();
     for (at, held) in tops.iter().chain(&middle).enumerate() {
-        let store = if at % 2 == 0 { &world.store } else { &other };
+        let store = if at.is_multiple_of(2) { &world.store } else { &other };
         let which = if at % 3 == 0 { Which::Any } else { Which::All };
         ends.push(end(store, &crew, *held, waits(which, &[]), &world));
     }
@@ -147,7 +147,7 @@ async fn parents_and_children_that_end_at_once_never_wait_crosswise() {
     assert_eq!(left.len(), 20);
     left.reverse();
     join_all(left.iter().enumerate().map(|(at, held)| {
-        let store = if at % 2 == 0 { &world.store } else { &other };
+        let store = if at.is_multiple_of(2) { &world.store } else { &other };
         end(store, &crew, *held, Ending::Succeeded, &world)
     }))
     .await;
@@ -170,7 +170,7 @@ async fn children_that_are_submitted_twice_at_once_are_the_same() {
     world.submit(new_task()).await;
     let held = world.claim_one(&crew, 1).await.held();
     let submit = async |at: usize| {
-        let store = if at % 2 == 0 { &world.store } else { &other };
+        let store = if at.is_multiple_of(2) { &world.store } else { &other };
         let children = ["x", "y", "z"].map(|name| child(name, "b")).to_vec();
         store.submit_children(held, fleet("a"), children, world.now()).await.unwrap()
     };
@@ -200,7 +200,7 @@ async fn a_question_that_two_people_answer_at_once_has_one_answer() {
     };
     assert!(world.end(&crew, held, Ending::Waited(Awaits::Ask(ask))).await);
     let say = async |at: usize| {
-        let store = if at % 2 == 0 { &world.store } else { &other };
+        let store = if at.is_multiple_of(2) { &world.store } else { &other };
         store.input(id, Some("q".into()), json(&at.to_string()), world.now()).await.unwrap()
     };
     let said = join_all((0..10).map(say)).await;
