@@ -5,7 +5,7 @@
 //! each step.
 
 mod model;
-mod shared_tables;
+pub mod shared_tables;
 pub mod tables;
 
 use longshore_core::task::{Interruption, OnBusy};

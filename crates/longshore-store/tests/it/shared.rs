@@ -3,6 +3,7 @@
 mod atomic;
 mod both;
 mod calls;
+mod crowd;
 mod families;
 mod looks;
 mod outages;
