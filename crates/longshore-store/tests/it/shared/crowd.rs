@@ -18,8 +18,9 @@ use super::everything;
 use crate::properties::shared_tables::SharedTables;
 use crate::support::*;
 
-/// Steps of each actor.
-const STEPS: usize = 60;
+/// Steps of each actor until the tables are looked at, and how often that is.
+const STEPS: usize = 25;
+const ROUNDS: usize = 4;
 
 /// A worker with an agent that does anything.
 struct Actor<'a> {
@@ -107,6 +108,13 @@ impl Actor<'_> {
         }
     }
 
+    /// At its own pace, beside all others.
+    async fn steps(&mut self) {
+        for _ in 0..STEPS {
+            self.step().await;
+        }
+    }
+
     async fn step(&mut self) {
         match self.dice.random_range(0..10) {
             0..2 => {
@@ -153,15 +161,15 @@ async fn whatever_families_do_at_once_comes_to_an_end() {
     let seed = rand::random::<u64>();
     println!("seed {seed}");
     let mut actors = Vec::new();
-    for number in 0..6_u64 {
+    for number in 0..12_u64 {
         let crew = world.worker(&format!("w{number}")).await;
         let stores = if number % 2 == 0 { [&world.store, &other] } else { [&other, &world.store] };
         let dice = StdRng::seed_from_u64(seed.wrapping_add(number));
         actors.push(Actor { world: &world, stores, crew, seq: 0, holds: Vec::new(), dice });
     }
-    for _ in 0..STEPS {
-        let ticks = async { tick(&world, 1).await };
-        futures_util::future::join(join_all(actors.iter_mut().map(Actor::step)), ticks).await;
+    for _ in 0..ROUNDS {
+        let ticks = async { tick(&world, 20).await };
+        futures_util::future::join(join_all(actors.iter_mut().map(Actor::steps)), ticks).await;
         tables.check().await;
     }
     for _ in 0..200 {

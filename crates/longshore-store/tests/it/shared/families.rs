@@ -42,15 +42,39 @@ async fn queued(world: &World, task: TaskId) -> usize {
     world.kinds(task).await.iter().filter(|kind| *kind == "queued").count()
 }
 
-/// Two workers, and what they hold of fleet `b`.
-async fn two(world: &World, most: u32) -> [(Crew, Vec<Held>); 2] {
-    let (v, w) = (world.worker_of("v", "b").await, world.worker_of("w", "b").await);
-    let claim = async |crew: &Crew, most| {
-        let tasks = world.claim(crew, 1, most).await.unwrap();
-        tasks.iter().map(LeasedTask::held).collect::<Vec<_>>()
-    };
-    let (of_v, of_w) = (claim(&v, most / 2).await, claim(&w, most).await);
-    [(v, of_v), (w, of_w)]
+/// A worker of fleet `b`, and what it holds, to be ended one after the other at one of the control planes.
+struct Hand<'a> {
+    store: &'a Store,
+    crew: Crew,
+    holds: Vec<Held>,
+}
+
+/// Twenty of them at each control plane, all of which spoke there before.
+async fn hands<'a>(world: &'a World, other: &'a Store, tasks: usize) -> Vec<Hand<'a>> {
+    let mut hands = Vec::new();
+    for number in 0..40 {
+        let store = if number % 2 == 0 { &world.store } else { other };
+        let crew = world.worker_of(&format!("h{number}"), "b").await;
+        let most = tasks.div_ceil(40) as u32;
+        let (worker, nonce) = (crew.id.clone(), crew.nonce);
+        let request = ClaimRequest { worker, nonce, seq: 1, max: most, in_flight: 0, lease: LEASE };
+        let holds = store.claim(request, world.now()).await.unwrap().iter().map(LeasedTask::held).collect();
+        hands.push(Hand { store, crew, holds });
+    }
+    assert_eq!(hands.iter().map(|hand| hand.holds.len()).sum::<usize>(), tasks);
+    // Each control plane has its connections, and none begins late for want of them.
+    for store in [&world.store, other] {
+        join_all((0..4).map(|_| store.children(TaskId(Uuid::nil())))).await;
+    }
+    hands
+}
+
+impl Hand<'_> {
+    async fn end_all(&self, world: &World) {
+        for held in &self.holds {
+            end(self.store, &self.crew, *held, Ending::Succeeded, world).await;
+        }
+    }
 }
 
 async fn all_end_at_once(which: Which, of: &[&str]) {
@@ -61,14 +85,9 @@ async fn all_end_at_once(which: Which, of: &[&str]) {
     let held = world.claim_one(&crew, 1).await.held();
     let names: Vec<String> = (0..200).map(|n| n.to_string()).collect();
     beget(&world, held, &names).await;
-    let hands = two(&world, 200).await;
+    let hands = hands(&world, &other, 200).await;
     assert!(world.end(&crew, held, waits(which, of)).await);
-    let mut ends = Vec::new();
-    for ((crew, holds), store) in hands.iter().zip([&world.store, &other]) {
-        ends.extend(holds.iter().map(|held| end(store, crew, *held, Ending::Succeeded, &world)));
-    }
-    assert_eq!(ends.len(), 200);
-    join_all(ends).await;
+    join_all(hands.iter().map(|hand| hand.end_all(&world))).await;
     assert_eq!(world.task(id).await.state, State::Queued);
     assert_eq!(queued(&world, id).await, 2, "when it came, and once again");
     let again = world.claim_one(&crew, 2).await;
@@ -123,20 +142,15 @@ async fn parents_and_children_that_end_at_once_never_wait_crosswise() {
     for held in &middle {
         beget(&world, *held, &names).await;
     }
-    let hands = two(&world, 120).await;
-    let mut ends = Vec::new();
-    for (at, held) in tops.iter().chain(&middle).enumerate() {
+    let hands = hands(&world, &other, 120).await;
+    // Some of them in one report, parents beside children of others.
+    let parents = tops.iter().chain(&middle).enumerate().map(|(at, held)| {
         let store = if at.is_multiple_of(2) { &world.store } else { &other };
-        let which = if at % 3 == 0 { Which::Any } else { Which::All };
-        ends.push(end(store, &crew, *held, waits(which, &[]), &world));
-    }
-    for ((crew, holds), store) in hands.iter().zip([&world.store, &other]) {
-        ends.extend(holds.iter().map(|held| end(store, crew, *held, Ending::Succeeded, &world)));
-    }
-    // In another order than that of their ids.
-    let mut ends: Vec<_> = ends.into_iter().enumerate().collect();
-    ends.sort_by_key(|(at, _)| at * 7919 % 145);
-    join_all(ends.into_iter().map(|(_, end)| end)).await;
+        let which = if at.is_multiple_of(3) { Which::Any } else { Which::All };
+        end(store, &crew, *held, waits(which, &[]), &world)
+    });
+    let children = hands.iter().map(|hand| hand.end_all(&world));
+    futures_util::future::join(join_all(children), join_all(parents)).await;
     for held in &middle {
         assert_eq!(world.task(held.task).await.state, State::Queued, "all of its children have ended");
         assert_eq!(queued(&world, held.task).await, 2);
