@@ -77,6 +77,11 @@ impl Hand<'_> {
     }
 }
 
+/// Makes endings slow between their decision and their commit: so they meet.
+const SLOW: &str = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_sleep(0.02); RETURN NULL; END';
+     CREATE TRIGGER slow AFTER DELETE ON live FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+
 async fn all_end_at_once(which: Which, of: &[&str]) {
     let Some(world) = World::shared().await else { return };
     let other = world.another().await;
@@ -87,6 +92,7 @@ async fn all_end_at_once(which: Which, of: &[&str]) {
     beget(&world, held, &names).await;
     let hands = hands(&world, &other, 200).await;
     assert!(world.end(&crew, held, waits(which, of)).await);
+    world.on_server(SLOW).await;
     join_all(hands.iter().map(|hand| hand.end_all(&world))).await;
     assert_eq!(world.task(id).await.state, State::Queued);
     assert_eq!(queued(&world, id).await, 2, "when it came, and once again");
