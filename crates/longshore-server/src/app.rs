@@ -63,6 +63,8 @@ pub struct Inner {
     pub provider_kinds: HashMap<String, Kind>,
     /// Which providers each fleet may call, and when that was read; emptied by a new declaration.
     pub fleet_providers: Mutex<HashMap<FleetName, ReadAt<Arc<[String]>>>>,
+    /// What the newest look at the database found, for heartbeats: they are many.
+    pub database: tokio::sync::Mutex<Option<ReadAt<String>>>,
     /// Providers that cannot be reached, and why, as it was found last.
     pub llm: Mutex<BTreeMap<String, String>>,
     pub started: Instant,

@@ -235,6 +235,8 @@ CREATE TABLE @worker (
     -- Leases of claims up to this one live until then (service time): one row is renewed, not one for each task.
     renewed_claim   bigint   NOT NULL DEFAULT 0,
     renewed_until   bigint   NOT NULL DEFAULT 0,
+    -- No lease of a later claim expires before this; none: there is none that its last heartbeat did not know of.
+    unrenewed_ms    bigint,
     -- It has no lease with a lower fence, as of its last heartbeat: what is dead in the index before is not stepped over.
     held_from       bigint   NOT NULL DEFAULT 0,
     CHECK ((ended_at IS NOT NULL) = (state = 'gone'))
