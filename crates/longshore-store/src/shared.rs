@@ -4,7 +4,8 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: workers, conversations, tasks, journals, counts, batches; each sorted by name.
+//! Locks are taken in one order everywhere: idempotency keys, schedules, workers, conversations, tasks, journals, counts,
+//! batches; each sorted by name.
 
 mod address;
 mod batch;
@@ -19,6 +20,7 @@ mod conversation;
 mod core;
 mod counts;
 mod days;
+mod delivery;
 mod ending;
 mod erase;
 mod event;
@@ -40,6 +42,7 @@ mod pool;
 mod register;
 mod replica;
 mod retention;
+mod schedule;
 mod search;
 mod sql;
 mod step;
@@ -47,6 +50,7 @@ mod submit;
 mod task_batch;
 mod tick;
 mod usage;
+mod webhook;
 mod worker;
 
 use std::sync::Arc;

@@ -28,8 +28,8 @@ use crate::model::{Idempotency, NewBatch, NewTask, Submitted};
 pub(super) struct Submission {
     pub tasks: Vec<NewTask>,
     pub batch: Option<NewBatch>,
-    idempotency: Option<Idempotency>,
-    now: Timestamp,
+    pub idempotency: Option<Idempotency>,
+    pub now: Timestamp,
 }
 
 pub(super) fn weigh(submission: &Submission) -> usize {
@@ -45,6 +45,17 @@ pub(super) enum Refused {
     KeyReused,
     BatchClosed(BatchId),
     BatchOfSeveral { batch: BatchId, tenant: TenantName },
+}
+
+impl From<Refused> for SubmitError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::UnknownFleet(fleet) => SubmitError::UnknownFleet(fleet),
+            Refused::KeyReused => SubmitError::KeyReused,
+            Refused::BatchClosed(batch) => SubmitError::BatchClosed(batch),
+            Refused::BatchOfSeveral { batch, tenant } => SubmitError::BatchOfSeveral { batch, tenant },
+        }
+    }
 }
 
 impl Shared {
@@ -70,12 +81,7 @@ impl Shared {
 
     async fn ask_to_submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
         let submitted = self.open.submissions.ask(submission).await?;
-        submitted.map_err(|refused| match refused {
-            Refused::UnknownFleet(fleet) => SubmitError::UnknownFleet(fleet),
-            Refused::KeyReused => SubmitError::KeyReused,
-            Refused::BatchClosed(batch) => SubmitError::BatchClosed(batch),
-            Refused::BatchOfSeveral { batch, tenant } => SubmitError::BatchOfSeveral { batch, tenant },
-        })
+        submitted.map_err(SubmitError::from)
     }
 
     pub(crate) async fn forget_keys(&self, before: Timestamp) -> Result<usize, StoreError> {
@@ -144,7 +150,19 @@ pub(super) fn together<'a>(
     })
 }
 
-async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> Result<Vec<Answer>, DbError> {
+/// What is known of submissions once their transaction has begun.
+pub(super) struct Begun<'a> {
+    pub answers: Vec<Answer>,
+    /// Those of which something is to be written.
+    pub accepted: Vec<&'a Submission>,
+    pub batches: Openings<'a>,
+}
+
+/// Begins the transaction, and tells what has to be refused and what was done before.
+pub(super) async fn begin<'a>(
+    connection: &Connection,
+    batch: &'a [Submission],
+) -> Result<Begun<'a>, DbError> {
     connection
         .ready(&[ACTIVE_FLEETS, KEYS, REMEMBER, FORGET, LINE_UP, BUSY, INSERT_TASKS, INSERT_LIVE])
         .await?;
@@ -173,13 +191,17 @@ async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> R
         }
         answers.push(answer);
     }
+    Ok(Begun { answers, accepted, batches })
+}
+
+async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> Result<Vec<Answer>, DbError> {
+    let Begun { answers, accepted, batches } = begin(connection, batch).await?;
     if accepted.iter().all(|it| it.tasks.is_empty() && it.idempotency.is_none() && it.batch.is_none()) {
         connection.commit().await?;
         return Ok(answers);
     }
-    let places = line_up(connection, &accepted).await?;
     let mut changes = Changes::new(batch.first().map_or(Timestamp::default(), |it| it.now));
-    let rows = rows(&accepted, places, &mut changes);
+    let rows = queue(connection, &accepted, &mut changes).await?;
     futures_util::try_join!(
         insert_tasks(connection, &rows),
         insert_live(connection, &rows),
@@ -189,8 +211,20 @@ async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> R
     Ok(answers)
 }
 
+/// Gives all tasks their places; what is to be written besides is noted in `changes`.
+pub(super) async fn queue<'a>(
+    connection: &Connection,
+    accepted: &[&'a Submission],
+    changes: &mut Changes,
+) -> Result<Vec<Row<'a>>, DbError> {
+    let now = accepted.iter().map(|it| it.now).max().unwrap_or_default();
+    let mut places = line_up(connection, accepted.iter().flat_map(|it| &it.tasks), now).await?;
+    let tasks = accepted.iter().flat_map(|it| it.tasks.iter().map(move |task| (*it, task)));
+    Ok(tasks.map(|(submission, task)| place(submission, task, &mut places, changes)).collect())
+}
+
 /// Rows of batches are locked after all others, and what is found there may undo it all.
-async fn finish(
+pub(super) async fn finish(
     core: &Core,
     connection: &Connection,
     mut changes: Changes,
@@ -274,7 +308,7 @@ async fn give_back(connection: &Connection, submission: &Submission) -> Result<(
     }
 }
 
-async fn remember(connection: &Connection, accepted: &[&Submission]) -> Result<(), DbError> {
+pub(super) async fn remember(connection: &Connection, accepted: &[&Submission]) -> Result<(), DbError> {
     let keys = || accepted.iter().filter_map(|it| Some((it.idempotency.as_ref()?, *it)));
     if keys().next().is_none() {
         return Ok(());
@@ -288,12 +322,16 @@ async fn remember(connection: &Connection, accepted: &[&Submission]) -> Result<(
 }
 
 /// For each conversation the next place that is free, and whether somebody stands before it.
-type Places = HashMap<ConversationId, (i64, bool)>;
+pub(super) type Places = HashMap<ConversationId, (i64, bool)>;
 
-async fn line_up(connection: &Connection, accepted: &[&Submission]) -> Result<Places, DbError> {
+/// Locks the conversations of these tasks and takes places in them.
+pub(super) async fn line_up<'a>(
+    connection: &Connection,
+    tasks: impl Iterator<Item = &'a NewTask>,
+    now: Timestamp,
+) -> Result<Places, DbError> {
     let mut wanted: BTreeMap<&ConversationId, i64> = BTreeMap::new();
-    for conversation in accepted.iter().flat_map(|it| &it.tasks).filter_map(|task| task.conversation.as_ref())
-    {
+    for conversation in tasks.filter_map(|task| task.conversation.as_ref()) {
         *wanted.entry(conversation).or_default() += 1;
     }
     if wanted.is_empty() {
@@ -301,7 +339,6 @@ async fn line_up(connection: &Connection, accepted: &[&Submission]) -> Result<Pl
     }
     let names: Vec<&str> = wanted.keys().map(|name| name.as_str()).collect();
     let numbers: Vec<i64> = wanted.values().copied().collect();
-    let now = accepted.iter().map(|it| it.now).max().unwrap_or_default();
     // In this order: who stands there is asked when nobody else can join.
     let (rows, busy) = futures_util::try_join!(
         async { connection.query(LINE_UP, args![names, numbers, now.0]).await },
@@ -319,7 +356,7 @@ async fn line_up(connection: &Connection, accepted: &[&Submission]) -> Result<Pl
     Ok(places)
 }
 
-struct Row<'a> {
+pub(super) struct Row<'a> {
     task: &'a NewTask,
     batch: Option<BatchId>,
     hold: Hold,
@@ -328,35 +365,35 @@ struct Row<'a> {
     now: Timestamp,
 }
 
-fn rows<'a>(accepted: &[&'a Submission], mut places: Places, changes: &mut Changes) -> Vec<Row<'a>> {
-    let mut rows = Vec::new();
-    for submission in accepted {
-        for task in &submission.tasks {
-            let place = task.conversation.as_ref().and_then(|it| places.get_mut(it));
-            let (conv_seq, behind) = match place {
-                Some((next, behind)) => {
-                    *next += 1;
-                    (Some(*next - 1), std::mem::replace(behind, true))
-                }
-                None => (None, false),
-            };
-            let (hold, due) = match task.run_at {
-                _ if behind => (Hold::Conversation, None),
-                Some(at) if at > submission.now => (Hold::Scheduled, Some(at)),
-                _ => (Hold::Ready, None),
-            };
-            changes.now = submission.now;
-            begin_log(task, hold, due, changes);
-            changes.count(&task.fleet, None, Place::of(State::Queued, Some(hold)));
-            if hold == Hold::Ready {
-                changes.runnable(&task.fleet, -i64::from(task.priority), task.id);
-            }
-            let batch = submission.batch.as_ref().map(|batch| batch.id);
-            changes.count_batch(batch, None, State::Queued);
-            rows.push(Row { task, batch, hold, due, conv_seq, now: submission.now });
+/// Gives a task its place, in the queue or behind others of its conversation.
+pub(super) fn place<'a>(
+    submission: &Submission,
+    task: &'a NewTask,
+    places: &mut Places,
+    changes: &mut Changes,
+) -> Row<'a> {
+    let place = task.conversation.as_ref().and_then(|it| places.get_mut(it));
+    let (conv_seq, behind) = match place {
+        Some((next, behind)) => {
+            *next += 1;
+            (Some(*next - 1), std::mem::replace(behind, true))
         }
+        None => (None, false),
+    };
+    let (hold, due) = match task.run_at {
+        _ if behind => (Hold::Conversation, None),
+        Some(at) if at > submission.now => (Hold::Scheduled, Some(at)),
+        _ => (Hold::Ready, None),
+    };
+    changes.now = submission.now;
+    begin_log(task, hold, due, changes);
+    changes.count(&task.fleet, None, Place::of(State::Queued, Some(hold)));
+    if hold == Hold::Ready {
+        changes.runnable(&task.fleet, -i64::from(task.priority), task.id);
     }
-    rows
+    let batch = submission.batch.as_ref().map(|batch| batch.id);
+    changes.count_batch(batch, None, State::Queued);
+    Row { task, batch, hold, due, conv_seq, now: submission.now }
 }
 
 fn begin_log(task: &NewTask, hold: Hold, due: Option<Timestamp>, changes: &mut Changes) {
@@ -365,7 +402,7 @@ fn begin_log(task: &NewTask, hold: Hold, due: Option<Timestamp>, changes: &mut C
     changes.event(task.id, 2, "queued", &crate::embedded::queued(hold, due));
 }
 
-async fn insert_tasks(connection: &Connection, rows: &[Row<'_>]) -> Result<(), DbError> {
+pub(super) async fn insert_tasks(connection: &Connection, rows: &[Row<'_>]) -> Result<(), DbError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -400,7 +437,7 @@ async fn insert_tasks(connection: &Connection, rows: &[Row<'_>]) -> Result<(), D
         .map(drop)
 }
 
-async fn insert_live(connection: &Connection, rows: &[Row<'_>]) -> Result<(), DbError> {
+pub(super) async fn insert_live(connection: &Connection, rows: &[Row<'_>]) -> Result<(), DbError> {
     if rows.is_empty() {
         return Ok(());
     }

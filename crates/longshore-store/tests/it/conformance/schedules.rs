@@ -201,3 +201,14 @@ pub async fn the_newest_events_of_a_schedule_are_kept(world: &World) {
     assert_eq!((events.len(), events[0].kind.as_str()), (200, "resumed"));
     assert_eq!(events[0].at, Timestamp(world.now().0));
 }
+
+pub async fn whoever_waits_for_schedules_is_woken(world: &World) {
+    let mut wake = world.store.signals().schedules();
+    let woken = async |wake: &mut Wake| {
+        tokio::time::timeout(Duration::from_secs(10), wake.wait()).await.expect("woken");
+    };
+    put(world, &[declared("one")]).await;
+    woken(&mut wake).await;
+    world.store.pause_schedule(name("one"), true, world.now()).await.unwrap();
+    woken(&mut wake).await;
+}
