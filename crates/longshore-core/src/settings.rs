@@ -114,6 +114,8 @@ pub struct ServerSettings {
     pub api: SocketAddr,
     /// Worker link; never public.
     pub link: SocketAddr,
+    /// Where workers of other machines reach this replica's link; `None`: worked out from `link`.
+    pub link_url: Option<String>,
     /// Probes and metrics.
     pub probes: SocketAddr,
     pub fleets: FleetsFrom,

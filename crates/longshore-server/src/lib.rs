@@ -18,6 +18,7 @@ mod link;
 mod metrics;
 mod open_store;
 mod probes;
+mod reach;
 mod routes;
 mod rules;
 mod start;

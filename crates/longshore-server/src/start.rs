@@ -32,7 +32,7 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::tls::{self, Tls, TlsError, TlsListener};
 use crate::token::Signer;
-use crate::{link, open_store, probes, routes};
+use crate::{link, open_store, probes, reach, routes};
 
 /// What a control plane is started with.
 #[derive(Debug)]
@@ -195,7 +195,11 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     }
     let metrics = Metrics::default();
     let name = replica_name(settings, &addresses);
-    let link_url = addresses.link.map(|link| format!("{}://{}", scheme(trust.is_some()), reachable(link)));
+    let as_url = |link: SocketAddr| format!("{}://{link}", scheme(trust.is_some()));
+    let link_url = addresses.link.map(|link| as_url(reach::here(link)));
+    let shown_link = addresses
+        .link
+        .map(|link| settings.server.link_url.clone().unwrap_or_else(|| as_url(reach::elsewhere(link))));
     let gateway = match roles.has(Role::Gateway) {
         true => Some(start_gateway(settings, &store, &name, &metrics).await?),
         false => None,
@@ -206,7 +210,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         id: uuid::Uuid::new_v4(),
         name,
         roles: roles.names(),
-        link: link_url.clone(),
+        link: shown_link,
         version: env!("CARGO_PKG_VERSION").into(),
         seen_ago_ms: 0,
     };
@@ -492,15 +496,6 @@ async fn keep_certificate(app: App, mut tls: Tls) -> &'static str {
 
 fn scheme(tls: bool) -> &'static str {
     if tls { "https" } else { "http" }
-}
-
-/// An address that a process of this machine can connect to.
-fn reachable(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().is_unspecified() {
-        true if addr.is_ipv4() => SocketAddr::new([127, 0, 0, 1].into(), addr.port()),
-        true => SocketAddr::new(std::net::Ipv6Addr::LOCALHOST.into(), addr.port()),
-        false => addr,
-    }
 }
 
 /// Providers with the keys that calls are made with.

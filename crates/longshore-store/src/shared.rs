@@ -4,10 +4,11 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: idempotency keys, schedules, workers, conversations, tasks, journals, counts,
-//! batches; each sorted by name.
+//! Locks are taken in one order everywhere: idempotency keys, schedules, workers, gates of fleets, conversations, tasks,
+//! journals, counts, batches; each sorted by name.
 
 mod address;
+mod arrival;
 mod batch;
 mod batch_counts;
 mod batch_opening;
@@ -20,6 +21,7 @@ mod conversation;
 mod core;
 mod counts;
 mod days;
+mod deadline;
 mod delivery;
 mod ending;
 mod erase;
@@ -31,6 +33,7 @@ mod forget;
 mod heartbeat;
 mod journal;
 mod key;
+mod lane;
 mod lease;
 mod list;
 mod live;
@@ -48,6 +51,7 @@ mod sql;
 mod step;
 mod submit;
 mod task_batch;
+mod tenant;
 mod tick;
 mod usage;
 mod webhook;

@@ -46,21 +46,6 @@ macro_rules! forward {
     };
 }
 
-/// Writes methods that only the embedded store has so far; the shared one says so.
-macro_rules! not_shared {
-    ($what:literal: $($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $answer:ty;)*) => {
-        impl Store {
-            $($(#[$doc])*
-            pub async fn $name(&self, $($argument: $type),*) -> $answer {
-                match self {
-                    Store::Embedded(store) => store.$name($($argument),*).await,
-                    Store::Shared(_) => Err(StoreError::NotShared { what: $what }.into()),
-                }
-            })*
-        }
-    };
-}
-
 impl Store {
     /// Opens the embedded store in a folder, making both if they are not there. Blocks for as long as disks
     /// do.
@@ -263,7 +248,7 @@ forward! {
 }
 
 // Tenants and pauses.
-not_shared! { "tenants and pauses":
+forward! {
     /// Lets nothing of it start, or everything again; false if the fleet is not known. What runs goes on.
     fn set_paused(fleet: FleetName, paused: bool, now: Timestamp) -> Result<bool, StoreError>;
     /// Declares exactly these tenants; others have weight 1 and no cap of their own.

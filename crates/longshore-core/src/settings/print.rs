@@ -21,6 +21,9 @@ pub(super) fn settings(settings: &Settings) -> String {
     out.table("server");
     out.line("api", text(&server.api.to_string()));
     out.line("link", text(&server.link.to_string()));
+    if let Some(url) = &server.link_url {
+        out.line("link_url", text(url));
+    }
     out.line("probes", text(&server.probes.to_string()));
     out.line("fleets", text(if server.fleets == FleetsFrom::Api { "api" } else { "file" }));
     if let Some(token) = &server.token {

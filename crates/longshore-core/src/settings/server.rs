@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::provider::split_host;
 use super::section::Section;
 use super::tree::Value;
 use super::{FleetsFrom, ServerSettings, Tls, resolve};
@@ -14,6 +15,7 @@ pub(super) fn read_server(root: &mut Section<'_>, base_dir: &str) -> ServerSetti
     let mut settings = ServerSettings::default();
     let Some(mut section) = root.section("server") else { return settings };
     read_listeners(&mut section, &mut settings);
+    settings.link_url = read_link_url(&mut section);
     let sources = [("file", FleetsFrom::File), ("api", FleetsFrom::Api)];
     settings.fleets = section.choice("fleets", &sources, &[]).unwrap_or_default();
     settings.token = section.secret("token", base_dir);
@@ -64,6 +66,18 @@ fn read_address(section: &mut Section<'_>, key: &'static str) -> Option<SocketAd
     address
 }
 
+fn read_link_url(section: &mut Section<'_>) -> Option<String> {
+    let expected = "an address such as \"http://longshore-1:7118\"";
+    let url = section.text("link_url", expected)?;
+    let url = url.trim_end_matches('/');
+    match split_host(url, expected) {
+        Ok(_) if url.matches('/').count() == 2 && !url.contains(['?', '#']) => return Some(url.to_owned()),
+        Ok(_) => section.error("link_url", format!("has a path: expected {expected}")),
+        Err(problem) => section.error("link_url", problem),
+    }
+    None
+}
+
 /// `"auto"`, `"off"` or a table with the files.
 fn read_tls(section: &mut Section<'_>, base_dir: &str) -> Tls {
     let Some(node) = section.take("tls") else { return Tls::Off };
@@ -102,6 +116,7 @@ impl Default for ServerSettings {
         ServerSettings {
             api: local(7117),
             link: local(7118),
+            link_url: None,
             probes: local(7119),
             fleets: FleetsFrom::File,
             token: None,

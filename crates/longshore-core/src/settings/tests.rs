@@ -1,9 +1,9 @@
 //! Good files by what they mean, bad files by what a person reads about them.
 
 mod documented;
+mod listeners;
 mod providers;
 mod schedules;
-mod tls;
 mod webhooks;
 
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! Forgets what nobody asks for any more: ended workers and their logs, silent strangers, old idempotency keys.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use longshore_core::errors::chain;
 use longshore_core::id::WorkerId;
 use longshore_core::task::Interruption;
+use longshore_core::time::Timestamp;
 use longshore_store::{StoreError, WorkerEnd, WorkerFilter};
 use tracing::{info, warn};
 
@@ -27,14 +28,16 @@ const KEEP_KEYS: Duration = Duration::from_secs(7 * 24 * 3600);
 const KEEP_DELIVERIES: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// A worker that was cut off ends itself after 10 minutes; one that nobody watches and that is silent for longer has.
-const SILENT_FOR_GOOD: Duration = Duration::from_secs(11 * 60);
+/// So many looks in a row, one a minute, that found it silent: a look that the store does not answer is none.
+const SILENT_FOR_GOOD: u32 = 11;
 
 /// A worker's log that is larger is begun anew; what it held is kept once.
 const LOG_LIMIT: u64 = 64 << 20;
 
 pub async fn run(app: App) -> &'static str {
+    let mut silences = Silences::default();
     loop {
-        if let Err(error) = tidy(&app).await {
+        if let Err(error) = tidy(&app, &mut silences).await {
             warn!(error = %chain(&error), "housekeeping fails; it is tried again");
         }
         if sleep_or_stop(&app, EVERY).await {
@@ -43,9 +46,9 @@ pub async fn run(app: App) -> &'static str {
     }
 }
 
-async fn tidy(app: &App) -> Result<(), StoreError> {
+async fn tidy(app: &App, silences: &mut Silences) -> Result<(), StoreError> {
     if app.epoch().is_some() {
-        end_the_silent(app).await?;
+        end_the_silent(app, silences).await?;
         app.store.forget_workers(now().before(KEEP_ENDED)).await?;
         app.store.forget_keys(now().before(KEEP_KEYS)).await?;
         app.store.make_room(now()).await?;
@@ -70,23 +73,38 @@ async fn forget_deliveries(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Workers that others started end without a word when they are killed. Wall time may jump: so not before this process
-/// has been up for as long.
-async fn end_the_silent(app: &App) -> Result<(), StoreError> {
-    if app.started.elapsed() < SILENT_FOR_GOOD {
-        return Ok(());
-    }
-    let workers = app.store.workers(WorkerFilter::default()).await?;
-    let silent = |seen| now().since(seen) > SILENT_FOR_GOOD;
-    for worker in workers.into_iter().filter(|worker| worker.platform != app.own_platform) {
-        if worker.last_seen.or(worker.registered_at).is_some_and(silent) {
-            info!(worker = %worker.id, "worker was silent for too long and counts as ended");
-            let (nonce, cause, why) =
-                (worker.nonce, Interruption::LeaseExpired, "silent for too long".into());
-            app.store.worker_ended(WorkerEnd { worker: worker.id, nonce, cause, why }, roll(), now()).await?;
-        }
+/// Workers that others started end without a word when they are killed.
+async fn end_the_silent(app: &App, silences: &mut Silences) -> Result<(), StoreError> {
+    let mut workers = app.store.workers(WorkerFilter::default()).await?;
+    workers.retain(|worker| worker.platform != app.own_platform);
+    let seen = workers.iter().filter_map(|it| Some((it.id.clone(), it.last_seen.or(it.registered_at)?)));
+    let silent = silences.look(seen);
+    for worker in workers.into_iter().filter(|worker| silent.contains(&worker.id)) {
+        info!(worker = %worker.id, "worker was silent for too long and counts as ended");
+        let (nonce, cause, why) = (worker.nonce, Interruption::LeaseExpired, "silent for too long".into());
+        app.store.worker_ended(WorkerEnd { worker: worker.id, nonce, cause, why }, roll(), now()).await?;
     }
     Ok(())
+}
+
+/// How many looks in a row have found nothing new of each worker: when it was last seen was written down by the clock of
+/// whichever replica it spoke to, so only a change of it says anything.
+#[derive(Default)]
+struct Silences(HashMap<WorkerId, (Timestamp, u32)>);
+
+impl Silences {
+    /// Takes when each was last seen, and returns those of which that has been the same for too long.
+    fn look(&mut self, seen: impl Iterator<Item = (WorkerId, Timestamp)>) -> HashSet<WorkerId> {
+        let mut known = std::mem::take(&mut self.0);
+        self.0 = seen
+            .map(|(worker, seen)| {
+                let looks = known.remove(&worker).filter(|(before, _)| *before == seen);
+                (worker, (seen, looks.map_or(0, |(_, looks)| looks + 1)))
+            })
+            .collect();
+        let silent = self.0.iter().filter(|(_, (_, looks))| *looks >= SILENT_FOR_GOOD);
+        silent.map(|(worker, _)| worker.clone()).collect()
+    }
 }
 
 fn tidy_logs(folder: &Path, known: &HashSet<WorkerId>) {
@@ -117,6 +135,28 @@ fn cut(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_heard_of_is_not_silent_whatever_the_clocks_say() {
+        let mut silences = Silences::default();
+        let mut look = |seen: &[(&str, i64)]| {
+            let seen = seen.iter().map(|(name, at)| (WorkerId::new(*name).expect("a name"), Timestamp(*at)));
+            let mut silent: Vec<String> = silences.look(seen).iter().map(WorkerId::to_string).collect();
+            silent.sort();
+            silent
+        };
+        for _ in 0..8 {
+            assert_eq!(look(&[("steady", 5), ("killed", 9_000_000)]), [""; 0]);
+        }
+        // A replica whose clock is behind hears of one.
+        for _ in 8..11 {
+            assert_eq!(look(&[("steady", 4), ("killed", 9_000_000)]), [""; 0]);
+        }
+        assert_eq!(look(&[("steady", 4), ("killed", 9_000_000)]), ["killed"]);
+        // One that was forgotten and comes back is new.
+        assert_eq!(look(&[("steady", 4)]), [""; 0]);
+        assert_eq!(look(&[("steady", 4), ("killed", 9_000_000)]), [""; 0]);
+    }
 
     #[test]
     fn logs_of_forgotten_workers_go_and_large_ones_are_cut() {

@@ -115,6 +115,8 @@ async fn read_lines(app: &App, caller: &Caller, body: &[u8]) -> Answer<Vec<NewTa
         };
         match new {
             Ok(task) => tasks.push(task),
+            // Not the line's fault: whoever asks again may be served.
+            Err(refused) if refused.0.status >= 500 => return Err(refused),
             Err(refused) => {
                 failed += 1;
                 if errors.len() < NAMED_ERRORS {

@@ -82,18 +82,20 @@ CREATE TABLE @live (
     expires_ms      bigint,
     -- Number of the newest event of the attempt's agent; above 0: it made progress.
     last_n          bigint   NOT NULL DEFAULT 0,
+    -- Its deadline passed while it ran, and its worker was told: it is not to be told again.
+    expired         boolean  NOT NULL DEFAULT false,
     CHECK ((hold IS NOT NULL) = (state = 'queued')),
     CHECK ((fence IS NOT NULL) = (state = 'running')),
     CHECK ((due_at IS NOT NULL) = (hold IS NOT NULL AND hold IN ('scheduled', 'backoff')))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
-CREATE INDEX live_runnable ON @live (fleet, rank, id) WHERE hold = 'ready';
+CREATE INDEX live_runnable ON @live (fleet, tenant, rank, id) WHERE hold = 'ready';
 -- Tasks that are suspected of killing workers: few, or none.
 CREATE INDEX live_suspect ON @live (fleet) WHERE alone;
 CREATE INDEX live_due ON @live (due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX live_by_worker ON @live (worker) WHERE worker IS NOT NULL;
 CREATE INDEX live_by_conversation ON @live (conversation, conv_seq) WHERE conversation IS NOT NULL;
-CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL;
+CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL AND NOT expired;
 CREATE INDEX live_by_wait ON @live (wait_until) WHERE wait_until IS NOT NULL;
 CREATE INDEX live_by_parent ON @live (parent) WHERE parent IS NOT NULL;
 CREATE SEQUENCE @fence;
@@ -270,6 +272,53 @@ CREATE TABLE @fleet_count (
     PRIMARY KEY (fleet, slot)
 ) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 500,
     autovacuum_vacuum_cost_delay = 0);
+
+-- A fleet's counts by tenant, but for the default one: its numbers are what a fleet has beyond these.
+CREATE TABLE @lane (
+    fleet           text     NOT NULL,
+    tenant          text     NOT NULL,
+    -- How far it has come in the fleet's virtual time: the lane that has come least far is next.
+    pass            bigint   NOT NULL,
+    runnable        bigint   NOT NULL,
+    delayed         bigint   NOT NULL,
+    held            bigint   NOT NULL,
+    running         bigint   NOT NULL,
+    waiting         bigint   NOT NULL,
+    succeeded       bigint   NOT NULL,
+    failed          bigint   NOT NULL,
+    cancelled       bigint   NOT NULL,
+    PRIMARY KEY (fleet, tenant)
+) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX lane_by_tenant ON @lane (tenant);
+
+-- What holds a fleet's tasks back, and where its virtual time stands. A claim locks it where a cap, a rate or several
+-- tenants make claims wait for one another; else it only reads it.
+CREATE TABLE @gate (
+    fleet           text     PRIMARY KEY,
+    paused          boolean  NOT NULL DEFAULT false,
+    -- The caps of its declaration.
+    max_running     bigint,
+    tenant_max_running bigint,
+    rate_tasks      bigint,
+    rate_per_ms     bigint,
+    -- Where the lane stood that was next last; where the default tenant stands; when the bucket of its rate is full, in
+    -- nanoseconds since 1970.
+    virtual_time    bigint   NOT NULL DEFAULT 0,
+    pass            bigint   NOT NULL DEFAULT 0,
+    full_at         bigint   NOT NULL DEFAULT 0
+) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0);
+
+-- Those that are declared; others have weight 1 and no cap of their own.
+CREATE TABLE @tenant (
+    name            text     PRIMARY KEY,
+    weight          bigint   NOT NULL CHECK (weight >= 1),
+    max_running     bigint
+);
+-- Locked by claims while any tenant has a cap over all fleets.
+CREATE TABLE @cap (one integer PRIMARY KEY CHECK (one = 1));
+INSERT INTO @cap VALUES (1);
 
 CREATE TABLE @decision (
     fleet           text     NOT NULL,
@@ -551,4 +600,4 @@ CREATE INDEX delivery_due ON @delivery (webhook, next_at, seq) WHERE state = 'pe
 CREATE INDEX delivery_by_webhook ON @delivery (webhook, seq);
 CREATE INDEX delivery_by_state ON @delivery (webhook, state, seq);
 CREATE INDEX delivery_ended ON @delivery (ended_at) WHERE ended_at IS NOT NULL;
-CREATE INDEX delivery_by_tenant ON @delivery (tenant) WHERE tenant <> 'default';
+CREATE INDEX delivery_by_tenant ON @delivery (tenant, seq) WHERE tenant <> 'default';

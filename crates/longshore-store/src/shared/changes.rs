@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use longshore_core::batch::BatchId;
-use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
+use longshore_core::id::{Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retention::Dropped;
 use longshore_core::task::State;
@@ -103,13 +103,13 @@ pub(super) const UPDATE_LIVE: &str =
         failed_attempts = n.failed_attempts, interrupted = n.interrupted, strikes = n.strikes,
         cancel_requested = n.cancel_requested, cancel_reason = n.cancel_reason, failure = n.failure,
         last_event = n.last_event, fence = n.fence, worker = n.worker, claim_seq = n.claim_seq,
-        attempt_at = n.attempt_at, last_n = n.last_n,
+        attempt_at = n.attempt_at, last_n = n.last_n, expired = n.expired,
         expires_ms = CASE WHEN n.fence IS NULL THEN NULL ELSE live.expires_ms END
      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[], $7::bigint[],
         $8::bigint[], $9::bigint[], $10::boolean[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::text[],
-        $16::bigint[], $17::bigint[], $18::bigint[])
+        $16::bigint[], $17::bigint[], $18::bigint[], $19::boolean[])
         AS n (id, state, hold, due_at, since, alone, failed_attempts, interrupted, strikes, cancel_requested,
-            cancel_reason, failure, last_event, fence, worker, claim_seq, attempt_at, last_n)
+            cancel_reason, failure, last_event, fence, worker, claim_seq, attempt_at, last_n, expired)
      WHERE live.id = n.id";
 
 pub(super) const INSERT_MESSAGES: &str = "INSERT INTO @message (conversation, seq, task, at, data)
@@ -128,6 +128,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     INSERT_MESSAGES,
     USED,
     super::counts::SAVE,
+    super::counts::SAVE_LANES,
     batch_counts::LOCK,
     batch_counts::SAVE,
 ];
@@ -150,16 +151,21 @@ impl Changes {
         }
     }
 
-    pub(super) fn count(&mut self, fleet: &FleetName, from: Option<Place>, to: Place) {
+    pub(super) fn count(&mut self, fleet: &FleetName, tenant: &TenantName, from: Option<Place>, to: Place) {
         if let Some(from) = from {
-            self.counts.add(fleet, from, -1);
+            self.counts.add(fleet, tenant, from, -1);
         }
-        self.counts.add(fleet, to, 1);
+        self.counts.add(fleet, tenant, to, 1);
+    }
+
+    /// Takes a tenant's lane forward.
+    pub(super) fn pass(&mut self, fleet: &FleetName, tenant: &TenantName, pass: u64) {
+        self.counts.pass(fleet, tenant, pass);
     }
 
     /// Ended tasks that are deleted are not counted any more.
-    pub(super) fn uncount(&mut self, fleet: &FleetName, from: Place, number: i64) {
-        self.counts.add(fleet, from, -number);
+    pub(super) fn uncount(&mut self, fleet: &FleetName, tenant: &TenantName, from: Place, number: i64) {
+        self.counts.add(fleet, tenant, from, -number);
     }
 
     /// As [`Changes::count`], for the batch that the task belongs to, if it does.
@@ -397,6 +403,7 @@ impl Changes {
                     leases().map(|it| it.map(|it| it.claim_seq)).collect::<Vec<_>>(),
                     leases().map(|it| it.map(|it| it.attempt_at.0)).collect::<Vec<_>>(),
                     leases().map(|it| it.map_or(0, |it| it.last_n)).collect::<Vec<_>>(),
+                    rows.iter().map(|row| row.expired).collect::<Vec<_>>(),
                 ],
             )
             .await

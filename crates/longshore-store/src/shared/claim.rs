@@ -20,6 +20,7 @@ use super::core::Core;
 use super::counts::Place;
 use super::fault::DbError;
 use super::floor::Position;
+use super::lane::{self, Turn, Way};
 use super::live::{self, Live, live_columns};
 use super::register::{self, Known};
 use super::sql::args;
@@ -72,12 +73,22 @@ impl Shared {
 const HOLDS: &str =
     "SELECT worker, count(*), bool_or(alone) FROM @live WHERE worker = ANY($1) GROUP BY worker";
 
+/// What a worker is told beside the hot row. Looked up one by one: how many rows there will be is not known to Postgres,
+/// and if it expects many it reads all tasks that there are.
+macro_rules! of_task {
+    () => {
+        " CROSS JOIN LATERAL (SELECT input, labels FROM @task AS task WHERE task.id = live.id LIMIT 1) AS task "
+    };
+}
+pub(super) use of_task;
+
 /// The leases of a claim whose answer was lost.
 const AGAIN: &str = concat!(
     "SELECT ",
     live_columns!(),
-    ", task.input, task.labels FROM @live AS live JOIN @task AS task USING (id)
-     WHERE live.worker = $1 AND live.claim_seq = $2 ORDER BY live.fence"
+    ", task.input, task.labels FROM @live AS live",
+    of_task!(),
+    "WHERE live.worker = $1 AND live.claim_seq = $2 ORDER BY live.fence"
 );
 
 /// Suspects come on top: a worker that is busy passes them by. They are counted wherever they stand: were only those asked
@@ -86,12 +97,12 @@ const PICK: &str = concat!(
     "SELECT ",
     live_columns!(),
     ", task.input, task.labels
-     FROM (SELECT * FROM @live WHERE fleet = $1 AND hold = 'ready' AND (rank, id) >= ($2, $3)
+     FROM (SELECT * FROM @live WHERE fleet = $1 AND tenant = 'default' AND hold = 'ready' AND (rank, id) >= ($2, $3)
            ORDER BY rank, id
            LIMIT $4 + (SELECT count(*) FROM @live WHERE alone AND fleet = $1)
-           FOR UPDATE SKIP LOCKED) AS live
-        JOIN @task AS task ON task.id = live.id
-     ORDER BY live.rank, live.id"
+           FOR UPDATE SKIP LOCKED) AS live",
+    of_task!(),
+    "ORDER BY live.rank, live.id"
 );
 
 const FENCES: &str =
@@ -136,21 +147,24 @@ struct Holds {
 }
 
 /// A task that could be given away.
-struct Picked {
-    row: Live,
+pub(super) struct Picked {
+    pub row: Live,
     input: Json,
     labels: BTreeMap<String, String>,
 }
 
 async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<Vec<Answer>, DbError> {
-    connection.ready(&[register::LOCK, HOLDS, AGAIN, PICK, FENCES, GRANT, NUMBERS]).await?;
+    connection.ready(&[register::LOCK, HOLDS, AGAIN, PICK, FENCES, GRANT, NUMBERS, lane::WAYS]).await?;
     connection.ready(changes::STATEMENTS).await?;
     let ids: Vec<&str> = batch.iter().map(|asked| asked.request.worker.as_str()).collect();
-    let (begun, workers, holds) =
-        futures_util::join!(connection.begin(), register::lock(connection, &ids), async {
-            connection.query(HOLDS, args![ids]).await
-        },);
+    let (begun, workers, holds, ways) = futures_util::join!(
+        connection.begin(),
+        register::lock(connection, &ids),
+        async { connection.query(HOLDS, args![ids]).await },
+        lane::ways(connection, &ids),
+    );
     begun?;
+    let ways = ways?;
     let (mut workers, mut holds) = (workers?, read_holds(&holds?)?);
     let mut answers: Vec<Option<Answer>> = Vec::with_capacity(batch.len());
     let mut fresh: BTreeMap<FleetName, Vec<usize>> = BTreeMap::new();
@@ -169,16 +183,32 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
             }
         });
     }
+    fresh.retain(|fleet, _| ways.get(fleet) != Some(&Way::Paused));
+    let now = batch.iter().map(|asked| asked.now).max().unwrap_or_default();
+    let mut changes = Changes::new(now);
+    let in_turn = fresh.iter().filter(|(fleet, _)| ways.get(*fleet) == Some(&Way::InTurn));
+    let wanted = in_turn.map(|(fleet, claims)| (fleet, wanted(batch, claims))).collect();
+    let mut turns = lane::lock(connection, &wanted, now).await?;
     let mut given: Vec<(usize, Picked)> = Vec::new();
     for (fleet, claims) in &fresh {
-        let picked = pick(core, connection, fleet, batch, claims).await?;
-        assign(connection, fleet, batch, claims, picked, &mut holds, &mut given).await?;
+        let mut turn = turns.iter_mut().find(|turn| turn.fleet == *fleet);
+        let (picked, room) = match &mut turn {
+            Some(turn) => (turn.pick(connection).await?, turn.room),
+            None => (pick(core, connection, fleet, batch, claims).await?, u64::MAX),
+        };
+        let before = given.len();
+        assign(connection, fleet, batch, claims, (picked, room), &mut holds, &mut given).await?;
+        if let Some(turn) = turn {
+            let tenants: Vec<_> = given[before..].iter().map(|(_, task)| task.row.tenant.clone()).collect();
+            turn.started(&mut changes, &tenants, now);
+            lane::take_room(&mut turns, &tenants);
+        }
     }
     if given.is_empty() {
         // Nothing was written: there is nothing to be kept either.
         connection.roll_back().await;
     } else {
-        grant(core, connection, batch, &mut given, &mut workers).await?;
+        grant(core, connection, batch, (&mut given, &turns, changes), &mut workers).await?;
     }
     let mut tasks: HashMap<usize, Vec<LeasedTask>> = HashMap::new();
     for (at, picked) in given {
@@ -239,12 +269,17 @@ async fn again(connection: &Connection, it: &ClaimRequest) -> Result<Vec<LeasedT
     rows.iter().map(|row| Ok(leased(read_picked(row)?))).collect()
 }
 
-fn read_picked(row: &Row) -> Result<Picked, DbError> {
+pub(super) fn read_picked(row: &Row) -> Result<Picked, DbError> {
     Ok(Picked {
         row: Live::read(row)?,
         input: get(row, live::COLUMNS)?,
         labels: document(row, live::COLUMNS + 1)?,
     })
+}
+
+/// The most tasks that these claims could take.
+fn wanted(batch: &[Asked], claims: &[usize]) -> u64 {
+    claims.iter().map(|at| u64::from(batch[*at].request.max.min(MOST))).sum()
 }
 
 /// The first tasks of a fleet, locked, as many as these claims could take.
@@ -255,7 +290,7 @@ async fn pick(
     batch: &[Asked],
     claims: &[usize],
 ) -> Result<VecDeque<Picked>, DbError> {
-    let wanted: i64 = claims.iter().map(|at| i64::from(batch[*at].request.max.min(MOST))).sum();
+    let wanted = int(wanted(batch, claims));
     let (floor, version) = core.floors.begin(fleet);
     let mut rows = search(connection, fleet, floor, wanted).await?;
     if (rows.len() as i64) < wanted && floor != Position::FIRST {
@@ -279,17 +314,21 @@ async fn search(
     connection.query(PICK, args![fleet.as_str(), rank, id, wanted]).await
 }
 
-/// Gives tasks to claims, in order; a suspect goes to a worker that does nothing else, and then alone.
+/// Gives tasks to claims, in order, no more than there is room for; a suspect goes to a worker that does nothing else, and then alone.
 async fn assign(
     connection: &Connection,
     fleet: &FleetName,
     batch: &[Asked],
     claims: &[usize],
-    mut picked: VecDeque<Picked>,
+    (mut picked, room): (VecDeque<Picked>, u64),
     holds: &mut HashMap<String, Holds>,
     given: &mut Vec<(usize, Picked)>,
 ) -> Result<(), DbError> {
+    let most = usize::try_from(room).unwrap_or(usize::MAX).saturating_add(given.len());
     for at in claims {
+        if given.len() >= most {
+            break;
+        }
         let (it, now) = (&batch[*at].request, batch[*at].now);
         let held = holds.entry(it.worker.as_str().to_owned()).or_default();
         if held.suspect {
@@ -306,7 +345,7 @@ async fn assign(
             // It runs dry and takes the suspect then: else a fleet that is always busy would never run it.
             continue;
         }
-        for task in take(&mut picked, it.max.min(MOST) as usize) {
+        for task in take(&mut picked, (most - given.len()).min(it.max.min(MOST) as usize)) {
             held.tasks += 1;
             given.push((*at, task));
         }
@@ -343,11 +382,10 @@ async fn grant(
     core: &Core,
     connection: &Connection,
     batch: &[Asked],
-    given: &mut [(usize, Picked)],
+    (given, turns, mut changes): (&mut [(usize, Picked)], &[Turn], Changes),
     workers: &mut HashMap<WorkerId, Known>,
 ) -> Result<(), DbError> {
     let fences = connection.query(FENCES, args![given.len() as i64]).await?;
-    let mut changes = Changes::new(Timestamp::default());
     let (mut expires, mut at, mut numbers) = (Vec::new(), Vec::new(), BTreeMap::new());
     for ((asked, task), fence) in given.iter_mut().zip(&fences) {
         let (it, now) = (&batch[*asked].request, batch[*asked].now);
@@ -370,6 +408,7 @@ async fn grant(
     futures_util::try_join!(
         async { connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires]).await },
         async { connection.execute(NUMBERS, args![names, newest]).await },
+        lane::save(connection, turns),
         core.commit(connection, changes),
     )?;
     Ok(())

@@ -59,6 +59,7 @@ pub(super) struct Companion {
     redis: Redis,
     bus: Bus,
     histories: Histories,
+    #[allow(dead_code)] // until the agents' cache is shared
     cache: Cache,
 }
 
@@ -114,6 +115,7 @@ impl Companion {
     }
 
     /// The agents' shared cache.
+    #[allow(dead_code)] // as above
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
     }

@@ -1,9 +1,10 @@
-//! Counts per fleet, kept in the transactions that move tasks.
+//! Counts per fleet and per lane, kept in the transactions that move tasks.
 
 use std::collections::BTreeMap;
 
-use longshore_core::id::FleetName;
+use longshore_core::id::{FleetName, TenantName};
 
+use super::column::int;
 use super::connection::Connection;
 use super::fault::DbError;
 use super::sql::args;
@@ -12,9 +13,20 @@ pub(super) use crate::embedded::{PLACES, Place};
 /// How many rows each fleet's counts are spread over.
 pub(super) const SLOTS: i16 = 16;
 
-/// By how much the counts of each fleet change; in order of names, so that two transactions never wait crosswise.
+/// By how much the counts change; in order of names, so that two transactions never wait crosswise.
 #[derive(Debug, Default)]
-pub(super) struct Counts(BTreeMap<FleetName, [i64; PLACES]>);
+pub(super) struct Counts {
+    fleets: BTreeMap<FleetName, [i64; PLACES]>,
+    /// But for the default tenant, whose numbers are what is left.
+    lanes: BTreeMap<(FleetName, TenantName), LaneChange>,
+}
+
+#[derive(Debug, Default)]
+struct LaneChange {
+    places: [i64; PLACES],
+    /// How far it has come in its fleet's virtual time; 0: no farther.
+    pass: i64,
+}
 
 pub(super) const SAVE: &str = "INSERT INTO @fleet_count AS c (fleet, slot, runnable, delayed, held, running, waiting,
         succeeded, failed, cancelled)
@@ -26,26 +38,74 @@ pub(super) const SAVE: &str = "INSERT INTO @fleet_count AS c (fleet, slot, runna
         waiting = c.waiting + excluded.waiting, succeeded = c.succeeded + excluded.succeeded,
         failed = c.failed + excluded.failed, cancelled = c.cancelled + excluded.cancelled";
 
+pub(super) const SAVE_LANES: &str =
+    "INSERT INTO @lane AS l (fleet, tenant, pass, runnable, delayed, held, running, waiting, succeeded, failed, cancelled)
+     SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+        $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
+     ON CONFLICT (fleet, tenant) DO UPDATE SET pass = greatest(l.pass, excluded.pass),
+        runnable = l.runnable + excluded.runnable, delayed = l.delayed + excluded.delayed,
+        held = l.held + excluded.held, running = l.running + excluded.running, waiting = l.waiting + excluded.waiting,
+        succeeded = l.succeeded + excluded.succeeded, failed = l.failed + excluded.failed,
+        cancelled = l.cancelled + excluded.cancelled";
+
 impl Counts {
-    pub(super) fn add(&mut self, fleet: &FleetName, place: Place, by: i64) {
-        if !self.0.contains_key(fleet) {
-            self.0.insert(fleet.clone(), [0; PLACES]);
+    pub(super) fn add(&mut self, fleet: &FleetName, tenant: &TenantName, place: Place, by: i64) {
+        if !self.fleets.contains_key(fleet) {
+            self.fleets.insert(fleet.clone(), [0; PLACES]);
         }
-        if let Some(counts) = self.0.get_mut(fleet) {
+        if let Some(counts) = self.fleets.get_mut(fleet) {
             counts[place as usize] += by;
+        }
+        if !tenant.is_default() {
+            self.lane(fleet, tenant).places[place as usize] += by;
         }
     }
 
+    /// Takes a lane forward.
+    pub(super) fn pass(&mut self, fleet: &FleetName, tenant: &TenantName, pass: u64) {
+        self.lane(fleet, tenant).pass = int(pass);
+    }
+
+    fn lane(&mut self, fleet: &FleetName, tenant: &TenantName) -> &mut LaneChange {
+        self.lanes.entry((fleet.clone(), tenant.clone())).or_default()
+    }
+
+    /// Lanes first: whoever waits for one holds nobody up who has none.
     pub(super) async fn save(&self, connection: &Connection, slot: i16) -> Result<(), DbError> {
-        if self.0.is_empty() {
+        futures_util::try_join!(self.save_lanes(connection), self.save_fleets(connection, slot))?;
+        Ok(())
+    }
+
+    async fn save_lanes(&self, connection: &Connection) -> Result<(), DbError> {
+        if self.lanes.is_empty() {
             return Ok(());
         }
-        let names: Vec<&str> = self.0.keys().map(FleetName::as_str).collect();
-        let of = |place: usize| self.0.values().map(|counts| counts[place]).collect::<Vec<i64>>();
-        let runnable: Vec<i64> = of(0).iter().zip(of(1)).map(|(plain, suspects)| plain + suspects).collect();
+        let fleets: Vec<&str> = self.lanes.keys().map(|(fleet, _)| fleet.as_str()).collect();
+        let tenants: Vec<&str> = self.lanes.keys().map(|(_, tenant)| tenant.as_str()).collect();
+        let passes: Vec<i64> = self.lanes.values().map(|lane| lane.pass).collect();
+        let [runnable, b, d, e, f, g, h, i] = columns(self.lanes.values().map(|lane| &lane.places));
         connection
-            .execute(SAVE, args![names, slot, runnable, of(2), of(3), of(4), of(5), of(6), of(7), of(8)])
+            .execute(SAVE_LANES, args![fleets, tenants, passes, runnable, b, d, e, f, g, h, i])
             .await
             .map(drop)
     }
+
+    async fn save_fleets(&self, connection: &Connection, slot: i16) -> Result<(), DbError> {
+        if self.fleets.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.fleets.keys().map(FleetName::as_str).collect();
+        let [runnable, b, d, e, f, g, h, i] = columns(self.fleets.values());
+        connection.execute(SAVE, args![names, slot, runnable, b, d, e, f, g, h, i]).await.map(drop)
+    }
+}
+
+/// The columns of a table of counts; suspects are runnable like others.
+fn columns<'a>(rows: impl Iterator<Item = &'a [i64; PLACES]>) -> [Vec<i64>; 8] {
+    let mut columns: [Vec<i64>; 8] = Default::default();
+    for [plain, suspects, rest @ ..] in rows {
+        columns[0].push(plain + suspects);
+        columns[1..].iter_mut().zip(rest).for_each(|(column, by)| column.push(*by));
+    }
+    columns
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use longshore_core::id::FleetName;
+use longshore_core::id::{FleetName, TenantName};
 use longshore_core::retention::{Alike, Day as Left, Dropped, Goes, Part, Plan, goes};
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
@@ -61,7 +61,8 @@ const MARK: &str = "WITH marked AS (
             (SELECT id FROM @done_dN WHERE fleet = $1 AND dropped = $2 LIMIT $4) RETURNING 1)
      SELECT count(*) FROM marked";
 
-const WHOLE: &str = "SELECT fleet, state, count(*), max(finished_at) FROM @done_dN GROUP BY fleet, state";
+const WHOLE: &str =
+    "SELECT fleet, tenant, state, count(*), max(finished_at) FROM @done_dN GROUP BY fleet, tenant, state";
 
 impl Shared {
     /// Drops the days of which nothing must be kept, and the journals of days that need theirs no more; a day that is in use
@@ -203,14 +204,15 @@ async fn drop_tasks(
     connection.script(&of_day(core, day, "LOCK TABLE @done_dN IN SHARE ROW EXCLUSIVE MODE")).await?;
     let (mut changes, mut tasks) = (Changes::new(Timestamp::default()), 0);
     for row in &connection.query_once(&of_day(core, day, WHOLE), args![]).await? {
-        let (fleet, state): (FleetName, State) = (get(row, 0)?, get(row, 1)?);
-        let (number, last): (i64, Timestamp) = (row.try_get(2)?, get(row, 3)?);
+        let (fleet, tenant, state): (FleetName, TenantName, State) =
+            (get(row, 0)?, get(row, 1)?, get(row, 2)?);
+        let (number, last): (i64, Timestamp) = (row.try_get(3)?, get(row, 4)?);
         let before = plans.get(&fleet).and_then(|plan| plan.before(Part::Task));
         if before.is_none_or(|before| last >= before) {
             connection.roll_back().await;
             return Ok(None);
         }
-        changes.uncount(&fleet, Place::of(state, None), number);
+        changes.uncount(&fleet, &tenant, Place::of(state, None), number);
         tasks += number as u64;
     }
     connection.ready(changes::STATEMENTS).await?;

@@ -80,11 +80,13 @@ const FAILED_AGAIN: &str = concat!(
 );
 
 /// Ended ones, and those that a webhook which is no longer declared was owed for as long.
-const FORGET: &str =
-    "DELETE FROM @delivery WHERE seq IN (SELECT seq FROM @delivery WHERE ended_at < $1 LIMIT $2)";
-const FORGET_UNWANTED: &str = "DELETE FROM @delivery WHERE seq IN (
-        SELECT d.seq FROM @webhook AS w JOIN @delivery AS d ON d.webhook = w.name AND d.state = 'pending'
-        WHERE NOT w.active AND d.at < $1 LIMIT $2)";
+const FORGET: &str = "DELETE FROM @delivery WHERE seq IN (
+        SELECT seq FROM @delivery WHERE ended_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
+/// The oldest of each: who forgets every minute must not go through all that is kept.
+const FORGET_UNWANTED: &str = "DELETE FROM @delivery WHERE state = 'pending' AND seq IN (
+        SELECT d.seq FROM @webhook AS w, LATERAL (
+            SELECT seq, at FROM @delivery WHERE webhook = w.name AND state = 'pending' ORDER BY seq LIMIT $2) AS d
+        WHERE NOT w.active AND d.at < $1)";
 
 impl Shared {
     pub(crate) async fn due_deliveries(
@@ -176,9 +178,10 @@ impl Shared {
 }
 
 const ERASE: [&str; 2] = [
-    "DELETE FROM @delivery WHERE seq IN (SELECT seq FROM @delivery WHERE tenant = $1 LIMIT $2)",
     "DELETE FROM @delivery WHERE seq IN
-        (SELECT seq FROM @delivery WHERE tenant = $1 AND tenant <> 'default' LIMIT $2)",
+        (SELECT seq FROM @delivery WHERE tenant = $1 ORDER BY seq LIMIT $2 FOR UPDATE)",
+    "DELETE FROM @delivery WHERE seq IN
+        (SELECT seq FROM @delivery WHERE tenant = $1 AND tenant <> 'default' ORDER BY seq LIMIT $2 FOR UPDATE)",
 ];
 
 /// Deletes some of what was to be told about a tenant's tasks; false: none is left.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::future::BoxFuture;
-use longshore_core::id::{ConversationId, Fence, FleetName, Held, TaskId, WorkerId};
+use longshore_core::id::{ConversationId, Fence, FleetName, Held, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State, Verdict};
 use longshore_core::time::Timestamp;
@@ -12,13 +12,14 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::changes::{self, Changes};
-use super::column::int;
+use super::column::{get, int};
 use super::connection::Connection;
 use super::conversation::{self, Spoken};
 use super::core::Core;
 use super::event;
 use super::fault::DbError;
 use super::journal::{self, Followed, Have};
+use super::lane;
 use super::live::{Lease, Live, live_columns};
 use super::sql::args;
 use crate::embedded::queued;
@@ -169,7 +170,8 @@ const SUSPECTS: &str =
     "SELECT DISTINCT fleet FROM (SELECT fleet, hold FROM @live WHERE alone AND fleet = ANY($1) OFFSET 0) AS alone
      WHERE hold = 'ready'";
 
-const STATEMENTS: &[&str] = &[LOCK_CONVERSATIONS, LOCK_LIVE, HELD_BY, SUSPECTS, journal::HAVE, ENDED_BEFORE];
+const STATEMENTS: &[&str] =
+    &[LOCK_CONVERSATIONS, LOCK_LIVE, HELD_BY, SUSPECTS, lane::FREED, journal::HAVE, ENDED_BEFORE];
 
 /// Tasks by their ids, locked, with the conversations that they belong to.
 pub(super) async fn lock(connection: &Connection, ids: &[Uuid]) -> Result<HashMap<TaskId, Live>, DbError> {
@@ -250,7 +252,7 @@ fn decide(row: &Live, end: &EndOf, (progressed, only): (bool, bool), now: Timest
         max_attempts: row.max_attempts,
         strikes: row.strikes,
         cancel_requested: row.cancel_requested,
-        expired: false,
+        expired: row.expired || row.deadline_at.is_some_and(|at| at <= now),
         on_interrupt: row.on_interrupt,
         progressed,
         alone: row.alone || only,
@@ -299,7 +301,8 @@ fn settle(changes: &mut Changes, row: &mut Live, next: Next) {
     }
 }
 
-fn fail(changes: &mut Changes, row: &mut Live, failure: Failure) {
+/// Ends a task as failed.
+pub(super) fn fail(changes: &mut Changes, row: &mut Live, failure: Failure) {
     row.finish(changes, State::Failed);
     let data = Json::of(&json!({ "code": failure.code, "message": failure.message }));
     row.failure = Some(failure);
@@ -337,7 +340,7 @@ struct Done<'a> {
 
 /// What tasks that moved mean for others: words of their conversations, who is next there, who waits beside a suspect.
 async fn finish(connection: &Connection, changes: &mut Changes, done: Vec<Done<'_>>) -> Result<(), DbError> {
-    let mut fleets: BTreeSet<FleetName> = BTreeSet::new();
+    let (mut fleets, mut tenants) = (BTreeSet::new(), BTreeSet::new());
     let mut spoken: Vec<Spoken> = Vec::new();
     let mut left: Vec<(ConversationId, TaskId)> = Vec::new();
     for Done { row, end, fence, was_alone, messages } in done {
@@ -363,27 +366,32 @@ async fn finish(connection: &Connection, changes: &mut Changes, done: Vec<Done<'
             });
         }
         fleets.insert(row.fleet.clone());
+        tenants.insert(row.tenant.clone());
         changes.save(row, end.result.clone());
     }
-    wake_for_suspects(connection, changes, &fleets).await?;
+    wake(connection, changes, &fleets, &tenants).await?;
     conversation::publish(connection, changes, &spoken).await?;
     conversation::advance(connection, changes, &left).await
 }
 
-async fn wake_for_suspects(
+/// Whoever waits for tasks of these fleets may get some now: those that must run alone, or those that a cap held.
+async fn wake(
     connection: &Connection,
     changes: &mut Changes,
     fleets: &BTreeSet<FleetName>,
+    tenants: &BTreeSet<TenantName>,
 ) -> Result<(), DbError> {
-    let names: Vec<&str> = fleets.iter().map(FleetName::as_str).collect();
-    if names.is_empty() {
+    let fleets: Vec<&str> = fleets.iter().map(FleetName::as_str).collect();
+    let tenants: Vec<&str> = tenants.iter().map(TenantName::as_str).collect();
+    if fleets.is_empty() {
         return Ok(());
     }
-    for row in connection.query(SUSPECTS, args![names]).await? {
-        let name: String = row.try_get(0)?;
-        if let Some(fleet) = fleets.iter().find(|fleet| fleet.as_str() == name) {
-            changes.wake_fleet(fleet);
-        }
+    let (suspects, ()) = futures_util::try_join!(
+        async { connection.query(SUSPECTS, args![fleets]).await },
+        lane::freed(connection, changes, &fleets, &tenants),
+    )?;
+    for row in &suspects {
+        changes.wake_fleet(&get(row, 0)?);
     }
     Ok(())
 }

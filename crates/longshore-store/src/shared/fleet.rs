@@ -1,7 +1,8 @@
 //! Fleets: declarations, counts, the scaler's decisions.
 
+use longshore_core::cap::{self, Ready};
 use longshore_core::fleet::Fleet;
-use longshore_core::id::FleetName;
+use longshore_core::id::{FleetName, TenantName};
 use longshore_core::json::Json;
 use longshore_core::time::Timestamp;
 use tokio_postgres::Row;
@@ -10,6 +11,7 @@ use super::Shared;
 use super::column::{count, count_option, document, get, get_option, int};
 use super::connection::Connection;
 use super::fault::DbError;
+use super::lane;
 use super::replica::epoch;
 use super::sql::args;
 use crate::error::StoreError;
@@ -17,12 +19,15 @@ use crate::model::{
     DecisionRecord, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
 };
 
+use crate::signals::{Topic, Wakes};
+
 /// Decisions kept of each fleet.
 const DECISIONS: i64 = 200;
 
 macro_rules! columns {
     () => {
-        "SELECT name, declaration, generation, active, replicas, changed_at FROM @fleet "
+        "SELECT name, declaration, generation, active, replicas, changed_at,
+            coalesce((SELECT paused FROM @gate AS gate WHERE gate.fleet = name), false) FROM @fleet "
     };
 }
 
@@ -35,7 +40,13 @@ const LOCK: &str = "LOCK TABLE @fleet IN SHARE ROW EXCLUSIVE MODE";
 const PUT: &str =
     "INSERT INTO @fleet (name, declaration, generation, active, changed_at) VALUES ($1, $2, $3, true, $4)
      ON CONFLICT (name) DO UPDATE SET declaration = $2, generation = $3, active = true, changed_at = $4";
+/// What an operator or claims wrote there stays.
+const PUT_GATE: &str = "INSERT INTO @gate (fleet, max_running, tenant_max_running, rate_tasks, rate_per_ms)
+     VALUES ($1, $2, $3, $4, $5)
+     ON CONFLICT (fleet) DO UPDATE SET max_running = $2, tenant_max_running = $3, rate_tasks = $4, rate_per_ms = $5";
 const REMOVE: &str = "UPDATE @fleet SET active = false, changed_at = $2 WHERE name = $1";
+const PAUSE: &str = "WITH fleet AS (UPDATE @fleet SET changed_at = $3 WHERE name = $1)
+     UPDATE @gate SET paused = $2 WHERE fleet = $1";
 const REPLICAS: &str = "UPDATE @fleet SET replicas = $2, changed_at = $3 WHERE name = $1";
 
 const DECIDED: &str = "INSERT INTO @decision (fleet, seq, at, from_n, to_n, kind, reason, inputs)
@@ -49,19 +60,34 @@ const COUNTS: &str = "SELECT name, coalesce(sum(runnable), 0)::bigint, coalesce(
         coalesce(sum(succeeded), 0)::bigint, coalesce(sum(failed), 0)::bigint, coalesce(sum(cancelled), 0)::bigint
      FROM @fleet LEFT JOIN @fleet_count ON fleet = name GROUP BY name ORDER BY name";
 
-/// The oldest wait is looked for among the first of each priority: in the order of claims those are the oldest, but for
-/// some that came back.
-const LOAD: &str = "WITH RECURSIVE ranks (rank) AS (
-        (SELECT rank FROM @live WHERE fleet = $1 AND hold = 'ready' ORDER BY rank LIMIT 1)
+const LOAD: &str = concat!(
+    "SELECT c.runnable, c.running, c.delayed, c.held, c.waiting, ",
+    lane::gate_columns!(),
+    " FROM (SELECT coalesce(sum(runnable), 0)::bigint AS runnable, coalesce(sum(running), 0)::bigint AS running,
+            coalesce(sum(delayed), 0)::bigint AS delayed, coalesce(sum(held), 0)::bigint AS held,
+            coalesce(sum(waiting), 0)::bigint AS waiting FROM @fleet_count WHERE fleet = $1) AS c
+        JOIN @gate AS gate ON gate.fleet = $1"
+);
+
+/// Lanes whose tenants have a cap, and something to start.
+const CAPPED: &str =
+    "SELECT l.fleet, l.tenant, l.runnable, l.running, 1, t.max_running, CASE WHEN t.max_running IS NULL THEN 0
+        ELSE (SELECT sum(running) FROM @lane AS o WHERE o.tenant = l.tenant)::bigint END
+     FROM @lane AS l JOIN @gate AS gate ON gate.fleet = l.fleet LEFT JOIN @tenant AS t ON t.name = l.tenant
+     WHERE l.fleet = $1 AND l.runnable > 0 AND (gate.tenant_max_running IS NOT NULL OR t.max_running IS NOT NULL)";
+
+/// The oldest wait is looked for among the first of each priority of each tenant: in the order of claims those are the
+/// oldest, but for some that came back. Not of tenants whose caps let none start.
+const OLDEST: &str = "WITH RECURSIVE heads (tenant, rank) AS (
+        (SELECT tenant, rank FROM @live WHERE fleet = $1 AND hold = 'ready' ORDER BY tenant, rank LIMIT 1)
         UNION ALL
-        SELECT (SELECT l.rank FROM @live AS l WHERE l.fleet = $1 AND l.hold = 'ready' AND l.rank > ranks.rank
-            ORDER BY l.rank LIMIT 1)
-        FROM ranks WHERE ranks.rank IS NOT NULL)
-     SELECT coalesce(sum(runnable), 0)::bigint, coalesce(sum(running), 0)::bigint, coalesce(sum(delayed), 0)::bigint,
-        coalesce(sum(held), 0)::bigint,
-        (SELECT min(since) FROM ranks CROSS JOIN LATERAL (SELECT since FROM @live AS l
-            WHERE l.fleet = $1 AND l.hold = 'ready' AND l.rank = ranks.rank ORDER BY l.id LIMIT 64) AS first)
-     FROM @fleet_count WHERE fleet = $1";
+        SELECT next.tenant, next.rank FROM heads CROSS JOIN LATERAL (SELECT l.tenant, l.rank FROM @live AS l
+            WHERE l.fleet = $1 AND l.hold = 'ready' AND (l.tenant, l.rank) > (heads.tenant, heads.rank)
+            ORDER BY l.tenant, l.rank LIMIT 1) AS next)
+     SELECT min(since) FROM heads CROSS JOIN LATERAL (SELECT since FROM @live AS l
+        WHERE l.fleet = $1 AND l.hold = 'ready' AND l.tenant = heads.tenant AND l.rank = heads.rank
+        ORDER BY l.id LIMIT 64) AS first
+     WHERE NOT heads.tenant = ANY($2)";
 
 impl Shared {
     pub(crate) async fn put_fleets(
@@ -79,7 +105,11 @@ impl Shared {
             it.commit().await?;
             Ok(changes)
         });
-        Ok(done.await?)
+        let changes = done.await?;
+        // Under other caps others may start.
+        let names = changes.iter().map(|change| change.name.clone());
+        self.core().fire(Wakes::from(names.map(Topic::Runnable)));
+        Ok(changes)
     }
 
     pub(crate) async fn fleets(&self) -> Result<Vec<FleetRecord>, StoreError> {
@@ -101,6 +131,18 @@ impl Shared {
         let set =
             self.core().run(async |it| it.execute(REPLICAS, args![fleet.as_str(), replicas, now.0]).await);
         Ok(set.await? > 0)
+    }
+
+    pub(crate) async fn set_paused(
+        &self,
+        fleet: FleetName,
+        paused: bool,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let args = args![fleet.as_str(), paused, now.0];
+        let set = self.core().run(async |it| it.execute(PAUSE, args).await).await?;
+        self.core().fire(Wakes::from([Topic::Runnable(fleet.clone())]));
+        Ok(set > 0)
     }
 
     pub(crate) async fn record_decision(
@@ -141,22 +183,60 @@ impl Shared {
         Ok(rows.iter().map(decision).collect::<Result<_, _>>()?)
     }
 
-    pub(crate) async fn load(&self, fleet: FleetName, _now: Timestamp) -> Result<Load, StoreError> {
-        let row = self.core().run(async |it| it.query_one(LOAD, args![fleet.as_str()]).await).await?;
-        Ok(Load {
-            runnable: count(&row, 0)?,
-            oldest_runnable_since: get_option(&row, 4)?,
-            running: count(&row, 1)?,
-            delayed: count(&row, 2)?,
-            held: count(&row, 3)?,
-            ..Load::default()
-        })
+    pub(crate) async fn load(&self, fleet: FleetName, now: Timestamp) -> Result<Load, StoreError> {
+        Ok(self.core().run(async |it| load(&it, &fleet, now).await).await?)
     }
 
     pub(crate) async fn counts(&self) -> Result<Vec<FleetCounts>, StoreError> {
         let rows = self.core().run(async |it| it.query(COUNTS, args![]).await).await?;
         Ok(rows.iter().map(counts).collect::<Result<_, _>>()?)
     }
+}
+
+async fn load(connection: &Connection, fleet: &FleetName, now: Timestamp) -> Result<Load, DbError> {
+    let name = fleet.as_str();
+    let (row, defaults, capped) = futures_util::try_join!(
+        async { connection.query_opt(LOAD, args![name]).await },
+        async { connection.query(lane::DEFAULTS, args![vec![name]]).await },
+        async { connection.query(CAPPED, args![name]).await },
+    )?;
+    // Never declared: nothing can be there.
+    let Some(row) = row else { return Ok(Load::default()) };
+    let ready: u64 = count(&row, 0)?;
+    let load = Load {
+        running: count(&row, 1)?,
+        delayed: count(&row, 2)?,
+        held: count(&row, 3)?,
+        waiting: count(&row, 4)?,
+        ..Load::default()
+    };
+    let (caps, full_at) = lane::read_gate(&row, 5)?;
+    let (mut over, mut full) = (0u64, Vec::new());
+    for row in defaults.iter().chain(&capped) {
+        let (runnable, running) = lane::read_running(row)?;
+        let room = caps.tenant_room(running);
+        over += runnable.saturating_sub(room);
+        if room == 0 {
+            full.push(get(row, 1)?);
+        }
+    }
+    let room = caps.room(load.running, full_at, now);
+    let Ready { runnable, capped, paused } = cap::split(ready, ready.saturating_sub(over), room, caps.paused);
+    let oldest_runnable_since = match runnable {
+        0 => None,
+        _ => oldest(connection, fleet, &full).await?,
+    };
+    Ok(Load { runnable, capped, paused, oldest_runnable_since, ..load })
+}
+
+/// Since when the oldest task waits, but for those of these tenants.
+async fn oldest(
+    connection: &Connection,
+    fleet: &FleetName,
+    but: &[TenantName],
+) -> Result<Option<Timestamp>, DbError> {
+    let but: Vec<&str> = but.iter().map(TenantName::as_str).collect();
+    get_option(&connection.query_one(OLDEST, args![fleet.as_str(), but]).await?, 0)
 }
 
 async fn all(connection: &Connection) -> Result<Vec<FleetRecord>, DbError> {
@@ -168,9 +248,13 @@ async fn apply(connection: &Connection, change: &FleetChange, now: Timestamp) ->
     match (&change.after, change.kind) {
         (_, FleetChangeKind::Unchanged) => Ok(()),
         (Some(declaration), _) => {
-            let declaration = Json::of(declaration);
-            let generation = int(change.generation);
-            connection.execute(PUT, args![name, declaration.text(), generation, now.0]).await.map(drop)
+            let (text, generation) = (Json::of(declaration), int(change.generation));
+            let (fleet, tenants) = (declaration.max_running, declaration.tenants.max_running);
+            let [fleet, tenants] = [fleet, tenants].map(|most| most.map(i64::from));
+            let tasks = declaration.rate.map(|rate| i64::from(rate.tasks));
+            let per = declaration.rate.map(|rate| int(rate.per_ms));
+            connection.execute(PUT, args![name, text.text(), generation, now.0]).await?;
+            connection.execute(PUT_GATE, args![name, fleet, tenants, tasks, per]).await.map(drop)
         }
         (None, _) => connection.execute(REMOVE, args![name, now.0]).await.map(drop),
     }
@@ -184,7 +268,7 @@ fn read(row: &Row) -> Result<FleetRecord, DbError> {
         active: row.try_get(3)?,
         replicas: count_option(row, 4)?,
         changed_at: get(row, 5)?,
-        paused: false,
+        paused: row.try_get(6)?,
     })
 }
 

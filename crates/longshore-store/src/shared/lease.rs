@@ -35,8 +35,7 @@ pub(super) async fn of_worker(connection: &Connection, worker: &WorkerId) -> Res
     rows.iter().map(|row| Ok(Held { task: get(row, 0)?, fence: get(row, 1)? })).collect()
 }
 
-const OF_WORKERS: &str =
-    "SELECT worker, id, fence, claim_seq, cancel_requested FROM @live WHERE worker = ANY($1) ORDER BY fence";
+const OF_WORKERS: &str = "SELECT worker, id, fence, claim_seq, cancel_requested OR expired FROM @live WHERE worker = ANY($1) ORDER BY fence";
 
 /// The leases of many workers, oldest first.
 pub(super) async fn of_workers(
@@ -56,7 +55,7 @@ pub(super) async fn of_workers(
 const ALL: &str = concat!(
     "SELECT live.id, live.fence, live.worker, live.fleet, live.attempts, live.attempt_at, ",
     expiry!(),
-    ", live.alone, live.cancel_requested
+    ", live.alone, live.cancel_requested OR live.expired
      FROM @live AS live LEFT JOIN @worker AS worker ON worker.id = live.worker
      WHERE live.worker IS NOT NULL AND ($1::text IS NULL OR live.worker = $1) ORDER BY live.attempt_at, live.fence"
 );

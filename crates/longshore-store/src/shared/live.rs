@@ -28,6 +28,9 @@ pub(super) struct Live {
     pub run_at: Option<Timestamp>,
     pub due_at: Option<Timestamp>,
     pub since: Option<Timestamp>,
+    pub deadline_at: Option<Timestamp>,
+    /// Its worker was told that the deadline has passed.
+    pub expired: bool,
     pub timeout_ms: u64,
     pub max_attempts: u32,
     pub on_interrupt: OnInterrupt,
@@ -69,13 +72,14 @@ macro_rules! live_columns {
          live.timeout_ms, live.max_attempts, live.on_interrupt, live.backoff_base_ms, live.backoff_cap_ms,
          live.conversation, live.conv_seq, live.publish_input, live.alone, live.failed_attempts, live.attempts,
          live.interrupted, live.strikes, live.cancel_requested, live.cancel_reason, live.failure, live.started_at,
-         live.last_event, live.fence, live.worker, live.claim_seq, live.attempt_at, live.last_n, live.batch, live.parent"
+         live.last_event, live.fence, live.worker, live.claim_seq, live.attempt_at, live.last_n, live.batch, live.parent,
+         live.deadline_at, live.expired"
     };
 }
 pub(super) use live_columns;
 
 /// How many columns there are.
-pub(super) const COLUMNS: usize = 34;
+pub(super) const COLUMNS: usize = 36;
 
 impl Live {
     pub(super) fn read(row: &Row) -> Result<Live, DbError> {
@@ -112,6 +116,8 @@ impl Live {
             lease: read_lease(row)?,
             batch: get_option(row, 32)?,
             parent: get_option(row, 33)?,
+            deadline_at: get_option(row, 34)?,
+            expired: row.try_get(35)?,
             journaled: false,
         })
     }
@@ -127,7 +133,7 @@ impl Live {
 
     /// Counts a move from where it was to where it is now.
     pub(super) fn moved(&self, changes: &mut Changes, (place, state): (Place, State)) {
-        changes.count(&self.fleet, Some(place), self.place());
+        changes.count(&self.fleet, &self.tenant, Some(place), self.place());
         changes.count_batch(self.batch, Some(state), self.state);
     }
 

@@ -3,7 +3,7 @@
 //!
 //! What is found stays free to go: an ended task never runs again, and gets no new parent, child or batch.
 
-use longshore_core::id::FleetName;
+use longshore_core::id::{FleetName, TenantName};
 use longshore_core::retention::{Dropped, Needs, Part, Plan};
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
@@ -48,7 +48,7 @@ const OF_JOURNAL: [&str; 6] = [
     "DELETE FROM @journal_ask WHERE task = ANY($1)",
     "DELETE FROM @step WHERE task = ANY($1)",
 ];
-const DONE: &str = "DELETE FROM @done WHERE id = ANY($1) RETURNING id, fleet, state";
+const DONE: &str = "DELETE FROM @done WHERE id = ANY($1) RETURNING id, fleet, tenant, state";
 const OF_TASK: [&str; 3] = [
     "DELETE FROM @task WHERE id = ANY($1)",
     "DELETE FROM @event WHERE task = ANY($1)",
@@ -196,8 +196,9 @@ pub(super) async fn delete_tasks(
     let mut gone = Vec::with_capacity(tasks.len());
     for row in &connection.query(DONE, args![tasks]).await? {
         gone.push(row.try_get(0)?);
-        let (fleet, state): (FleetName, State) = (get(row, 1)?, get(row, 2)?);
-        changes.uncount(&fleet, Place::of(state, None), 1);
+        let (fleet, tenant, state): (FleetName, TenantName, State) =
+            (get(row, 1)?, get(row, 2)?, get(row, 3)?);
+        changes.uncount(&fleet, &tenant, Place::of(state, None), 1);
     }
     if !gone.is_empty() {
         delete(connection, &OF_TASK, &gone).await?;

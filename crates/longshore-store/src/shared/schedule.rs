@@ -10,7 +10,6 @@ use longshore_core::time::Timestamp;
 use serde_json::{Value, json};
 use tokio_postgres::Row;
 
-use super::Shared;
 use super::changes::Changes;
 use super::column::{count, document, get, get_option, int};
 use super::connection::Connection;
@@ -18,6 +17,7 @@ use super::core::Core;
 use super::fault::DbError;
 use super::sql::args;
 use super::submit::{self, Begun, Refused, Submission};
+use super::{Shared, arrival};
 use crate::error::{StoreError, SubmitError};
 use crate::model::{
     Fire, Fired, Idempotency, NewTask, ScheduleChange, ScheduleEvent, ScheduleRecord, Submitted,
@@ -233,6 +233,7 @@ async fn carry_out(
     (fire, submissions): (&Fire, &[Submission]),
     now: Timestamp,
 ) -> Result<Result<Fired, Refused>, DbError> {
+    connection.ready(arrival::STATEMENTS).await?;
     let Begun { answers, accepted, .. } = submit::begin(connection, submissions).await?;
     let Some(record) = lock(connection, &fire.name).await?.filter(|it| fire.is_planned_from(it)) else {
         return Ok(Ok(Fired::Lost));
@@ -243,22 +244,13 @@ async fn carry_out(
     };
     let ids: Vec<TaskId> = made.into_iter().flat_map(|it| it.ids).collect();
     let mut changes = Changes::new(now);
-    submit_accepted(connection, &accepted, &mut changes).await?;
+    if let Err(refused) = arrival::arrive_all(connection, &mut changes, &accepted).await? {
+        return Ok(Err(refused));
+    }
     move_cursor(connection, fire, &record, &ids).await?;
     note(connection, &fire.name, &fire.told(&ids), now).await?;
     core.commit(connection, changes).await?;
     Ok(Ok(Fired::Done(ids)))
-}
-
-async fn submit_accepted(
-    connection: &Connection,
-    accepted: &[&Submission],
-    changes: &mut Changes,
-) -> Result<(), DbError> {
-    let rows = submit::queue(connection, accepted, changes).await?;
-    submit::insert_tasks(connection, &rows).await?;
-    submit::insert_live(connection, &rows).await?;
-    submit::remember(connection, accepted).await
 }
 
 async fn move_cursor(
@@ -288,6 +280,7 @@ async fn run(
     name: &ScheduleName,
     submission: &Submission,
 ) -> Result<Result<Submitted, Refused>, DbError> {
+    connection.ready(arrival::STATEMENTS).await?;
     let Begun { mut answers, accepted, .. } =
         submit::begin(connection, std::slice::from_ref(submission)).await?;
     let made = match answers.pop().ok_or(DbError::Missing)? {
@@ -297,7 +290,9 @@ async fn run(
     let mut changes = Changes::new(submission.now);
     if !made.replayed {
         lock(connection, name).await?;
-        submit_accepted(connection, &accepted, &mut changes).await?;
+        if let Err(refused) = arrival::arrive_all(connection, &mut changes, &accepted).await? {
+            return Ok(Err(refused));
+        }
         let task = made.ids.first();
         connection.execute(RAN, args![name.as_str(), task.map(|task| task.0)]).await?;
         note(connection, name, &[("run", json!({ "task": task }))], submission.now).await?;

@@ -11,7 +11,6 @@ use longshore_core::time::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Shared;
 use super::batch_opening::{self, Openings};
 use super::changes::{self, Changes};
 use super::column::int;
@@ -20,6 +19,7 @@ use super::core::Core;
 use super::counts::Place;
 use super::fault::DbError;
 use super::sql::args;
+use super::{Shared, arrival};
 use crate::embedded::{hold_text, on_interrupt_text};
 use crate::error::{StoreError, SubmitError};
 use crate::model::{Idempotency, NewBatch, NewTask, Submitted};
@@ -45,6 +45,7 @@ pub(super) enum Refused {
     KeyReused,
     BatchClosed(BatchId),
     BatchOfSeveral { batch: BatchId, tenant: TenantName },
+    ConversationBusy(ConversationId),
 }
 
 impl From<Refused> for SubmitError {
@@ -53,6 +54,7 @@ impl From<Refused> for SubmitError {
             Refused::UnknownFleet(fleet) => SubmitError::UnknownFleet(fleet),
             Refused::KeyReused => SubmitError::KeyReused,
             Refused::BatchClosed(batch) => SubmitError::BatchClosed(batch),
+            Refused::ConversationBusy(conversation) => SubmitError::ConversationBusy(conversation),
             Refused::BatchOfSeveral { batch, tenant } => SubmitError::BatchOfSeveral { batch, tenant },
         }
     }
@@ -80,7 +82,10 @@ impl Shared {
     }
 
     async fn ask_to_submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
-        let submitted = self.open.submissions.ask(submission).await?;
+        let submitted = match arrival::is_choosy(&submission.tasks) {
+            true => Box::pin(self.submit_alone(&submission)).await?,
+            false => self.open.submissions.ask(submission).await?,
+        };
         submitted.map_err(SubmitError::from)
     }
 
@@ -201,7 +206,11 @@ async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> R
         return Ok(answers);
     }
     let mut changes = Changes::new(batch.first().map_or(Timestamp::default(), |it| it.now));
-    let rows = queue(connection, &accepted, &mut changes).await?;
+    let now = accepted.iter().map(|it| it.now).max().unwrap_or_default();
+    let mut places = line_up(connection, accepted.iter().flat_map(|it| &it.tasks), now).await?;
+    let tasks = accepted.iter().flat_map(|it| it.tasks.iter().map(move |task| (*it, task)));
+    let rows: Vec<Row<'_>> =
+        tasks.map(|(submission, task)| place(submission, task, &mut places, &mut changes)).collect();
     futures_util::try_join!(
         insert_tasks(connection, &rows),
         insert_live(connection, &rows),
@@ -209,18 +218,6 @@ async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> R
         finish(core, connection, changes, &batches),
     )?;
     Ok(answers)
-}
-
-/// Gives all tasks their places; what is to be written besides is noted in `changes`.
-pub(super) async fn queue<'a>(
-    connection: &Connection,
-    accepted: &[&'a Submission],
-    changes: &mut Changes,
-) -> Result<Vec<Row<'a>>, DbError> {
-    let now = accepted.iter().map(|it| it.now).max().unwrap_or_default();
-    let mut places = line_up(connection, accepted.iter().flat_map(|it| &it.tasks), now).await?;
-    let tasks = accepted.iter().flat_map(|it| it.tasks.iter().map(move |task| (*it, task)));
-    Ok(tasks.map(|(submission, task)| place(submission, task, &mut places, changes)).collect())
 }
 
 /// Rows of batches are locked after all others, and what is found there may undo it all.
@@ -387,7 +384,7 @@ pub(super) fn place<'a>(
     };
     changes.now = submission.now;
     begin_log(task, hold, due, changes);
-    changes.count(&task.fleet, None, Place::of(State::Queued, Some(hold)));
+    changes.count(&task.fleet, &task.tenant, None, Place::of(State::Queued, Some(hold)));
     if hold == Hold::Ready {
         changes.runnable(&task.fleet, -i64::from(task.priority), task.id);
     }

@@ -1,4 +1,4 @@
-//! The passing of time: service time goes on, leases expire, due tasks become runnable.
+//! The passing of time: service time goes on, leases expire, deadlines pass, due tasks become runnable.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::column::{get, get_option};
 use super::connection::Connection;
 use super::ending::{self, By, EndOf};
 use super::fault::DbError;
+use super::lane;
 use super::lease::expiry;
 use super::live::{Live, live_columns};
 use super::replica::epoch;
@@ -19,6 +20,7 @@ use super::sql::args;
 use crate::embedded::queued;
 use crate::error::StoreError;
 use crate::model::{Epoch, Tick};
+use crate::signals::{Topic, Wakes};
 
 /// The most leases and the most due tasks of one transaction.
 const MOST: i64 = 1000;
@@ -44,6 +46,8 @@ const DUE: &str = concat!(
 );
 
 const NEXT_DUE: &str = "SELECT min(due_at) FROM @live WHERE due_at IS NOT NULL";
+const NEXT_DEADLINE: &str =
+    "SELECT min(deadline_at) FROM @live WHERE deadline_at IS NOT NULL AND NOT expired";
 
 impl Shared {
     pub(crate) async fn tick(
@@ -69,9 +73,12 @@ impl Shared {
             }
         };
         let expired = self.expire(service, now, roll).await?;
+        let overdue = self.give_up(MOST, now).await?;
         let promoted = self.promote(now).await?;
-        let next = self.core().run(async |it| it.query_one(NEXT_DUE, args![]).await).await?;
-        Ok(Tick { service, expired, overdue: Vec::new(), promoted, next_due: get_option(&next, 0)? })
+        let (open, rate) = self.core().run(async |it| lane::rates(&it, now).await).await?;
+        self.core().fire(Wakes::from(open.into_iter().map(Topic::Runnable)));
+        let next = self.core().run(async |it| next(&it, rate).await).await?;
+        Ok(Tick { service, expired, overdue, promoted, next_due: next })
     }
 
     async fn expire(&self, service: ServiceTime, now: Timestamp, roll: f64) -> Result<Vec<Held>, StoreError> {
@@ -117,6 +124,16 @@ impl Shared {
         });
         Ok(promoted.await?)
     }
+}
+
+/// When something is due that no tick has seen.
+async fn next(connection: &Connection, rate: Option<Timestamp>) -> Result<Option<Timestamp>, DbError> {
+    let (due, deadline) =
+        futures_util::try_join!(async { connection.query_one(NEXT_DUE, args![]).await }, async {
+            connection.query_one(NEXT_DEADLINE, args![]).await
+        },)?;
+    let next: [Option<Timestamp>; 3] = [get_option(&due, 0)?, get_option(&deadline, 0)?, rate];
+    Ok(next.into_iter().flatten().min())
 }
 
 /// Service time after a tick.

@@ -18,21 +18,6 @@ mod tasks;
 mod tenants;
 mod webhooks;
 
-/// What the shared store does not do yet.
-macro_rules! embedded_so_far {
-    ($($module:ident: $($behaviour:ident),* $(,)?;)*) => {
-        mod embedded_so_far {
-            $(mod $module {
-                $(#[tokio::test]
-                async fn $behaviour() {
-                    let world = crate::support::World::embedded().await;
-                    crate::conformance::$module::$behaviour(&world).await;
-                })*
-            })*
-        }
-    };
-}
-
 macro_rules! every_backend {
     ($($module:ident: $($behaviour:ident),* $(,)?;)*) => {
         mod embedded {
@@ -90,10 +75,22 @@ every_backend! {
         interruptions_cost_nothing, three_crashes_alone_are_poison, progress_is_no_strike,
         cancelling_a_queued_task_ends_it, cancelling_a_running_task_tells_its_worker,
         a_result_that_was_there_beats_a_cancellation, repeated_events_change_nothing,
-        another_workers_fence_is_refused, the_same_workers_older_fence_is_refused;
+        another_workers_fence_is_refused, the_same_workers_older_fence_is_refused,
+        an_agent_says_when_to_try_again, poison_is_found_by_its_code;
     conversations: tasks_run_one_by_one_in_order, only_the_succeeding_attempts_words_are_published,
         cancelling_the_head_moves_on, cancelling_in_the_middle_keeps_the_head, a_retry_keeps_its_place,
-        a_scheduled_head_holds_the_others, history_is_cut_to_the_newest;
+        a_scheduled_head_holds_the_others, history_is_cut_to_the_newest, a_task_that_would_have_to_wait_is_refused,
+        a_newcomer_stops_all_before_it, a_newcomer_gets_its_turn_from_a_lost_worker;
+    tenants: a_tenant_is_stored_and_found, ten_times_as_many_tasks_get_no_more_turns, weights_are_shares,
+        priorities_order_a_tenants_tasks_but_not_tenants, who_was_away_has_saved_no_turns_up,
+        a_suspect_of_one_tenant_does_not_stop_another, each_tenant_is_counted_by_itself,
+        what_is_counted_and_claimed_at_once_is_exact;
+    caps: a_fleet_runs_no_more_than_it_may, a_tenants_cap_in_a_fleet_leaves_the_others_alone,
+        a_tenants_own_cap_holds_over_all_fleets, no_more_start_than_the_rate_lets,
+        a_paused_fleet_starts_nothing_and_finishes_what_runs, every_unfinished_task_is_counted_in_one_number;
+    deadlines: what_waits_fails_when_its_deadline_passes, what_runs_is_stopped_and_fails,
+        a_result_that_was_there_beats_a_deadline, no_attempt_follows_a_deadline,
+        a_lost_workers_task_fails_at_its_deadline;
     fleets: changes_that_workers_must_know_restart_them, a_fleet_that_is_left_out_takes_no_tasks,
         decisions_are_kept_newest_first_up_to_a_limit, load_knows_the_oldest_wait, replicas_are_set_and_given_back,
         small_things_are_kept, ended_workers_are_forgotten;
@@ -118,7 +115,7 @@ every_backend! {
     schedules: a_schedule_is_kept_as_it_was_declared_and_begins_now,
         a_tick_becomes_a_task_together_with_the_move_of_the_cursor, only_the_first_of_many_fires_a_tick,
         one_tick_is_one_task_even_if_its_cursor_comes_back, what_is_not_accepted_leaves_the_cursor_where_it_was,
-        losses_are_counted_and_told, another_rhythm_begins_anew_and_another_input_does_not,
+        a_tick_finds_its_conversation_busy, losses_are_counted_and_told, another_rhythm_begins_anew_and_another_input_does_not,
         ticks_of_a_pause_are_not_made_up_for, a_run_by_hand_moves_no_cursor_and_is_repeatable,
         the_newest_events_of_a_schedule_are_kept, whoever_waits_for_schedules_is_woken;
     webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_retry_within_a_task_is_no_end,
@@ -127,22 +124,6 @@ every_backend! {
         a_receiver_that_is_gone_is_owed_nothing_until_it_is_back, what_a_removed_webhook_was_owed_waits_for_it,
         old_deliveries_are_forgotten_and_pending_ones_are_not, whoever_waits_for_messages_is_woken,
         a_message_is_held_by_whoever_leads, an_erased_tenants_messages_go_with_it, whatever_ends_at_once_is_told_once;
-}
-
-embedded_so_far! {
-    tenants: a_tenant_is_stored_and_found, ten_times_as_many_tasks_get_no_more_turns, weights_are_shares,
-        priorities_order_a_tenants_tasks_but_not_tenants, who_was_away_has_saved_no_turns_up,
-        a_suspect_of_one_tenant_does_not_stop_another, each_tenant_is_counted_by_itself,
-        what_is_counted_and_claimed_at_once_is_exact;
-    caps: a_fleet_runs_no_more_than_it_may, a_tenants_cap_in_a_fleet_leaves_the_others_alone,
-        a_tenants_own_cap_holds_over_all_fleets, no_more_start_than_the_rate_lets,
-        a_paused_fleet_starts_nothing_and_finishes_what_runs, every_unfinished_task_is_counted_in_one_number;
-    deadlines: what_waits_fails_when_its_deadline_passes, what_runs_is_stopped_and_fails,
-        a_result_that_was_there_beats_a_deadline, no_attempt_follows_a_deadline,
-        a_lost_workers_task_fails_at_its_deadline;
-    endings: an_agent_says_when_to_try_again, poison_is_found_by_its_code;
-    conversations: a_task_that_would_have_to_wait_is_refused, a_newcomer_stops_all_before_it,
-        a_newcomer_gets_its_turn_from_a_lost_worker;
 }
 
 /// What speaks to the database in each of the ways that there are, where each transaction gets another connection.
@@ -173,7 +154,8 @@ behind_a_pooler! {
     batches: a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps;
     retention: journals_go_first_then_results_then_tasks, messages_outlive_their_tasks;
     schedules: only_the_first_of_many_fires_a_tick, what_is_not_accepted_leaves_the_cursor_where_it_was,
-        a_run_by_hand_moves_no_cursor_and_is_repeatable, ticks_of_a_pause_are_not_made_up_for;
+        a_run_by_hand_moves_no_cursor_and_is_repeatable, ticks_of_a_pause_are_not_made_up_for,
+        a_tick_finds_its_conversation_busy;
     webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_receiver_that_is_gone_is_owed_nothing_until_it_is_back,
         a_message_is_held_by_whoever_leads, an_erased_tenants_messages_go_with_it;
     crowd: no_task_is_claimed_twice;

@@ -144,7 +144,6 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
-    #[ignore = "the shared store has no tenants, caps and batches yet"]
     fn the_invariants_hold_on_the_shared_store(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

@@ -4,13 +4,14 @@ mod atomic;
 mod both;
 mod calls;
 mod hooks;
-mod old_transactions;
+mod looks;
 mod outages;
 mod partitions;
 mod people;
 mod redis_lost;
 mod replicas;
 mod skew;
+mod turns;
 
 use std::time::{Duration, Instant};
 

@@ -130,16 +130,24 @@ impl World {
     }
 
     pub async fn worker(&self, name: &str) -> Crew {
+        self.worker_of(name, "a").await
+    }
+
+    pub async fn worker_of(&self, name: &str, of: &str) -> Crew {
         let crew = Crew { id: WorkerId::new(name).unwrap(), nonce: Uuid::new_v4() };
-        self.register(&crew).await.unwrap();
+        self.register_of(&crew, of).await.unwrap();
         crew
     }
 
     pub async fn register(&self, crew: &Crew) -> Result<RegisterOutcome, RegisterError> {
+        self.register_of(crew, "a").await
+    }
+
+    async fn register_of(&self, crew: &Crew, of: &str) -> Result<RegisterOutcome, RegisterError> {
         let registration = Registration {
             worker: crew.id.clone(),
             nonce: crew.nonce,
-            fleet: fleet("a"),
+            fleet: fleet(of),
             version: "0.1.0".into(),
             pid: Some(1),
             host: None,
@@ -371,6 +379,6 @@ fn shared_database() -> Option<String> {
 
 /// Leaves a test out where it cannot run; where all must run (CI) that is a failure.
 pub fn skip(why: &str) {
-    assert_ne!(std::env::var("LONGSHORE_TEST_REQUIRE").as_deref(), Ok("all"), "left out: {why}");
-    eprintln!("left out: {why}");
+    assert_ne!(std::env::var("LONGSHORE_TEST_REQUIRE").as_deref(), Ok("all"), "SKIPPED: {why}");
+    eprintln!("SKIPPED: {why}");
 }

@@ -67,6 +67,7 @@ fn value(settings: &Settings) -> serde_json::Value {
         "server": {
             "api": server.api,
             "link": server.link,
+            "link_url": server.link_url,
             "probes": server.probes,
             "fleets": if server.fleets == FleetsFrom::Api { "api" } else { "file" },
             "token": server.token,

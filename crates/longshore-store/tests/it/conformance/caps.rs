@@ -1,12 +1,10 @@
 use std::time::Duration;
 
 use longshore_core::fleet::{Fleet, TenantCaps};
-use longshore_core::id::WorkerId;
 use longshore_core::rate::Rate;
 use longshore_core::task::{Ending, State};
 use longshore_core::tenant::Tenant;
 use longshore_store::*;
-use uuid::Uuid;
 
 use super::tenants::of;
 use crate::support::*;
@@ -18,22 +16,6 @@ async fn declare(world: &World, change: impl Fn(&mut Fleet)) {
         fleet
     });
     world.store.put_fleets(fleets.to_vec(), world.now()).await.unwrap();
-}
-
-async fn worker_of(world: &World, name: &str, of: &str) -> Crew {
-    let crew = Crew { id: WorkerId::new(name).unwrap(), nonce: Uuid::new_v4() };
-    let registration = Registration {
-        worker: crew.id.clone(),
-        nonce: crew.nonce,
-        fleet: fleet(of),
-        version: "0.1.0".into(),
-        pid: None,
-        host: None,
-        probe_addr: None,
-        concurrency: 8,
-    };
-    world.store.register(registration, world.now()).await.unwrap();
-    crew
 }
 
 /// Runnable now, held by caps, held by a pause, running.
@@ -90,7 +72,7 @@ pub async fn a_tenants_cap_in_a_fleet_leaves_the_others_alone(world: &World) {
 pub async fn a_tenants_own_cap_holds_over_all_fleets(world: &World) {
     let small = Tenant { max_running: Some(2), ..Tenant::new(tenant("x")) };
     world.store.put_tenants(vec![small]).await.unwrap();
-    let (here, there) = (world.worker("w").await, worker_of(world, "v", "b").await);
+    let (here, there) = (world.worker("w").await, world.worker_of("v", "b").await);
     for _ in 0..3 {
         world.submit(of("x")).await;
         world.submit(NewTask { fleet: fleet("b"), ..of("x") }).await;

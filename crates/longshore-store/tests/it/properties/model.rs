@@ -412,14 +412,23 @@ impl Model {
         }
         self.check_conversations().await;
         self.check_depth().await;
-        match (&self.tables, &self.world.dir) {
-            (Some(tables), _) => tables.check().await,
-            (None, dir) => tables::check(dir.as_ref().unwrap().path()),
+        match &self.world.dir {
+            Some(dir) => tables::check(dir.path()),
+            None => self.check_shared_tables().await,
         }
     }
 
     pub async fn clean_up(self) {
         self.world.clean_up().await;
+    }
+
+    async fn check_shared_tables(&mut self) {
+        if self.tables.is_none() {
+            self.tables = Some(SharedTables::of(&self.world).await);
+        }
+        if let Some(tables) = &self.tables {
+            tables.check().await;
+        }
     }
 
     /// Only the first unfinished task of a conversation may be anything but held.

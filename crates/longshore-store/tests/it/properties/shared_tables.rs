@@ -16,6 +16,7 @@ const FAULTS: &[(&str, &str)] = &[
         "a live row says what the task says",
         "SELECT task.id FROM task JOIN live USING (id) WHERE task.fleet != live.fleet OR task.priority != -live.rank
             OR task.conversation IS DISTINCT FROM live.conversation OR task.conv_seq IS DISTINCT FROM live.conv_seq
+            OR task.tenant != live.tenant OR task.deadline_at IS DISTINCT FROM live.deadline_at
             OR task.run_at IS DISTINCT FROM live.run_at OR task.created_at != live.created_at",
     ),
     (
@@ -102,6 +103,23 @@ const FAULTS: &[(&str, &str)] = &[
             OR (SELECT count(*) FROM batch_event WHERE batch = b.id AND kind = 'finished') != num_nonnulls(finished_at)
          UNION ALL SELECT task.id FROM task LEFT JOIN live USING (id) LEFT JOIN done USING (id)
          WHERE task.batch IS DISTINCT FROM coalesce(live.batch, done.batch)",
+    ),
+    (
+        "a lane's counts are what is there, and the default tenant has none",
+        "SELECT fleet FROM lane AS l WHERE tenant = 'default'
+            OR runnable != (SELECT count(*) FROM live WHERE fleet = l.fleet AND tenant = l.tenant AND hold = 'ready')
+            OR delayed != (SELECT count(*) FROM live WHERE fleet = l.fleet AND tenant = l.tenant AND due_at IS NOT NULL)
+            OR held != (SELECT count(*) FROM live WHERE fleet = l.fleet AND tenant = l.tenant AND hold = 'conversation')
+            OR running != (SELECT count(*) FROM live WHERE fleet = l.fleet AND tenant = l.tenant AND state = 'running')
+            OR waiting != (SELECT count(*) FROM live WHERE fleet = l.fleet AND tenant = l.tenant AND state = 'waiting')
+            OR succeeded + failed + cancelled
+                != (SELECT count(*) FROM done WHERE fleet = l.fleet AND tenant = l.tenant)
+         UNION ALL SELECT fleet FROM live WHERE tenant != 'default'
+            AND NOT EXISTS (SELECT 1 FROM lane AS l WHERE l.fleet = live.fleet AND l.tenant = live.tenant)",
+    ),
+    (
+        "only a task whose deadline has passed was told of it",
+        "SELECT id FROM live WHERE expired AND (deadline_at IS NULL OR state = 'queued')",
     ),
     (
         "counts are what is there",

@@ -1,22 +1,68 @@
-//! A transaction that is open for long somewhere in the database, so that nothing dead can be removed.
+//! What claims look at: much lies there that is dead, since a transaction is open for long somewhere in the database, or much
+//! that is queued.
 
 use std::time::Duration;
 
 use longshore_core::task::Ending;
+use longshore_store::NewTask;
 use longshore_testkit::Postgres;
 
 use super::until;
 use crate::support::*;
 
-#[tokio::test]
-async fn claims_do_not_step_over_what_is_dead_each_time() {
-    let server = Postgres::options()
+/// A server that logs how it ran each statement.
+fn explaining() -> Option<Postgres> {
+    Postgres::options()
         .setting("autovacuum", "off")
         .setting("session_preload_libraries", "auto_explain")
         .setting("auto_explain.log_min_duration", "0")
         .setting("auto_explain.log_analyze", "on")
-        .setting("auto_explain.log_buffers", "on");
-    let Some(server) = server.start() else { return };
+        .setting("auto_explain.log_buffers", "on")
+        .start()
+}
+
+#[tokio::test]
+async fn claims_look_at_no_more_than_they_take() {
+    let Some(server) = explaining() else { return };
+    let world = World::on(&server).await;
+    let first = world.submit(new_task()).await;
+    let client = world.client().await;
+    let copies = |table: &str| {
+        format!(
+            "CREATE TEMPORARY TABLE one ON COMMIT DROP AS SELECT * FROM {table} WHERE id = '{}';
+             INSERT INTO {table} SELECT (jsonb_populate_record(one, jsonb_build_object('id',
+                    '00000000-0000-7000-8000-' || lpad(n::text, 12, '0')))).* FROM one, generate_series(1, 30000) AS n",
+            first.0
+        )
+    };
+    for table in ["task", "live"] {
+        client.batch_execute(&format!("BEGIN; {}; COMMIT", copies(table))).await.unwrap();
+    }
+    client
+        .batch_execute("UPDATE fleet_count SET runnable = 30001 WHERE runnable = 1; ANALYZE")
+        .await
+        .unwrap();
+    let crew = world.worker("w").await;
+    for seq in 1..=8 {
+        assert_eq!(world.claim(&crew, seq, 5).await.unwrap().len(), 5);
+    }
+    // With a second tenant they are taken in turn.
+    let other = (0..20).map(|_| NewTask { tenant: tenant("other"), ..new_task() }).collect();
+    world.store.submit(other, None, world.now()).await.unwrap();
+    for seq in 9..=16 {
+        assert_eq!(world.claim(&crew, seq, 5).await.unwrap().len(), 5);
+    }
+    let looks = until("the plans in the log", async || {
+        let looks = buffers_of(&server.log(), "FOR UPDATE SKIP LOCKED");
+        (looks.len() >= 16).then_some(looks)
+    });
+    let looks = looks.await;
+    assert!(looks.iter().all(|buffers| *buffers < 200), "pages: {looks:?}");
+}
+
+#[tokio::test]
+async fn claims_do_not_step_over_what_is_dead_each_time() {
+    let Some(server) = explaining() else { return };
     let world = World::on(&server).await;
     let first = world.submit(new_task()).await;
     let (client, reader) = (world.client().await, world.client().await);

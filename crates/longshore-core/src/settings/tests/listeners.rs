@@ -1,4 +1,4 @@
-//! `[server] tls`.
+//! Listeners, and `[server] tls`.
 
 use super::*;
 
@@ -39,4 +39,22 @@ fn an_api_for_others_is_no_mistake_of_the_file() {
     // Whether there are keys is known only when the store is open: `serve` refuses then.
     let settings = good(&format!("{MINIMAL}[server]\napi = \"0.0.0.0:7117\"\n"), &[]);
     assert!(settings.server.token.is_none() && !settings.server.allow_insecure);
+}
+
+#[test]
+fn where_others_reach_the_link_is_an_address_without_a_path() {
+    let read = |text: &str| good(&format!("{MINIMAL}[server]\n{text}\n"), &[]).server.link_url;
+    assert_eq!(read(""), None);
+    assert_eq!(
+        read("link_url = \"https://longshore-1.longshore:7118/\"").as_deref(),
+        Some("https://longshore-1.longshore:7118")
+    );
+    for (text, said) in [
+        ("link_url = \"longshore-1:7118\"", "expected an address such as"),
+        ("link_url = \"http://a/worker\"", "has a path"),
+        ("link_url = \"http://u:p@a\"", "without a user or password"),
+    ] {
+        let seen = complaints(&format!("{MINIMAL}[server]\n{text}\n"), &[]);
+        assert!(seen.contains(said) && seen.lines().count() == 1, "{text}: {seen}");
+    }
 }
