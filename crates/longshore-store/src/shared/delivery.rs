@@ -43,11 +43,12 @@ const DUE: &str = concat!(
      ORDER BY next_at, seq LIMIT $3"
 );
 
-/// In one order, so that no two wait crosswise.
-const HOLD: &str = "UPDATE @delivery SET held_until = $3 WHERE seq IN (
+/// In one order, so that no two wait crosswise. Rows are looked up one by one, here and below: how many there are Postgres
+/// guesses as a part of the table, and would read all of it.
+const HOLD: &str = "UPDATE @delivery SET held_until = $3 WHERE seq = ANY(ARRAY(
         SELECT seq FROM @delivery WHERE seq = ANY($1) AND state = 'pending' AND (held_until IS NULL OR held_until <= $2)
             AND EXISTS (SELECT 1 FROM @leader WHERE epoch = $4)
-        ORDER BY seq FOR UPDATE)
+        ORDER BY seq FOR UPDATE))
      RETURNING seq";
 
 /// Those that were held by one that was killed are found when they are looked for.
@@ -63,9 +64,16 @@ const TRIED: &str = "WITH tried AS (
      UPDATE @webhook AS w SET disabled = $7::text, disabled_at = $4
      FROM tried WHERE w.name = tried.webhook AND $7::text IS NOT NULL AND w.disabled IS NULL";
 
-const NEWEST: &str = concat!(columns!(), "WHERE webhook = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3");
-const NEWEST_IN: &str =
-    concat!(columns!(), "WHERE webhook = $1 AND state = $4 AND seq < $2 ORDER BY seq DESC LIMIT $3");
+// Said so that only an index of a webhook's own rows has them in this order, not that of all rows.
+const NEWEST: &str = concat!(
+    columns!(),
+    "WHERE webhook >= $1 AND (webhook, seq) < ($1, $2) ORDER BY webhook DESC, seq DESC LIMIT $3"
+);
+const NEWEST_IN: &str = concat!(
+    columns!(),
+    "WHERE (webhook, state) >= ($1, $4) AND (webhook, state, seq) < ($1, $4, $2)
+     ORDER BY webhook DESC, state DESC, seq DESC LIMIT $3"
+);
 
 macro_rules! again {
     () => {
@@ -76,17 +84,21 @@ macro_rules! again {
 const ONE_AGAIN: &str = concat!(again!(), "WHERE webhook = $1 AND task = $3");
 const FAILED_AGAIN: &str = concat!(
     again!(),
-    "WHERE seq IN (SELECT seq FROM @delivery WHERE webhook = $1 AND state = 'failed' ORDER BY seq LIMIT $3 FOR UPDATE)"
+    "WHERE seq = ANY(ARRAY(SELECT seq FROM @delivery WHERE (webhook, state) >= ($1, 'failed') AND (webhook, state) <= ($1, 'failed')
+        ORDER BY webhook, state, seq LIMIT $3 FOR UPDATE))"
 );
 
-/// Ended ones, and those that a webhook which is no longer declared was owed for as long.
-const FORGET: &str = "DELETE FROM @delivery WHERE seq IN (
-        SELECT seq FROM @delivery WHERE ended_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)";
-/// The oldest of each: who forgets every minute must not go through all that is kept.
-const FORGET_UNWANTED: &str = "DELETE FROM @delivery WHERE state = 'pending' AND seq IN (
+/// Passes over what somebody else is about to change.
+const FORGET_ENDED: &str = "DELETE FROM @delivery WHERE seq = ANY(ARRAY(
+        SELECT seq FROM @delivery WHERE ended_at < $1 ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED))";
+
+/// What a webhook that is no longer declared was owed for as long. Of each the oldest: who forgets every minute must not go
+/// through all that is kept.
+const FORGET_UNWANTED: &str = "DELETE FROM @delivery WHERE state = 'pending' AND seq = ANY(ARRAY(
         SELECT d.seq FROM @webhook AS w, LATERAL (
-            SELECT seq, at FROM @delivery WHERE webhook = w.name AND state = 'pending' ORDER BY seq LIMIT $2) AS d
-        WHERE NOT w.active AND d.at < $1)";
+            SELECT seq, at FROM @delivery WHERE (webhook, state) >= (w.name, 'pending') AND (webhook, state) <= (w.name, 'pending')
+            ORDER BY webhook, state, seq LIMIT $2) AS d
+        WHERE NOT w.active AND d.at < $1))";
 
 impl Shared {
     pub(crate) async fn due_deliveries(
@@ -110,7 +122,9 @@ impl Shared {
         let numbers: Vec<i64> = deliveries.into_iter().map(int).collect();
         let args = args![numbers, now.0, until.0, epoch(of)];
         let rows = self.core().run(async |it| it.query(HOLD, args).await).await?;
-        Ok(rows.iter().map(|row| count(row, 0)).collect::<Result<_, _>>()?)
+        let mut held = rows.iter().map(|row| count(row, 0)).collect::<Result<Vec<_>, _>>()?;
+        held.sort_unstable();
+        Ok(held)
     }
 
     pub(crate) async fn next_delivery(&self, webhook: WebhookName) -> Result<Option<Timestamp>, StoreError> {
@@ -168,7 +182,7 @@ impl Shared {
         let forgotten = self.core().run(async |it| {
             // Whether this outlives a power cut does not matter: it would be done again.
             it.begin_unsynced().await?;
-            let ended = it.execute(FORGET, args![before.0, MOST]).await?;
+            let ended = it.execute(FORGET_ENDED, args![before.0, MOST]).await?;
             let unwanted = it.execute(FORGET_UNWANTED, args![before.0, MOST]).await?;
             it.commit().await?;
             Ok(ended + unwanted)
@@ -178,10 +192,11 @@ impl Shared {
 }
 
 const ERASE: [&str; 2] = [
-    "DELETE FROM @delivery WHERE seq IN
-        (SELECT seq FROM @delivery WHERE tenant = $1 ORDER BY seq LIMIT $2 FOR UPDATE)",
-    "DELETE FROM @delivery WHERE seq IN
-        (SELECT seq FROM @delivery WHERE tenant = $1 AND tenant <> 'default' ORDER BY seq LIMIT $2 FOR UPDATE)",
+    "DELETE FROM @delivery WHERE seq = ANY(ARRAY(
+        SELECT seq FROM @delivery WHERE tenant = $1 ORDER BY seq LIMIT $2 FOR UPDATE))",
+    "DELETE FROM @delivery WHERE seq = ANY(ARRAY(
+        SELECT seq FROM @delivery WHERE tenant >= $1 AND tenant <= $1 AND tenant <> 'default'
+        ORDER BY tenant, seq LIMIT $2 FOR UPDATE))",
 ];
 
 /// Deletes some of what was to be told about a tenant's tasks; false: none is left.
