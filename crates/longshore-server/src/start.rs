@@ -188,9 +188,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     }
     // Whoever declares the fleets: the file of those that keep them says it.
     if roles.has(Role::Controllers) {
-        if settings.store.shared.is_none() || !settings.tenants.is_empty() {
-            store.put_tenants(settings.tenants.clone()).await?;
-        }
+        store.put_tenants(settings.tenants.clone()).await?;
         declare_hooks(settings, &store).await?;
     }
     let metrics = Metrics::default();
