@@ -93,7 +93,7 @@ CREATE INDEX live_runnable ON @live (fleet, tenant, rank, id) WHERE hold = 'read
 -- Tasks that are suspected of killing workers: few, or none.
 CREATE INDEX live_suspect ON @live (fleet) WHERE alone;
 CREATE INDEX live_due ON @live (due_at, id) WHERE due_at IS NOT NULL;
-CREATE INDEX live_by_worker ON @live (worker) WHERE worker IS NOT NULL;
+CREATE INDEX live_by_worker ON @live (worker, fence) WHERE worker IS NOT NULL;
 CREATE INDEX live_by_conversation ON @live (conversation, conv_seq) WHERE conversation IS NOT NULL;
 CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL AND NOT expired;
 CREATE INDEX live_by_wait ON @live (wait_until) WHERE wait_until IS NOT NULL;
@@ -235,6 +235,8 @@ CREATE TABLE @worker (
     -- Leases of claims up to this one live until then (service time): one row is renewed, not one for each task.
     renewed_claim   bigint   NOT NULL DEFAULT 0,
     renewed_until   bigint   NOT NULL DEFAULT 0,
+    -- It has no lease with a lower fence, as of its last heartbeat: what is dead in the index before is not stepped over.
+    held_from       bigint   NOT NULL DEFAULT 0,
     CHECK ((ended_at IS NOT NULL) = (state = 'gone'))
 ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_cost_delay = 0);

@@ -20,6 +20,7 @@ use super::core::Core;
 use super::counts::Place;
 use super::fault::DbError;
 use super::floor::Position;
+use super::lease::held_by_workers;
 use super::lane::{self, Turn, Way};
 use super::live::{self, Live, live_columns};
 use super::register::{self, Known};
@@ -70,8 +71,11 @@ impl Shared {
 }
 
 /// What workers hold: how many tasks, and whether one of them has to be alone.
-const HOLDS: &str =
-    "SELECT worker, count(*), bool_or(alone) FROM @live WHERE worker = ANY($1) GROUP BY worker";
+const HOLDS: &str = concat!(
+    "SELECT w.id, live.number, live.alone ",
+    held_by_workers!("count(*) AS number, bool_or(live.alone) AS alone"),
+    "WHERE live.number > 0"
+);
 
 /// What a worker is told beside the hot row. Looked up one by one: how many rows there will be is not known to Postgres,
 /// and if it expects many it reads all tasks that there are.

@@ -20,6 +20,7 @@ use super::event;
 use super::fault::DbError;
 use super::journal::{self, Followed, Have};
 use super::lane;
+use super::lease::held_by_workers;
 use super::live::{Lease, Live, live_columns};
 use super::sql::args;
 use crate::embedded::queued;
@@ -162,7 +163,8 @@ pub(super) const LOCK_CONVERSATIONS: &str = "SELECT 1 FROM @conversation WHERE i
 pub(super) const LOCK_LIVE: &str =
     concat!("SELECT ", live_columns!(), " FROM @live AS live WHERE id = ANY($1) ORDER BY id FOR UPDATE");
 
-const HELD_BY: &str = "SELECT worker, count(*) FROM @live WHERE worker = ANY($1) GROUP BY worker";
+const HELD_BY: &str =
+    concat!("SELECT w.id, live.number ", held_by_workers!("count(*) AS number"), "WHERE live.number > 0");
 
 /// Fleets in which a task that has to be alone could run now. First all that have to be: else it could be answered by going
 /// through the index of all tasks that are ready.

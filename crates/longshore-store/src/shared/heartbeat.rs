@@ -60,12 +60,15 @@ impl Shared {
 }
 
 /// A worker that says it is gone says so by its goodbye; until then it is at most draining. Only this start of it is
-/// renewed: it may have been superseded since it was looked at.
+/// renewed: it may have been superseded since it was looked at. One that holds nothing gets its next lease with a fence that
+/// nobody has drawn yet: while its row is locked it claims nothing.
 const RENEW: &str =
     "UPDATE @worker AS worker SET state = n.state, reason = n.reason, memory = n.memory, last_seen = n.at,
-        renewed_claim = n.claim, renewed_until = clock.service_ms + n.length
-     FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-        AS n (id, nonce, state, reason, memory, at, claim, length), @clock AS clock
+        renewed_claim = n.claim, renewed_until = clock.service_ms + n.length,
+        held_from = coalesce(n.first, (SELECT last_value FROM @fence))
+     FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
+            $9::bigint[])
+        AS n (id, nonce, state, reason, memory, at, claim, length, first), @clock AS clock
      WHERE worker.id = n.id AND worker.nonce = n.nonce AND worker.state <> 'gone'";
 
 pub(super) fn together<'a>(core: &'a Core, batch: &'a [Beat]) -> BoxFuture<'a, Result<Vec<Answer>, DbError>> {
@@ -105,9 +108,10 @@ async fn beat(core: &Core, connection: &Connection, batch: &[Beat]) -> Result<Ve
                 continue;
             }
         };
-        let (held, gone) = sort(leases_of.get(it.worker.as_str()).map_or(&[], Vec::as_slice), it);
+        let leases = leases_of.get(it.worker.as_str()).map_or(&[][..], Vec::as_slice);
+        let (held, gone) = sort(leases, it);
         ghosts.extend(gone.iter().map(|lease| EndOf::interruption(lease.held, Interruption::NotHeld, 0.0)));
-        renewed.push(beat);
+        renewed.push((beat, leases.first().map(|oldest| int(oldest.held.fence.0))));
         answers.push(Ok(news(&held, &it.held, known, it.condition.state)));
     }
     let mut changes = Changes::new(batch.first().map_or(Timestamp::default(), |beat| beat.now));
@@ -124,11 +128,12 @@ fn sort(leases: &[Brief], it: &Heartbeat) -> (Vec<Brief>, Vec<Brief>) {
     (held, unlisted.into_iter().filter(|lease| lease.claim_seq <= int(it.last_claim)).collect())
 }
 
-async fn renew(connection: &Connection, beats: &[&Beat]) -> Result<(), DbError> {
+/// Each with the fence of the worker's oldest lease.
+async fn renew(connection: &Connection, beats: &[(&Beat, Option<i64>)]) -> Result<(), DbError> {
     if beats.is_empty() {
         return Ok(());
     }
-    let all = || beats.iter().map(|beat| &beat.heartbeat);
+    let all = || beats.iter().map(|(beat, _)| &beat.heartbeat);
     let state = |it: &Heartbeat| match it.condition.state {
         WorkerState::Gone => WorkerState::Draining.as_str(),
         state => state.as_str(),
@@ -142,9 +147,10 @@ async fn renew(connection: &Connection, beats: &[&Beat]) -> Result<(), DbError> 
                 all().map(state).collect::<Vec<_>>(),
                 all().map(|it| it.condition.reason.replace('\0', "")).collect::<Vec<_>>(),
                 all().map(|it| int(it.condition.memory)).collect::<Vec<_>>(),
-                beats.iter().map(|beat| beat.now.0).collect::<Vec<_>>(),
+                beats.iter().map(|(beat, _)| beat.now.0).collect::<Vec<_>>(),
                 all().map(|it| int(it.last_claim)).collect::<Vec<_>>(),
                 all().map(|it| int(it.lease.as_millis() as u64)).collect::<Vec<_>>(),
+                beats.iter().map(|(_, first)| *first).collect::<Vec<_>>(),
             ],
         )
         .await

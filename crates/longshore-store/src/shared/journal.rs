@@ -52,8 +52,10 @@ impl Shared {
     }
 }
 
-pub(super) const HAVE: &str = "SELECT task, true FROM @journal WHERE task = ANY($1)
-     UNION ALL SELECT DISTINCT task, false FROM @step WHERE task = ANY($1)";
+/// From the lowest to the highest: the partitions of other days are not looked at, nor is it planned anew each time which
+/// those are.
+pub(super) const HAVE: &str = "SELECT task, true FROM @journal WHERE task = ANY($1) AND task BETWEEN $2 AND $3
+     UNION ALL SELECT DISTINCT task, false FROM @step WHERE task = ANY($1) AND task BETWEEN $2 AND $3";
 
 /// Which of some tasks have something that goes with their journal.
 #[derive(Default)]
@@ -67,7 +69,10 @@ pub(super) struct Have {
 pub(super) async fn have(connection: &Connection, tasks: &[Uuid]) -> Result<Have, DbError> {
     let tasks = tasks.to_vec();
     let mut have = Have::default();
-    for row in &connection.query(HAVE, args![tasks]).await? {
+    let (Some(first), Some(last)) = (tasks.iter().min().copied(), tasks.iter().max().copied()) else {
+        return Ok(have);
+    };
+    for row in &connection.query(HAVE, args![tasks, first, last]).await? {
         let task = get(row, 0)?;
         have.any.insert(task);
         if row.try_get(1)? {

@@ -20,6 +20,20 @@ macro_rules! expiry {
 }
 pub(super) use expiry;
 
+/// Joins what the workers in `$1` hold as `live`, given what to select of it. Each worker's leases are looked up by
+/// themselves, from the first fence that may be alive.
+macro_rules! held_by_workers {
+    ($select:literal) => {
+        concat!(
+            "FROM unnest($1::text[]) AS w (id) LEFT JOIN @worker AS worker ON worker.id = w.id
+                CROSS JOIN LATERAL (SELECT ",
+            $select,
+            " FROM @live AS live WHERE live.worker = w.id AND live.fence >= coalesce(worker.held_from, 0) OFFSET 0) AS live "
+        )
+    };
+}
+pub(super) use held_by_workers;
+
 /// A lease with what a heartbeat has to know of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Brief {
@@ -35,7 +49,11 @@ pub(super) async fn of_worker(connection: &Connection, worker: &WorkerId) -> Res
     rows.iter().map(|row| Ok(Held { task: get(row, 0)?, fence: get(row, 1)? })).collect()
 }
 
-const OF_WORKERS: &str = "SELECT worker, id, fence, claim_seq, cancel_requested OR expired FROM @live WHERE worker = ANY($1) ORDER BY fence";
+const OF_WORKERS: &str = concat!(
+    "SELECT w.id, live.id, live.fence, live.claim_seq, live.cancel ",
+    held_by_workers!("live.id, live.fence, live.claim_seq, live.cancel_requested OR live.expired AS cancel"),
+    "ORDER BY live.fence"
+);
 
 /// The leases of many workers, oldest first.
 pub(super) async fn of_workers(

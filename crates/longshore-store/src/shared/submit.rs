@@ -342,11 +342,13 @@ pub(super) async fn line_up<'a>(
         async { connection.query(BUSY, args![names]).await },
     )?;
     let busy = busy.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
+    let named: HashMap<&str, (&ConversationId, i64)> =
+        wanted.iter().map(|(it, number)| (it.as_str(), (*it, *number))).collect();
     let mut places = Places::new();
     for row in &rows {
         let name: String = row.try_get(0)?;
         let next: i64 = row.try_get(1)?;
-        if let Some((conversation, number)) = wanted.iter().find(|(it, _)| it.as_str() == name) {
+        if let Some((conversation, number)) = named.get(name.as_str()) {
             places.insert((*conversation).clone(), (next - number, busy.contains(&name)));
         }
     }

@@ -20,10 +20,23 @@ pub struct LinkWorker {
 
 impl LinkWorker {
     pub async fn register(plane: &Plane, fleet: &str, name: &str) -> LinkWorker {
+        LinkWorker::register_by(LinkWorker::client(plane, fleet), fleet, name).await
+    }
+
+    /// What the fleet's workers prove themselves with.
+    pub fn token(plane: &Plane, fleet: &str) -> String {
         let token = plane.dir().join(".longshore/tokens").join(fleet);
-        let token = std::fs::read_to_string(token).expect("written at the start");
-        let link = LinkClient::new(std::slice::from_ref(&plane.addresses.link), &token, "bench", None)
-            .expect("a valid address");
+        std::fs::read_to_string(token).expect("written at the start").trim().to_owned()
+    }
+
+    pub fn client(plane: &Plane, fleet: &str) -> LinkClient {
+        let token = LinkWorker::token(plane, fleet);
+        LinkClient::new(std::slice::from_ref(&plane.addresses.link), &token, "bench", None)
+            .expect("a valid address")
+    }
+
+    /// Several may share a client.
+    pub async fn register_by(link: LinkClient, fleet: &str, name: &str) -> LinkWorker {
         let worker = WorkerId::new(name).expect("valid");
         let nonce = Uuid::new_v4();
         let hello = Register {
@@ -42,6 +55,14 @@ impl LinkWorker {
         let ready = Condition { state: WorkerState::Ready, reason: String::new(), memory: 0 };
         this.link.heartbeat(&this.beat(ready)).await.expect("it is known");
         this
+    }
+
+    pub fn id(&self) -> &WorkerId {
+        &self.worker
+    }
+
+    pub fn nonce(&self) -> Uuid {
+        self.nonce
     }
 
     fn beat(&self, condition: Condition) -> Heartbeat {

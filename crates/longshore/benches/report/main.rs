@@ -8,6 +8,7 @@ mod plane;
 
 mod link_worker;
 mod llm;
+mod shared;
 
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,24 @@ async fn main() {
     }
     if runs("llm") || runs("llm-journal") {
         show(llm::growth_and_replay().await);
+    }
+    if runs("shared") || runs("shared-throughput") {
+        show(shared::throughput().await);
+    }
+    if runs("shared") || runs("shared-latency") {
+        show(shared::pick_up().await);
+    }
+    if runs("shared") || runs("shared-waiting") {
+        show(shared::waiting().await);
+    }
+    if runs("shared") || runs("shared-claims") {
+        show(shared::claims().await);
+    }
+    if runs("shared") || runs("shared-heartbeats") {
+        show(shared::heartbeats().await);
+    }
+    if runs("shared") || runs("shared-recovery") {
+        show(shared::recovery().await);
     }
 }
 
