@@ -28,8 +28,12 @@ pub(super) struct Connection {
 
 /// What a transaction may not exceed: a replica that hangs must not hold rows that others need. And nothing is compiled:
 /// these statements are done before a compiler would be, however much Postgres expects of them.
-const LIMITS: [&str; 4] =
-    ["statement_timeout = 15000", "lock_timeout = 5000", "idle_in_transaction_session_timeout = 15000", "jit = off"];
+const LIMITS: [&str; 4] = [
+    "statement_timeout = 15000",
+    "lock_timeout = 5000",
+    "idle_in_transaction_session_timeout = 15000",
+    "jit = off",
+];
 
 /// How long the database may take to begin a transaction: that waits for nothing, so it is not there.
 const TO_BEGIN: Duration = Duration::from_secs(5);

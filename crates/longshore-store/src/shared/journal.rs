@@ -54,7 +54,8 @@ impl Shared {
 
 /// From the lowest to the highest: the partitions of other days are not looked at, nor is it planned anew each time which
 /// those are.
-pub(super) const HAVE: &str = "SELECT task, true FROM @journal WHERE task = ANY($1) AND task BETWEEN $2 AND $3
+pub(super) const HAVE: &str =
+    "SELECT task, true FROM @journal WHERE task = ANY($1) AND task BETWEEN $2 AND $3
      UNION ALL SELECT DISTINCT task, false FROM @step WHERE task = ANY($1) AND task BETWEEN $2 AND $3";
 
 /// Which of some tasks have something that goes with their journal.

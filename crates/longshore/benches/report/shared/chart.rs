@@ -31,15 +31,10 @@ pub fn drawn(loads: &[Load]) -> String {
          fill=\"#ffffff\"/>\n<text x=\"{LEFT}\" y=\"24\" font-size=\"14\" font-weight=\"600\">Workers that hold eight \
          tasks each and renew them every 5 s</text>\n"
     );
-    let cpu = [
-        line("serve", |load| load.serve * 100.0),
-        line("Postgres", |load| load.postgres * 100.0),
-    ];
+    let cpu = [line("serve", |load| load.serve * 100.0), line("Postgres", |load| load.postgres * 100.0)];
     panel(&mut svg, LEFT, "% of a core", &cpu);
-    let work = [
-        line("heartbeats/s", |load| load.heartbeats),
-        line("transactions/s", |load| load.transactions),
-    ];
+    let work =
+        [line("heartbeats/s", |load| load.heartbeats), line("transactions/s", |load| load.transactions)];
     panel(&mut svg, LEFT + STEP, "a second", &work);
     svg + "</svg>\n"
 }

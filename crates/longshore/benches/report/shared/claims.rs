@@ -73,7 +73,8 @@ async fn beside_an_old_transaction(mut stage: Stage, mut worker: LinkWorker, emp
     let dead: i64 = stage.database.query_one(dead, &[]).await.expect("it answers").get(0);
     old.rollback().await.expect("it ends");
     stage.plane.stop().await;
-    let what = format!("shared: the same while a transaction stays open, after {THROUGH} tasks ({dead} dead rows)");
+    let what =
+        format!("shared: the same while a transaction stays open, after {THROUGH} tasks ({dead} dead rows)");
     row(what, took.beside(empty), "2 times")
 }
 
@@ -125,4 +126,3 @@ async fn timed(stage: &Stage, worker: &mut LinkWorker) -> Took {
     each.sort();
     Took { median: each[each.len() / 2], all: each.iter().sum() }
 }
-

@@ -69,7 +69,8 @@ async fn measured(workers: usize) -> Option<Load> {
     tokio::time::sleep(WATCHED).await;
     let spent = stage.used().since(used);
     let (transactions, beats) = (stage.transactions().await - transactions, sent.get() - beats);
-    let lost = stage.database.query_one("SELECT count(*) FROM longshore.live WHERE state <> 'running'", &[]).await;
+    let lost =
+        stage.database.query_one("SELECT count(*) FROM longshore.live WHERE state <> 'running'", &[]).await;
     assert_eq!(lost.expect("it answers").get::<_, i64>(0), 0, "no lease was lost");
     beating.shutdown().await;
     let each = |count: f64| count / WATCHED.as_secs_f64();

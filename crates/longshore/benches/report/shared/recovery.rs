@@ -21,7 +21,11 @@ pub async fn recovery() -> Vec<Row> {
     let Some(lease) = seen_by_its_lease().await else { return Vec::new() };
     let told = |took: Duration| format!("{:.2} s", took.as_secs_f64());
     vec![
-        row("shared: kill -9 of a worker of 50 tasks until all run again, seen by the platform", told(seen), "2 s"),
+        row(
+            "shared: kill -9 of a worker of 50 tasks until all run again, seen by the platform",
+            told(seen),
+            "2 s",
+        ),
         row("shared: the same, seen only by its lease of 30 s", told(lease), "lease + 2 s"),
     ]
 }

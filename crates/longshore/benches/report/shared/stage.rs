@@ -29,7 +29,8 @@ impl Stage {
     /// With these fleets (TOML), and without Redis if it says so.
     pub async fn set(fleets: &str) -> Option<Stage> {
         let servers = longshore_testkit::shared()?;
-        let made = Made { server: servers.postgres.clone(), name: format!("bench_{}", Uuid::new_v4().simple()) };
+        let made =
+            Made { server: servers.postgres.clone(), name: format!("bench_{}", Uuid::new_v4().simple()) };
         let server = connect(&servers.postgres).await;
         server.batch_execute(&format!("CREATE DATABASE {}", made.name)).await.expect("a superuser may");
         let url = in_database(&servers.postgres, &made.name);
@@ -49,7 +50,8 @@ impl Stage {
 
     /// Transactions of this database until now, as far as its processes have told.
     pub async fn transactions(&self) -> i64 {
-        let count = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+        let count =
+            "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
         self.database.query_one(count, &[]).await.expect("it answers").get(0)
     }
 }
@@ -84,7 +86,8 @@ impl Drop for Made {
         let (server, name) = (self.server.clone(), self.name.clone());
         // Off the runtime's threads, which must not be blocked.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
                 let _ = connect(&server).await.batch_execute(&drop).await;

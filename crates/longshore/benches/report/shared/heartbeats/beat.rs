@@ -67,7 +67,8 @@ async fn answer(stream: &mut BufReader<TcpStream>) {
             break;
         }
         let lower = line.to_ascii_lowercase();
-        length = lower.strip_prefix("content-length:").map_or(length, |n| n.trim().parse().expect("a number"));
+        length =
+            lower.strip_prefix("content-length:").map_or(length, |n| n.trim().parse().expect("a number"));
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await.expect("the whole answer");
