@@ -88,9 +88,6 @@ impl From<StoreError> for Refused {
                     .hint("free space in the folder of the embedded store; longshore goes on by itself")
             }
             StoreError::Closed => Refused::draining(),
-            unsupported @ StoreError::NotShared { .. } => {
-                Refused::new(501, "not_in_shared_store", unsupported.to_string())
-            }
             StoreError::Unavailable { why } => {
                 error!(why, "the database cannot be reached");
                 Refused::new(

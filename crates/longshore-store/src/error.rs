@@ -13,8 +13,6 @@ pub enum StoreError {
     Full,
     #[error("the store is closed")]
     Closed,
-    #[error("{what} cannot be kept in the shared store yet: use the embedded one")]
-    NotShared { what: &'static str },
     /// Of a shared store. What was asked for may have been done or not, unless it says otherwise.
     #[error("the database cannot be reached ({why}): nothing is lost, try again")]
     Unavailable { why: String },

@@ -4,7 +4,8 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: workers, gates of fleets, conversations, tasks, journals, counts, batches; each sorted by name.
+//! Locks are taken in one order everywhere: idempotency keys, schedules, workers, gates of fleets, conversations, tasks,
+//! journals, counts, batches; each sorted by name.
 
 mod address;
 mod arrival;
@@ -21,6 +22,7 @@ mod core;
 mod counts;
 mod days;
 mod deadline;
+mod delivery;
 mod ending;
 mod erase;
 mod event;
@@ -43,6 +45,7 @@ mod pool;
 mod register;
 mod replica;
 mod retention;
+mod schedule;
 mod search;
 mod sql;
 mod step;
@@ -51,6 +54,7 @@ mod task_batch;
 mod tenant;
 mod tick;
 mod usage;
+mod webhook;
 mod worker;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 mod atomic;
 mod both;
 mod calls;
+mod hooks;
 mod looks;
 mod outages;
 mod partitions;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use longshore_core::id::TaskId;
 use longshore_simulate::{Options, Sim};
-use longshore_testkit::Shared;
 use serde_json::{Value, json};
 
 use crate::plane::Plane;
+use crate::room::Room;
 use crate::run::{command, ran};
 
 const AGENT: &str = include_str!("replay/agent.py");
@@ -25,68 +25,6 @@ struct Scene {
     controllers: Plane,
     /// Dropped last.
     _room: Room,
-}
-
-/// A schema and a prefix of keys of one's own.
-struct Room {
-    shared: Shared,
-    name: String,
-}
-
-impl Room {
-    fn new() -> Option<Room> {
-        let shared = longshore_testkit::shared()?;
-        Some(Room { shared, name: format!("roles_{}", uuid::Uuid::new_v4().simple()) })
-    }
-
-    fn toml(&self) -> String {
-        let (name, Shared { postgres, redis, .. }) = (&self.name, &self.shared);
-        format!(
-            "[store]\ndatabase = \"{postgres}\"\nschema = \"{name}\"\nconnections = 4\n\
-             redis = \"{redis}\"\nredis_prefix = \"{name}:\"\n"
-        )
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let (shared, name) = (self.shared.clone(), self.name.clone());
-        // A runtime blocks on nothing inside of another.
-        let cleaned = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(drop_schema(&shared.postgres, &name));
-            drop_keys(&shared.redis, &name);
-        });
-        if cleaned.join().is_err() && !std::thread::panicking() {
-            panic!("the schema or the keys of {} are left behind", self.name);
-        }
-    }
-}
-
-async fn drop_schema(postgres: &str, name: &str) {
-    let (client, connection) =
-        tokio_postgres::connect(postgres, tokio_postgres::NoTls).await.expect("Postgres answers");
-    tokio::spawn(connection);
-    client.batch_execute(&format!("DROP SCHEMA IF EXISTS {name} CASCADE")).await.expect("it is ours");
-}
-
-fn drop_keys(url: &str, name: &str) {
-    let mut redis = redis::Client::open(url).and_then(|it| it.get_connection()).expect("Redis answers");
-    let mut keys: Vec<String> = Vec::new();
-    let mut cursor = 0_u64;
-    loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(format!("*{name}*")).arg("COUNT").arg(1000);
-        let (next, found): (u64, Vec<String>) = scan.query(&mut redis).expect("Redis answers");
-        keys.extend(found);
-        cursor = next;
-        if cursor == 0 {
-            break;
-        }
-    }
-    if !keys.is_empty() {
-        redis::cmd("DEL").arg(keys).exec(&mut redis).expect("Redis answers");
-    }
 }
 
 async fn part(home: &Path, roles: &str, more: &[(&str, &str)]) -> Plane {
