@@ -63,6 +63,8 @@ pub struct Inner {
     pub provider_kinds: HashMap<String, Kind>,
     /// Which providers each fleet may call, and when that was read; emptied by a new declaration.
     pub fleet_providers: Mutex<HashMap<FleetName, ReadAt<Arc<[String]>>>>,
+    /// What the newest look at the database found, for heartbeats: they are many.
+    pub database: tokio::sync::Mutex<Option<ReadAt<String>>>,
     /// Providers that cannot be reached, and why, as it was found last.
     pub llm: Mutex<BTreeMap<String, String>>,
     pub started: Instant,
@@ -84,8 +86,6 @@ pub struct Inner {
     pub keep_conversations: Option<std::time::Duration>,
     /// Wakes the fleet controller before its next tick.
     pub look_again: tokio::sync::Notify,
-    /// Wakes the controller of schedules before its next look.
-    pub schedules_changed: tokio::sync::Notify,
     /// Sends messages of webhooks.
     pub post: crate::webhook::Post,
     /// Why a fleet's workers do not come up.
@@ -116,6 +116,14 @@ impl App {
     /// Which leader this replica is; `None`: another one leads.
     pub fn epoch(&self) -> Option<Epoch> {
         *self.leading.borrow()
+    }
+
+    /// Resolves when this replica begins to lead, or ends to, after it was told so the last time.
+    pub async fn leads_or_not(leading: &mut watch::Receiver<Option<Epoch>>) {
+        if leading.changed().await.is_err() {
+            // Nobody tells any more: the control plane stops.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether a replica that serves the worker link has shown itself lately: without one no worker could have renewed

@@ -88,11 +88,8 @@ impl From<StoreError> for Refused {
                     .hint("free space in the folder of the embedded store; longshore goes on by itself")
             }
             StoreError::Closed => Refused::draining(),
-            unsupported @ (StoreError::NotShared { .. } | StoreError::NoRedis) => {
-                Refused::new(501, "not_in_shared_store", unsupported.to_string())
-            }
             // No status that a worker waits out: its agent is to go on without.
-            unavailable @ StoreError::RedisUnavailable { .. } => {
+            unavailable @ (StoreError::NoRedis | StoreError::RedisUnavailable { .. }) => {
                 Refused::new(424, "cache_unavailable", unavailable.to_string())
                     .hint("go on without the cache, or ask again in a moment")
             }

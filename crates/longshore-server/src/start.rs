@@ -188,9 +188,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     }
     // Whoever declares the fleets: the file of those that keep them says it.
     if roles.has(Role::Controllers) {
-        if settings.store.shared.is_none() || !settings.tenants.is_empty() {
-            store.put_tenants(settings.tenants.clone()).await?;
-        }
+        store.put_tenants(settings.tenants.clone()).await?;
         declare_hooks(settings, &store).await?;
     }
     let metrics = Metrics::default();
@@ -227,6 +225,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         gateway,
         provider_kinds: kinds(&settings.providers),
         fleet_providers: Default::default(),
+        database: Default::default(),
         llm: Default::default(),
         started: Instant::now(),
         link_url,
@@ -237,7 +236,6 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         state_dir: dir,
         stopping,
         look_again: tokio::sync::Notify::new(),
-        schedules_changed: tokio::sync::Notify::new(),
         post: crate::webhook::Post::new().map_err(|error| StartError::Webhooks(error.into()))?,
         trouble: Default::default(),
         polls: Default::default(),
@@ -268,10 +266,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if let Some(crew) = &crew {
         tasks.spawn(controller::clock(app.clone()));
         tasks.spawn(controller::retention(app.clone()));
-        if settings.store.shared.is_none() {
-            tasks.spawn(controller::schedules(app.clone()));
-            tasks.spawn(controller::webhooks(app.clone()));
-        }
+        tasks.spawn(controller::schedules(app.clone()));
+        tasks.spawn(controller::webhooks(app.clone()));
         tasks.spawn(controller::fleets(app.clone(), crew.clone()));
     }
     let (api, link) = (addresses.api.map(display), addresses.link.map(display));
@@ -524,14 +520,8 @@ async fn declare_hooks(settings: &Settings, store: &Store) -> Result<(), StartEr
         controller::webhook_secrets(webhook)
             .map_err(|why| StartError::WebhookSecret { webhook: webhook.name.to_string(), why })?;
     }
-    // The shared store has neither yet, and says so to whoever declares one.
-    if settings.store.shared.is_none() || !settings.schedules.is_empty() {
-        store.put_schedules(settings.schedules.clone(), now()).await?;
-    }
-    if settings.store.shared.is_none() || !settings.webhooks.is_empty() {
-        store.put_webhooks(settings.webhooks.clone(), now()).await?;
-    }
-    Ok(())
+    store.put_schedules(settings.schedules.clone(), now()).await?;
+    Ok(store.put_webhooks(settings.webhooks.clone(), now()).await?)
 }
 
 /// An API for others starts only when they can be asked for a key that exists.

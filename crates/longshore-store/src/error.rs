@@ -14,8 +14,6 @@ pub enum StoreError {
     Full,
     #[error("the store is closed")]
     Closed,
-    #[error("{what} cannot be kept in the shared store yet: use the embedded one")]
-    NotShared { what: &'static str },
     #[error("agents of a shared store keep their cache in Redis, and there is none: set `[store] redis`")]
     NoRedis,
     #[error("the agents' cache cannot be used now: {why}")]

@@ -32,6 +32,7 @@ pub use link::{
 pub use replica::{Epoch, Replica};
 pub use retention::{Erased, Forgotten};
 pub use schedule::{Fire, Fired, ScheduleEvent, ScheduleRecord};
+pub(crate) use schedule::{ScheduleChange, schedule_changes};
 pub use search::{MatchPage, SearchPage, TaskFilter};
 pub use task::{
     AttemptRecord, ConversationRecord, EventRecord, Idempotency, NewTask, Outcome, Submitted, TaskRecord,
@@ -39,6 +40,7 @@ pub use task::{
 pub use webhook::{
     DeliveryFilter, DeliveryRecord, DeliveryState, Redeliver, Tried, WebhookBacklog, WebhookRecord,
 };
+pub(crate) use webhook::{WebhookChange, webhook_changes};
 pub use worker::{
     PlannedWorker, RegisterOutcome, Registration, WorkerEnd, WorkerFilter, WorkerRecord, WorkerState,
 };

@@ -4,7 +4,8 @@
 //! done together: one transaction, a few round trips, whatever the number. What is to be written is gathered in
 //! [`changes::Changes`] and sent at once with the commit.
 //!
-//! Locks are taken in one order everywhere: workers, gates of fleets, conversations, tasks, journals, counts, batches; each sorted by name.
+//! Locks are taken in one order everywhere: idempotency keys, schedules, workers, gates of fleets, conversations, tasks,
+//! journals, counts, batches; each sorted by name.
 //! Tasks are locked together with their parents, which wait for them: a parent's id is older, so it comes first.
 
 mod address;
@@ -24,6 +25,7 @@ mod core;
 mod counts;
 mod days;
 mod deadline;
+mod delivery;
 mod ending;
 mod erase;
 mod event;
@@ -48,6 +50,7 @@ mod question;
 mod register;
 mod replica;
 mod retention;
+mod schedule;
 mod search;
 mod sql;
 mod step;
@@ -57,6 +60,7 @@ mod tenant;
 mod tick;
 mod usage;
 mod waiting;
+mod webhook;
 mod worker;
 
 use std::sync::Arc;

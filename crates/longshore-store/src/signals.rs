@@ -26,6 +26,7 @@ pub(crate) enum Topic {
     Journal(TaskId),
     Worker(WorkerId),
     Batch(BatchId),
+    Schedules,
     Webhooks,
 }
 
@@ -38,6 +39,7 @@ impl Topic {
             Topic::Journal(task) => format!("j{}", task.0.simple()),
             Topic::Worker(worker) => format!("w{worker}"),
             Topic::Batch(batch) => format!("b{}", batch.0.simple()),
+            Topic::Schedules => "s".to_owned(),
             Topic::Webhooks => "h".to_owned(),
         }
     }
@@ -53,6 +55,7 @@ impl Topic {
             'j' => name.parse().ok().map(Topic::Journal),
             'w' => WorkerId::new(name).ok().map(Topic::Worker),
             'b' => name.parse().ok().map(Topic::Batch),
+            's' => Some(Topic::Schedules),
             'h' => Some(Topic::Webhooks),
             _ => None,
         }
@@ -173,6 +176,11 @@ impl Signals {
         self.on(Topic::Batch(batch))
     }
 
+    /// Schedules were declared anew, paused, or go on.
+    pub fn schedules(&self) -> Wake {
+        self.on(Topic::Schedules)
+    }
+
     /// Webhooks are owed messages, or were changed.
     pub fn webhooks(&self) -> Wake {
         self.on(Topic::Webhooks)
@@ -269,8 +277,9 @@ mod tests {
     fn wakes_survive_their_way_to_another_replica() {
         let task = TaskId(uuid::Uuid::from_u128(7));
         let other = WorkerId::new("host:1/a.b_c-d").unwrap();
-        let topics =
+        let named =
             [Topic::Runnable(fleet("a")), Topic::Task(task), Topic::Journal(task), Topic::Worker(other)];
+        let topics = named.into_iter().chain([Topic::Schedules, Topic::Webhooks]);
         let mut wakes = Wakes::from(topics);
         wakes.runnable(&fleet("a"), 12);
         wakes.runnable(&fleet("b"), 1);

@@ -48,21 +48,6 @@ macro_rules! forward {
     };
 }
 
-/// Writes methods that only the embedded store has so far; the shared one says so.
-macro_rules! not_shared {
-    ($what:literal: $($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),* $(,)?) -> $answer:ty;)*) => {
-        impl Store {
-            $($(#[$doc])*
-            pub async fn $name(&self, $($argument: $type),*) -> $answer {
-                match self {
-                    Store::Embedded(store) => store.$name($($argument),*).await,
-                    Store::Shared(_) => Err(StoreError::NotShared { what: $what }.into()),
-                }
-            })*
-        }
-    };
-}
-
 impl Store {
     /// Opens the embedded store in a folder, making both if they are not there. Blocks for as long as disks
     /// do.
@@ -295,7 +280,7 @@ forward! {
 }
 
 // Schedules.
-not_shared! { "schedules":
+forward! {
     /// Declares exactly these: others become inactive. One with another rhythm begins anew, now.
     fn put_schedules(schedules: Vec<Schedule>, now: Timestamp) -> Result<(), StoreError>;
     /// All of them by name, inactive ones too.
@@ -312,7 +297,7 @@ not_shared! { "schedules":
 }
 
 // Webhooks.
-not_shared! { "webhooks":
+forward! {
     /// Declares exactly these: others become inactive.
     fn put_webhooks(webhooks: Vec<Webhook>, now: Timestamp) -> Result<(), StoreError>;
     /// All of them by name, inactive ones too.
@@ -321,9 +306,12 @@ not_shared! { "webhooks":
     /// Sends to it again; false if it is not declared.
     fn enable_webhook(name: WebhookName, now: Timestamp) -> Result<bool, StoreError>;
     fn webhook_backlog(name: WebhookName) -> Result<WebhookBacklog, StoreError>;
-    /// Pending ones whose time has come, the longest due first.
+    /// Pending ones whose time has come and that nobody is sending, the longest due first.
     fn due_deliveries(webhook: WebhookName, now: Timestamp, limit: usize) -> Result<Vec<DeliveryRecord>, StoreError>;
-    /// When the first pending one is due.
+    /// Takes some to be sent until then; returns those that nobody else is sending, none when another replica leads. Whoever
+    /// has them under way notes what came of it before, or they are sent again.
+    fn hold_deliveries(deliveries: Vec<u64>, epoch: Epoch, now: Timestamp, until: Timestamp) -> Result<Vec<u64>, StoreError>;
+    /// When the first pending one is due that nobody is sending.
     fn next_delivery(webhook: WebhookName) -> Result<Option<Timestamp>, StoreError>;
     /// Notes a try and what follows from it; nothing if the delivery is no longer pending.
     fn delivery_tried(tried: Tried) -> Result<(), StoreError>;

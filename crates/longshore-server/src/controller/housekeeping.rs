@@ -66,10 +66,8 @@ async fn tidy(app: &App, silences: &mut Silences) -> Result<(), StoreError> {
 
 async fn forget_deliveries(app: &App) -> Result<(), StoreError> {
     while !app.is_stopping() {
-        match app.store.forget_deliveries(now().before(KEEP_DELIVERIES)).await {
-            Ok(0) | Err(StoreError::NotShared { .. }) => break,
-            Ok(_) => {}
-            Err(error) => return Err(error),
+        if app.store.forget_deliveries(now().before(KEEP_DELIVERIES)).await? == 0 {
+            break;
         }
     }
     Ok(())

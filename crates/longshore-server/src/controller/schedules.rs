@@ -1,7 +1,7 @@
 //! Turns ticks of schedules into tasks.
 //!
-//! What is due is decided in core; the store takes a decision only while the cursor that it was made from still stands,
-//! so several control planes that do this at once make one task of a tick.
+//! What is due is decided in core; the store takes a decision only while the cursor that it was made from still stands. So
+//! a leader that does not know yet that it was replaced, and the new one, make one task of a tick.
 
 use std::time::Duration;
 
@@ -27,21 +27,28 @@ pub const NAME_LABEL: &str = "longshore.schedule";
 pub const TICK_LABEL: &str = "longshore.tick";
 
 pub async fn run(app: App) -> &'static str {
+    let (mut changed, mut leading) = (app.store.signals().schedules(), app.leading.clone());
     while !app.is_stopping() {
-        let wait = match look(&app).await {
-            Ok(next) => next.map_or(EVERY, |next| next.since(now()).clamp(Duration::from_millis(1), EVERY)),
-            Err(error) => {
-                warn!(error = %chain(&error), "schedules cannot be looked at; it is tried again");
-                Duration::from_secs(1)
-            }
-        };
+        let wait = if app.epoch().is_some() { tend_all(&app).await } else { EVERY };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = app.schedules_changed.notified() => {}
+            () = changed.wait() => {}
+            () = App::leads_or_not(&mut leading) => {}
             () = app.stopped() => {}
         }
     }
     "schedules"
+}
+
+/// Returns how long to wait for what is next.
+async fn tend_all(app: &App) -> Duration {
+    match look(app).await {
+        Ok(next) => next.map_or(EVERY, |next| next.since(now()).clamp(Duration::from_millis(1), EVERY)),
+        Err(error) => {
+            warn!(error = %chain(&error), "schedules cannot be looked at; it is tried again");
+            Duration::from_secs(1)
+        }
+    }
 }
 
 /// Deals with all that is due; returns when something is next.

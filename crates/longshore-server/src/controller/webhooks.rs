@@ -3,6 +3,8 @@
 //! One driver for each webhook, so that a receiver that is slow or dead keeps only its own messages waiting. A driver
 //! keeps nothing: what it sends and what came of it are in the store, and a message whose outcome was not noted is
 //! sent again with the same id.
+//!
+//! The leader sends. It takes hold of a message before, so that the next leader leaves alone what this one finishes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,28 +30,51 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Messages under way to one webhook at a time.
 const PARALLEL: usize = 8;
 
+/// How long nobody else sends a message that a leader has taken: longer than a try takes, with all that is written for it.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// How soon one looks again whom other leaders keep from sending.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Starts a driver for each webhook that wants one.
 pub async fn run(app: App) -> &'static str {
-    let (mut drivers, mut handles) = (JoinSet::new(), HashMap::<WebhookName, AbortHandle>::new());
+    let (mut drivers, mut leading) = (Drivers::default(), app.leading.clone());
     while !app.is_stopping() {
-        match app.store.webhooks().await {
-            Ok(records) => {
-                handles.retain(|_, driver| !driver.is_finished());
-                while drivers.try_join_next().is_some() {}
-                for record in records.into_iter().filter(|it| it.active && it.disabled.is_none()) {
-                    let driver = || drivers.spawn(drive(app.clone(), record.name.clone()));
-                    handles.entry(record.name.clone()).or_insert_with(driver);
-                }
-            }
-            Err(error) => warn!(error = %chain(&error), "webhooks cannot be looked at; it is tried again"),
+        if app.epoch().is_some()
+            && let Err(error) = drivers.start(&app).await
+        {
+            warn!(error = %chain(&error), "webhooks cannot be looked at; it is tried again");
         }
-        super::sleep_or_stop(&app, EVERY).await;
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = App::leads_or_not(&mut leading) => {}
+            () = app.stopped() => {}
+        }
     }
-    while drivers.join_next().await.is_some() {}
+    while drivers.set.join_next().await.is_some() {}
     "webhooks"
 }
 
-/// Sends to one webhook until it is switched off, no longer declared, or the control plane stops.
+#[derive(Default)]
+struct Drivers {
+    set: JoinSet<()>,
+    handles: HashMap<WebhookName, AbortHandle>,
+}
+
+impl Drivers {
+    async fn start(&mut self, app: &App) -> Result<(), StoreError> {
+        let records = app.store.webhooks().await?;
+        self.handles.retain(|_, driver| !driver.is_finished());
+        while self.set.try_join_next().is_some() {}
+        for record in records.into_iter().filter(|it| it.active && it.disabled.is_none()) {
+            let driver = || self.set.spawn(drive(app.clone(), record.name.clone()));
+            self.handles.entry(record.name.clone()).or_insert_with(driver);
+        }
+        Ok(())
+    }
+}
+
+/// Sends to one webhook until it is switched off or no longer declared, another replica leads, or the control plane stops.
 async fn drive(app: App, name: WebhookName) {
     let mut flights = Flights::default();
     let mut wake = app.store.signals().webhooks();
@@ -83,17 +108,23 @@ async fn start_due(
     name: &WebhookName,
     flights: &mut Flights,
 ) -> Result<Option<Duration>, StoreError> {
+    let Some(epoch) = app.epoch() else { return Ok(None) };
     let record = app.store.webhook(name.clone()).await?;
     let Some(record) = record.filter(|it| it.active && it.disabled.is_none()) else { return Ok(None) };
-    // Those under way are due as well, and are passed over.
-    let due = app.store.due_deliveries(name.clone(), now(), PARALLEL + flights.numbers.len()).await?;
-    for delivery in due {
-        if flights.room() > 0 && !flights.holds(delivery.seq) {
+    // Those under way may be due as well, and are passed over.
+    let mut due = app.store.due_deliveries(name.clone(), now(), PARALLEL + flights.numbers.len()).await?;
+    due.retain(|delivery| !flights.holds(delivery.seq));
+    due.truncate(flights.room());
+    let wanted: Vec<u64> = due.iter().map(|delivery| delivery.seq).collect();
+    if !wanted.is_empty() {
+        let held = app.store.hold_deliveries(wanted, epoch, now(), now().after(HOLD)).await?;
+        for delivery in due.into_iter().filter(|it| held.contains(&it.seq)) {
             flights.start(delivery.seq, deliver(app.clone(), record.declaration.clone(), delivery));
         }
+        return Ok(Some(SOON));
     }
     if !flights.set.is_empty() {
-        return Ok(Some(Duration::from_secs(1)));
+        return Ok(Some(SOON));
     }
     let next = app.store.next_delivery(name.clone()).await?;
     Ok(Some(next.map_or(EVERY, |at| at.since(now()).clamp(Duration::from_millis(5), EVERY))))

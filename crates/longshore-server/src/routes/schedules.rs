@@ -56,7 +56,6 @@ pub async fn resume(State(app): State<App>, Param(name): Param<String>) -> Answe
 async fn set_paused(app: App, name: String, paused: bool) -> Answer<Json<Schedule>> {
     let record = declared(&app, &name).await?;
     app.store.pause_schedule(record.name, paused, now()).await?;
-    app.schedules_changed.notify_one();
     show(State(app), Param(name)).await
 }
 

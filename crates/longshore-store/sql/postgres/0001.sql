@@ -273,6 +273,8 @@ CREATE TABLE @worker (
     -- Leases of claims up to this one live until then (service time): one row is renewed, not one for each task.
     renewed_claim   bigint   NOT NULL DEFAULT 0,
     renewed_until   bigint   NOT NULL DEFAULT 0,
+    -- No lease of a later claim expires before this; none: there is none that its last heartbeat did not know of.
+    unrenewed_ms    bigint,
     -- It has no lease with a lower fence, as of its last heartbeat: what is dead in the index before is not stepped over.
     held_from       bigint   NOT NULL DEFAULT 0,
     CHECK ((ended_at IS NOT NULL) = (state = 'gone'))
@@ -563,3 +565,81 @@ CREATE TABLE @api_key (
     -- To the minute.
     used_at         bigint
 );
+
+CREATE TABLE @schedule (
+    name            text     PRIMARY KEY,
+    declaration     text     NOT NULL,
+    -- Grows with each change of the declaration, so that no plan made of an older one is carried out.
+    generation      bigint   NOT NULL,
+    active          boolean  NOT NULL,
+    -- An operator's word; null: as declared.
+    paused          boolean,
+    -- Ticks up to this time are dealt with.
+    cursor          bigint   NOT NULL,
+    -- The newest task, and the tick that it was for; a task that somebody asked for has none.
+    last_task       uuid,
+    last_tick       bigint,
+    fired           bigint   NOT NULL DEFAULT 0,
+    missed          bigint   NOT NULL DEFAULT 0,
+    overlapped      bigint   NOT NULL DEFAULT 0,
+    refused         bigint   NOT NULL DEFAULT 0,
+    changed_at      bigint   NOT NULL
+) WITH (fillfactor = 70);
+
+-- What happened to a schedule; the newest of each are kept.
+CREATE TABLE @schedule_event (
+    schedule        text     NOT NULL,
+    seq             bigint   NOT NULL,
+    at              bigint   NOT NULL,
+    kind            text     NOT NULL,
+    data            text     NOT NULL,
+    PRIMARY KEY (schedule, seq)
+);
+
+-- Read by each transaction that ends tasks: few rows, and none where nobody wants to be told.
+CREATE TABLE @webhook (
+    name            text     PRIMARY KEY,
+    declaration     text     NOT NULL,
+    active          boolean  NOT NULL,
+    -- What it is told about. Fleets empty: all.
+    fleets          text[]   NOT NULL,
+    states          text[]   NOT NULL,
+    -- Why nothing is sent to it any more.
+    disabled        text,
+    disabled_at     bigint,
+    changed_at      bigint   NOT NULL,
+    CHECK ((disabled IS NULL) = (disabled_at IS NULL))
+);
+
+-- One message to one webhook about the end of one task, written with that end. It outlives its task.
+CREATE TABLE @delivery (
+    seq             bigint   GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    webhook         text     NOT NULL,
+    task            uuid     NOT NULL,
+    fleet           text     NOT NULL,
+    tenant          text     NOT NULL,
+    -- What the task ended as, and when.
+    ended_as        text     NOT NULL CHECK (ended_as IN ('succeeded', 'failed', 'cancelled')),
+    at              bigint   NOT NULL,
+    state           text     NOT NULL CHECK (state IN ('pending', 'delivered', 'failed')),
+    -- The time that tries are given up by is counted from here.
+    since           bigint   NOT NULL,
+    next_at         bigint,
+    -- Somebody sends it now, or was killed while doing so: until then nobody else does.
+    held_until      bigint,
+    tries           bigint   NOT NULL DEFAULT 0,
+    -- Of the newest try.
+    tried_at        bigint,
+    status          bigint,
+    error           text,
+    ended_at        bigint,
+    UNIQUE (task, webhook),
+    CHECK ((next_at IS NOT NULL) = (state = 'pending')),
+    CHECK ((ended_at IS NULL) = (state = 'pending'))
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX delivery_due ON @delivery (webhook, next_at, seq) WHERE state = 'pending';
+CREATE INDEX delivery_by_webhook ON @delivery (webhook, seq);
+CREATE INDEX delivery_by_state ON @delivery (webhook, state, seq);
+CREATE INDEX delivery_ended ON @delivery (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX delivery_by_tenant ON @delivery (tenant, seq) WHERE tenant <> 'default';

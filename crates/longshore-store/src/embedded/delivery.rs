@@ -3,7 +3,7 @@
 use longshore_core::id::{FleetName, TaskId};
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
-use longshore_core::webhook::{Next, WebhookName};
+use longshore_core::webhook::WebhookName;
 use rusqlite::types::Value;
 use rusqlite::{Row, params, params_from_iter};
 
@@ -11,7 +11,7 @@ use super::column::{count, get, get_option, id, int};
 use super::writer::Write;
 use super::{Embedded, webhook};
 use crate::error::StoreError;
-use crate::model::{DeliveryFilter, DeliveryRecord, Redeliver, Tried};
+use crate::model::{DeliveryFilter, DeliveryRecord, Epoch, Redeliver, Tried};
 
 /// The most rows that one command forgets or makes due, so that other commands need not wait for long.
 const MOST: i64 = 10_000;
@@ -33,6 +33,17 @@ impl Embedded {
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
+    }
+
+    /// One process sends, and it knows what it has under way.
+    pub(crate) async fn hold_deliveries(
+        &self,
+        deliveries: Vec<u64>,
+        _of: Epoch,
+        _now: Timestamp,
+        _until: Timestamp,
+    ) -> Result<Vec<u64>, StoreError> {
+        Ok(deliveries)
     }
 
     pub(crate) async fn next_delivery(&self, webhook: WebhookName) -> Result<Option<Timestamp>, StoreError> {
@@ -133,11 +144,8 @@ pub(super) fn owe(
 }
 
 fn note(write: &mut Write<'_>, tried: &Tried) -> rusqlite::Result<()> {
-    let (state, next_at) = match tried.next {
-        Next::Delivered => ("delivered", None),
-        Next::RetryAt(at) => ("pending", Some(at.0)),
-        Next::GiveUp | Next::Disable => ("failed", None),
-    };
+    let (state, next_at) = tried.leads_to();
+    let (state, next_at) = (state.as_str(), next_at.map(|at| at.0));
     let ended_at = next_at.is_none().then_some(tried.at.0);
     let mut update = write.connection.prepare_cached(
         "UPDATE delivery SET state = ?2, next_at = ?3, tries = tries + 1, tried_at = ?4, status = ?5, error = ?6,
@@ -147,8 +155,8 @@ fn note(write: &mut Write<'_>, tried: &Tried) -> rusqlite::Result<()> {
     let values = params![int(tried.seq), state, next_at, tried.at.0, tried.status, tried.error, ended_at];
     let mut names = update.query_map(values, |row| get::<WebhookName>(row, 0))?;
     let name = names.next().transpose()?;
-    if let (Some(name), Next::Disable) = (name, tried.next) {
-        webhook::disable(write, &name, "the receiver answered 410 Gone", tried.at)?;
+    if let (Some(name), Some(why)) = (name, tried.disables()) {
+        webhook::disable(write, &name, why, tried.at)?;
     }
     Ok(())
 }
@@ -194,4 +202,10 @@ fn forget(write: &Write<'_>, before: Timestamp) -> rusqlite::Result<usize> {
         )?
         .execute(params![before.0, MOST])?;
     Ok(ended + unwanted)
+}
+
+/// Whatever they were about is erased; what the receiver said about it may be in them, too.
+pub(super) fn erase(write: &Write<'_>, task: &TaskId) -> rusqlite::Result<()> {
+    let delete = "DELETE FROM delivery WHERE task = ?1";
+    write.connection.prepare_cached(delete)?.execute([id(task)]).map(drop)
 }

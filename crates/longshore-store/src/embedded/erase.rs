@@ -11,7 +11,7 @@ use super::column::get;
 use super::forget::{delete_batch, delete_conversation};
 use super::retention::delete_task;
 use super::writer::Write;
-use super::{Embedded, list};
+use super::{Embedded, delivery, list};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::Erased;
 
@@ -76,6 +76,7 @@ fn erase(
     for (ord, task, ended) in tasks {
         if *ended {
             done.tasks += u64::from(erase_task(write, *ord)?);
+            delivery::erase(write, task)?;
             continue;
         }
         match list::cancel(write, *task, &[], Some(reason.to_owned()), now)? {

@@ -12,7 +12,10 @@ use super::column::{count, get, get_option, id, int};
 use super::submit::submit;
 use super::writer::Write;
 use crate::error::{StoreError, SubmitError};
-use crate::model::{Fire, Fired, Idempotency, NewTask, ScheduleEvent, ScheduleRecord, Submitted};
+use crate::model::{
+    Fire, Fired, Idempotency, NewTask, ScheduleChange, ScheduleEvent, ScheduleRecord, Submitted,
+    schedule_changes,
+};
 
 /// Events kept of each schedule.
 const EVENTS: i64 = 200;
@@ -112,38 +115,32 @@ fn find(connection: &Connection, name: &ScheduleName) -> rusqlite::Result<Option
 }
 
 /// Declares exactly these; others become inactive and keep what is known of them.
-fn put(write: &Write<'_>, schedules: &[Schedule], now: Timestamp) -> rusqlite::Result<()> {
+fn put(write: &mut Write<'_>, schedules: &[Schedule], now: Timestamp) -> rusqlite::Result<()> {
     let known = all(write.connection)?;
-    for gone in known.iter().filter(|it| it.active && !schedules.iter().any(|next| next.name == it.name)) {
-        write
-            .connection
-            .prepare_cached(
-                "UPDATE schedule SET active = 0, generation = generation + 1, changed_at = ?2 WHERE name = ?1",
-            )?
-            .execute(params![gone.name.as_str(), now.0])?;
-    }
-    for next in schedules {
-        declare(write, known.iter().find(|it| it.name == next.name), next, now)?;
+    for change in schedule_changes(&known, schedules, now) {
+        match change {
+            ScheduleChange::Remove(name) => write
+                .connection
+                .prepare_cached(
+                    "UPDATE schedule SET active = 0, generation = generation + 1, changed_at = ?2 WHERE name = ?1",
+                )?
+                .execute(params![name.as_str(), now.0])
+                .map(drop)?,
+            ScheduleChange::Put { declaration, cursor, keeps_word } => {
+                declare(write, declaration, (cursor, keeps_word), now)?;
+            }
+        }
+        write.wake_schedules();
     }
     Ok(())
 }
 
 fn declare(
     write: &Write<'_>,
-    known: Option<&ScheduleRecord>,
     next: &Schedule,
+    (cursor, keeps_word): (Timestamp, bool),
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    if known.is_some_and(|it| it.active && it.declaration == *next) {
-        return Ok(());
-    }
-    // Ticks of another rhythm, or of a time when there was none, are not made up for.
-    let same_rhythm = known.filter(|it| {
-        let now = &it.declaration;
-        it.active && (&now.cron, &now.timezone, now.paused) == (&next.cron, &next.timezone, next.paused)
-    });
-    // The newest word counts: what an operator said stands until the declaration says something else about it.
-    let keeps_word = known.is_some_and(|it| it.active && it.declaration.paused == next.paused);
     write
         .connection
         .prepare_cached(
@@ -152,18 +149,12 @@ fn declare(
              ON CONFLICT (name) DO UPDATE SET declaration = ?2, generation = generation + 1, active = 1, cursor = ?3,
                 changed_at = ?4, paused = CASE WHEN ?5 THEN paused END",
         )?
-        .execute(params![
-            next.name.as_str(),
-            Json::of(next).text(),
-            same_rhythm.map_or(now, |it| it.cursor).0,
-            now.0,
-            keeps_word,
-        ])?;
+        .execute(params![next.name.as_str(), Json::of(next).text(), cursor.0, now.0, keeps_word])?;
     note(write, &next.name, "changed", &json!({ "cron": next.cron, "timezone": next.timezone }), now)
 }
 
 /// Ticks while it is paused are not missed: they are not meant. So the cursor moves when it goes on.
-fn pause(write: &Write<'_>, name: &ScheduleName, paused: bool, now: Timestamp) -> rusqlite::Result<bool> {
+fn pause(write: &mut Write<'_>, name: &ScheduleName, paused: bool, now: Timestamp) -> rusqlite::Result<bool> {
     let Some(record) = find(write.connection, name)?.filter(|it| it.active) else { return Ok(false) };
     if record.paused == paused {
         return Ok(true);
@@ -174,26 +165,25 @@ fn pause(write: &Write<'_>, name: &ScheduleName, paused: bool, now: Timestamp) -
         .prepare_cached("UPDATE schedule SET paused = ?2, cursor = ?3, changed_at = ?4 WHERE name = ?1")?
         .execute(params![name.as_str(), paused, cursor.0, now.0])?;
     note(write, name, if paused { "paused" } else { "resumed" }, &json!({}), now)?;
+    write.wake_schedules();
     Ok(true)
 }
 
 fn fire_schedule(write: &mut Write<'_>, fire: Fire, now: Timestamp) -> Result<Fired, SubmitError> {
     let Some(record) = find(write.connection, &fire.name)? else { return Ok(Fired::Lost) };
-    let as_planned = record.active && record.generation == fire.generation && record.cursor == fire.cursor;
-    if !as_planned || record.paused {
+    if !fire.is_planned_from(&record) {
         return Ok(Fired::Lost);
     }
     let mut ids = Vec::with_capacity(fire.tasks.len());
     let mut last = (record.last_task, record.last_tick);
     for (tick, task) in &fire.tasks {
-        let key = tick_key(&fire.name, *tick);
-        let made = submit(write, std::slice::from_ref(task), None, Some(&key), now)?;
+        let made = submit(write, std::slice::from_ref(task), None, Some(&fire.key(*tick)), now)?;
         last = (made.ids.first().copied(), Some(*tick));
-        let data = json!({ "tick": tick, "task": made.ids.first() });
-        note(write, &fire.name, "fired", &data, now)?;
         ids.extend(made.ids);
     }
-    tell_losses(write, &fire, now)?;
+    for (kind, data) in fire.told(&ids) {
+        note(write, &fire.name, kind, &data, now)?;
+    }
     write
         .connection
         .prepare_cached(
@@ -209,31 +199,9 @@ fn fire_schedule(write: &mut Write<'_>, fire: Fire, now: Timestamp) -> Result<Fi
             int(ids.len() as u64),
             int(fire.missed),
             int(fire.overlapped),
-            int(fire.refused.as_ref().map_or(0, |(ticks, _)| *ticks)),
+            int(fire.refused()),
         ])?;
     Ok(Fired::Done(ids))
-}
-
-/// Holds even if a cursor were moved back by hand: one tick is one task.
-fn tick_key(name: &ScheduleName, tick: Timestamp) -> Idempotency {
-    // The tick is the whole request: another input for it must not make another task of it.
-    Idempotency { scope: "schedule".into(), key: format!("{name}@{tick}"), fingerprint: [0; 32] }
-}
-
-fn tell_losses(write: &Write<'_>, fire: &Fire, now: Timestamp) -> rusqlite::Result<()> {
-    let until = fire.next_cursor;
-    let between = |ticks: u64| json!({ "ticks": ticks, "after": fire.cursor, "until": until });
-    if fire.missed > 0 {
-        note(write, &fire.name, "missed", &between(fire.missed), now)?;
-    }
-    if fire.overlapped > 0 {
-        note(write, &fire.name, "overlapped", &between(fire.overlapped), now)?;
-    }
-    if let Some((ticks, why)) = &fire.refused {
-        let data = json!({ "ticks": ticks, "after": fire.cursor, "until": until, "why": why });
-        note(write, &fire.name, "refused", &data, now)?;
-    }
-    Ok(())
 }
 
 fn run(

@@ -9,7 +9,7 @@ use super::Embedded;
 use super::column::{count, get, get_option};
 use super::writer::Write;
 use crate::error::StoreError;
-use crate::model::{WebhookBacklog, WebhookRecord};
+use crate::model::{WebhookBacklog, WebhookChange, WebhookRecord, webhook_changes};
 
 impl Embedded {
     pub(crate) async fn put_webhooks(
@@ -72,30 +72,21 @@ fn all(connection: &Connection) -> rusqlite::Result<Vec<WebhookRecord>> {
 /// Declares exactly these; others become inactive, and what they are owed waits for them to be declared again.
 fn put(write: &mut Write<'_>, webhooks: &[Webhook], now: Timestamp) -> rusqlite::Result<()> {
     let known = all(write.connection)?;
-    for gone in known.iter().filter(|it| it.active && !webhooks.iter().any(|next| next.name == it.name)) {
-        write
-            .connection
-            .prepare_cached("UPDATE webhook SET active = 0, changed_at = ?2 WHERE name = ?1")?
-            .execute(params![gone.name.as_str(), now.0])?;
-    }
-    for next in webhooks {
-        declare(write, known.iter().find(|it| it.name == next.name), next, now)?;
+    for change in webhook_changes(&known, webhooks) {
+        match change {
+            WebhookChange::Remove(name) => write
+                .connection
+                .prepare_cached("UPDATE webhook SET active = 0, changed_at = ?2 WHERE name = ?1")?
+                .execute(params![name.as_str(), now.0])
+                .map(drop)?,
+            WebhookChange::Put { declaration, moved } => declare(write, declaration, moved, now)?,
+        }
     }
     write.wake_webhooks();
     Ok(())
 }
 
-fn declare(
-    write: &Write<'_>,
-    known: Option<&WebhookRecord>,
-    next: &Webhook,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    if known.is_some_and(|it| it.active && it.declaration == *next) {
-        return Ok(());
-    }
-    // Who said that it is gone was at the old address.
-    let moved = known.is_some_and(|it| it.declaration.url != next.url);
+fn declare(write: &Write<'_>, next: &Webhook, moved: bool, now: Timestamp) -> rusqlite::Result<()> {
     let states = next.states.iter().map(|state| state.as_str());
     write
         .connection

@@ -102,3 +102,45 @@ pub enum Redeliver {
     /// Those that were given up.
     Failed,
 }
+
+/// What a new declaration of all webhooks means for one of them.
+#[derive(Debug, PartialEq)]
+pub(crate) enum WebhookChange<'a> {
+    /// It is left out; what it is owed waits for it to be declared again.
+    Remove(&'a WebhookName),
+    Put {
+        declaration: &'a Webhook,
+        /// It has another address: who said that it is gone was at the old one.
+        moved: bool,
+    },
+}
+
+/// What to change so that exactly these are declared; nothing for those that are as they were.
+pub(crate) fn webhook_changes<'a>(known: &'a [WebhookRecord], next: &'a [Webhook]) -> Vec<WebhookChange<'a>> {
+    let stays = |record: &WebhookRecord| next.iter().any(|it| it.name == record.name);
+    let left_out = known.iter().filter(|it| it.active && !stays(it));
+    let declared = next.iter().filter_map(|declaration| {
+        let known = known.iter().find(|record| record.name == declaration.name);
+        let moved = known.is_some_and(|it| it.declaration.url != declaration.url);
+        let is_new = !known.is_some_and(|it| it.active && it.declaration == *declaration);
+        is_new.then_some(WebhookChange::Put { declaration, moved })
+    });
+    left_out.map(|it| WebhookChange::Remove(&it.name)).chain(declared).collect()
+}
+
+impl Tried {
+    /// The delivery's state after it, and when it is tried next.
+    pub(crate) fn leads_to(&self) -> (DeliveryState, Option<Timestamp>) {
+        use longshore_core::webhook::Next;
+        match self.next {
+            Next::Delivered => (DeliveryState::Delivered, None),
+            Next::RetryAt(at) => (DeliveryState::Pending, Some(at)),
+            Next::GiveUp | Next::Disable => (DeliveryState::Failed, None),
+        }
+    }
+
+    /// Why nothing more is sent to its webhook.
+    pub(crate) fn disables(&self) -> Option<&'static str> {
+        (self.next == longshore_core::webhook::Next::Disable).then_some("the receiver answered 410 Gone")
+    }
+}

@@ -27,6 +27,8 @@ const UNFINISHED: &str = concat!(
      ORDER BY id FOR UPDATE"
 );
 
+pub(super) const STATEMENTS: &[&str] = &[UNFINISHED, ending::LOCK_LIVE];
+
 /// Whether a task among these does anything but line up.
 pub(super) fn is_choosy(tasks: &[NewTask]) -> bool {
     tasks.iter().any(|task| task.conversation.is_some() && task.on_busy != OnBusy::Enqueue)
@@ -48,7 +50,7 @@ impl Shared {
 }
 
 async fn alone(core: &Core, connection: &Connection, submission: &Submission) -> Result<Answer, DbError> {
-    connection.ready(&[UNFINISHED, ending::LOCK_LIVE]).await?;
+    connection.ready(STATEMENTS).await?;
     let Begun { mut answers, accepted, batches } =
         submit::begin(connection, std::slice::from_ref(submission)).await?;
     let answer = answers.pop().ok_or(DbError::Missing)?;
@@ -57,30 +59,31 @@ async fn alone(core: &Core, connection: &Connection, submission: &Submission) ->
         return Ok(answer);
     }
     let mut changes = Changes::new(submission.now);
-    let stopped = match arrive_all(connection, &mut changes, submission).await? {
-        Ok(stopped) => stopped,
-        Err(refused) => return Ok(Err(refused)),
-    };
-    ending::leave_all(connection, &mut changes, stopped).await?;
+    if let Err(refused) = arrive_all(connection, &mut changes, &accepted).await? {
+        return Ok(Err(refused));
+    }
     connection.ready(changes::STATEMENTS).await?;
-    submit::remember(connection, &accepted).await?;
     submit::finish(core, connection, changes, &batches).await?;
     Ok(answer)
 }
 
-/// Brings all tasks of a submission to their places; returns those that they stopped, which are to be left.
+/// Brings all tasks to their places, one submission after the other. Refused: all of it is to be rolled back.
 pub(super) async fn arrive_all(
     connection: &Connection,
     changes: &mut Changes,
-    submission: &Submission,
-) -> Result<Result<Vec<Live>, Refused>, DbError> {
+    accepted: &[&Submission],
+) -> Result<Result<(), Refused>, DbError> {
     let mut stopped = Stopped::default();
-    for tasks in runs(&submission.tasks) {
-        if let Err(refused) = arrive(connection, changes, &mut stopped, submission, tasks).await? {
-            return Ok(Err(refused));
+    for submission in accepted {
+        for tasks in runs(&submission.tasks) {
+            if let Err(refused) = arrive(connection, changes, &mut stopped, submission, tasks).await? {
+                return Ok(Err(refused));
+            }
         }
     }
-    Ok(Ok(stopped.rows))
+    ending::leave_all(connection, changes, stopped.rows).await?;
+    submit::remember(connection, accepted).await?;
+    Ok(Ok(()))
 }
 
 /// Cuts tasks so that one that stops others begins a run if there are some of its conversation in the one before: they have

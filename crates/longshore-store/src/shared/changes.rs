@@ -1,6 +1,7 @@
 //! What a transaction is going to write: gathered in memory, written in one round trip.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use longshore_core::batch::BatchId;
 use longshore_core::id::{Fence, FleetName, TaskId, TenantName, WorkerId};
@@ -16,6 +17,7 @@ use super::batch_counts::{self, BatchChanges};
 use super::column::int;
 use super::connection::Connection;
 use super::counts::{Counts, Place};
+use super::delivery::owe;
 use super::fault::DbError;
 use super::live::Live;
 use super::sql::args;
@@ -36,6 +38,8 @@ pub(super) struct Changes {
     pub parents: HashMap<TaskId, Live>,
     /// Tasks that ran and were cancelled: their children are cancelled, too.
     orphaned: Vec<Uuid>,
+    /// Known once they are written: webhooks are owed messages.
+    owed: AtomicBool,
     pub messages: Vec<NewMessage>,
     /// Conversations that a task has left without a word.
     used: BTreeSet<String>,
@@ -81,8 +85,10 @@ pub(super) const INSERT_EVENTS: &str =
      SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::bigint[],
         $8::bigint[], $9::boolean[])";
 
-pub(super) const INSERT_DONE: &str =
-    "INSERT INTO @done (id, fleet, tenant, state, failed_attempts, attempts, interrupted, strikes, cancel_requested,
+/// Webhooks are owed their messages by the same statement: who has none pays for none. Returns how many are owed.
+pub(super) const INSERT_DONE: &str = concat!(
+    "WITH ended AS (
+     INSERT INTO @done (id, fleet, tenant, state, failed_attempts, attempts, interrupted, strikes, cancel_requested,
         failure, started_at, finished_at, last_event, result, dropped, batch, parent)
      SELECT id, fleet, tenant, state, failed_attempts, attempts, interrupted, strikes, cancel_requested, failure,
         started_at, $13, last_event, result, dropped, batch, parent
@@ -90,7 +96,10 @@ pub(super) const INSERT_DONE: &str =
         $9::boolean[], $10::text[], $11::bigint[], $12::bigint[], $14::text[], $15::bigint[],
         $16::uuid[], $17::uuid[])
         AS n (id, fleet, tenant, state, failed_attempts, attempts, interrupted, strikes, cancel_requested, failure,
-            started_at, last_event, result, dropped, batch, parent)";
+            started_at, last_event, result, dropped, batch, parent)
+     RETURNING id, fleet, tenant, state) ",
+    owe!()
+);
 
 pub(super) const DELETE_LIVE: &str = "DELETE FROM @live WHERE id = ANY($1)";
 
@@ -148,6 +157,7 @@ impl Changes {
             ended: Vec::new(),
             parents: HashMap::new(),
             orphaned: Vec::new(),
+            owed: AtomicBool::new(false),
             messages: Vec::new(),
             used: BTreeSet::new(),
             topics: Wakes::default(),
@@ -277,6 +287,14 @@ impl Changes {
         }
     }
 
+    /// Whom to wake once all of it is durable.
+    pub(super) fn wakes(&mut self) -> Wakes {
+        if self.owed.load(Ordering::Relaxed) {
+            self.topics.insert(Topic::Webhooks);
+        }
+        std::mem::take(&mut self.topics)
+    }
+
     /// Sends everything; nothing depends on the answers but that they are no errors.
     pub(super) async fn write(&self, connection: &Connection, slot: i16) -> Result<(), DbError> {
         futures_util::try_join!(
@@ -339,7 +357,7 @@ impl Changes {
             State::Succeeded => Some(ended.result.as_ref().unwrap_or(&null).text().to_owned()),
             _ => None,
         };
-        connection
+        let owed = connection
             .execute(
                 INSERT_DONE,
                 args![
@@ -362,8 +380,9 @@ impl Changes {
                     rows.iter().map(|it| it.row.parent.map(|parent| parent.0)).collect::<Vec<_>>(),
                 ],
             )
-            .await
-            .map(drop)
+            .await?;
+        self.owed.store(owed > 0, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn delete_ended(&self, connection: &Connection) -> Result<(), DbError> {

@@ -20,7 +20,7 @@ use super::fault::DbError;
 use super::live::{Live, live_columns};
 use super::sql::args;
 use super::submit::{self, Begun, Refused, Submission};
-use super::{Shared, arrival, ending, family};
+use super::{Shared, arrival, family};
 use crate::error::{CallError, ChildError};
 use crate::model::{ChildRecord, NewChild};
 
@@ -127,10 +127,9 @@ async fn enter(
         return Ok(Err(told(refused)));
     }
     let mut changes = Changes::new(asked.now);
-    let stopped = match arrival::arrive_all(connection, &mut changes, &submission).await? {
-        Ok(stopped) => stopped,
-        Err(refused) => return Ok(Err(told(refused))),
-    };
+    if let Err(refused) = arrival::arrive_all(connection, &mut changes, &[&submission]).await? {
+        return Ok(Err(told(refused)));
+    }
     let (task, fence) = (asked.held.task.0, int(asked.held.fence.0));
     let (parent, newest) = futures_util::try_join!(
         async { connection.query_opt(LOCK_PARENT, args![task, fence]).await },
@@ -141,7 +140,6 @@ async fn enter(
     if count != there as i64 {
         return Err(DbError::Raced);
     }
-    ending::leave_all(connection, &mut changes, stopped).await?;
     tell(&mut changes, Live::read(&parent)?, new);
     connection.ready(changes::STATEMENTS).await?;
     insert(connection, task, seq, new).await?;

@@ -1,7 +1,6 @@
 //! Hands runnable tasks to workers, each with a lease and a fence of its own; many claims in one transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
@@ -29,9 +28,6 @@ use super::sql::args;
 use super::{conversation, question, register::Who};
 use crate::error::{ClaimError, LinkError};
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
-
-/// A worker that was silent for longer claims nothing, so nobody waits for it.
-const HEARD_OF: Duration = Duration::from_secs(15);
 
 /// The most that one claim gets.
 const MOST: u32 = 1000;
@@ -71,12 +67,14 @@ impl Shared {
     }
 }
 
-/// What workers hold: how many tasks, and whether one of them has to be alone.
-const HOLDS: &str = concat!(
-    "SELECT w.id, live.number, live.alone ",
-    held_by_workers!("count(*) AS number, bool_or(live.alone) AS alone"),
-    "WHERE live.number > 0"
-);
+/// Which workers hold a task that has to be alone. First all that have to be: they are few, while a busy worker leaves many
+/// dead entries in the index of what it holds.
+const KEPT_ALONE: &str = "SELECT DISTINCT worker FROM (SELECT worker FROM @live
+        WHERE alone AND fleet IN (SELECT fleet FROM @worker WHERE id = ANY($1)) OFFSET 0) AS alone
+     WHERE worker = ANY($1)";
+
+/// Whether a worker holds anything.
+const HOLDS: &str = concat!("SELECT live.any ", held_by_workers!("count(*) > 0 AS any"));
 
 /// What a worker is told beside the hot row. Looked up one by one: how many rows there will be is not known to Postgres,
 /// and if it expects many it reads all tasks that there are.
@@ -121,13 +119,16 @@ const GRANT: &str =
         AS n (id, fence, worker, claim_seq, at, expires_ms)
      WHERE live.id = n.id";
 
-const NUMBERS: &str = "UPDATE @worker AS worker SET claim_seq = n.seq
-     FROM unnest($1::text[], $2::bigint[]) AS n (id, seq) WHERE worker.id = n.id";
+const NUMBERS: &str =
+    "UPDATE @worker AS worker SET claim_seq = n.seq, unrenewed_ms = least(worker.unrenewed_ms, n.expires_ms)
+     FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS n (id, seq, expires_ms) WHERE worker.id = n.id";
 
-/// The worker of a fleet that holds the fewest tasks, among those that may claim; among equals the first by name.
+/// The worker of a fleet that holds the fewest tasks, among those that may claim and whose leases last for some time yet: one
+/// that was silent for longer claims nothing, so nobody waits for it. Among equals the first by name.
 const LEAST_BUSY: &str =
     "SELECT worker.id FROM @worker AS worker LEFT JOIN @live AS live ON live.worker = worker.id
-     WHERE worker.fleet = $1 AND worker.state = 'ready' AND worker.drain_mode IS NULL AND worker.last_seen > $2
+     WHERE worker.fleet = $1 AND worker.state = 'ready' AND worker.drain_mode IS NULL
+        AND worker.renewed_until > $2 + (SELECT service_ms FROM @clock)
      GROUP BY worker.id ORDER BY count(live.id), worker.id LIMIT 1";
 
 pub(super) fn together<'a>(
@@ -144,13 +145,6 @@ pub(super) fn together<'a>(
     })
 }
 
-/// What a worker holds before it claims.
-#[derive(Clone, Copy, Default)]
-struct Holds {
-    tasks: i64,
-    suspect: bool,
-}
-
 /// A task that could be given away.
 pub(super) struct Picked {
     pub row: Live,
@@ -162,15 +156,16 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
     connection.ready(&[register::LOCK, HOLDS, AGAIN, PICK, FENCES, GRANT, NUMBERS, lane::WAYS]).await?;
     connection.ready(changes::STATEMENTS).await?;
     let ids: Vec<&str> = batch.iter().map(|asked| asked.request.worker.as_str()).collect();
-    let (begun, workers, holds, ways) = futures_util::join!(
+    let (begun, workers, alone, ways) = futures_util::join!(
         connection.begin(),
         register::lock(connection, &ids),
-        async { connection.query(HOLDS, args![ids]).await },
+        async { connection.query(KEPT_ALONE, args![ids]).await },
         lane::ways(connection, &ids),
     );
     begun?;
     let ways = ways?;
-    let (mut workers, mut holds) = (workers?, read_holds(&holds?)?);
+    let mut workers = workers?;
+    let mut alone = alone?.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
     let mut answers: Vec<Option<Answer>> = Vec::with_capacity(batch.len());
     let mut fresh: BTreeMap<FleetName, Vec<usize>> = BTreeMap::new();
     let (mut seen, mut repeated) = (HashSet::new(), Vec::new());
@@ -202,7 +197,7 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
             None => (pick(core, connection, fleet, batch, claims).await?, u64::MAX),
         };
         let before = given.len();
-        assign(connection, fleet, batch, claims, (picked, room), &mut holds, &mut given).await?;
+        assign(connection, fleet, batch, claims, (picked, room), &mut alone, &mut given).await?;
         if let Some(turn) = turn {
             let tenants: Vec<_> = given[before..].iter().map(|(_, task)| task.row.tenant.clone()).collect();
             turn.started(&mut changes, &tenants, now);
@@ -235,12 +230,6 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
         }
     }
     Ok(answers)
-}
-
-fn read_holds(rows: &[Row]) -> Result<HashMap<String, Holds>, DbError> {
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, Holds { tasks: row.try_get(1)?, suspect: row.try_get(2)? })))
-        .collect()
 }
 
 enum Judged {
@@ -337,7 +326,7 @@ async fn assign(
     batch: &[Asked],
     claims: &[usize],
     (mut picked, room): (VecDeque<Picked>, u64),
-    holds: &mut HashMap<String, Holds>,
+    alone: &mut HashSet<String>,
     given: &mut Vec<(usize, Picked)>,
 ) -> Result<(), DbError> {
     let most = usize::try_from(room).unwrap_or(usize::MAX).saturating_add(given.len());
@@ -345,26 +334,22 @@ async fn assign(
         if given.len() >= most {
             break;
         }
-        let (it, now) = (&batch[*at].request, batch[*at].now);
-        let held = holds.entry(it.worker.as_str().to_owned()).or_default();
-        if held.suspect {
+        let it = &batch[*at].request;
+        if alone.contains(it.worker.as_str()) {
             continue;
         }
-        let idle = it.in_flight == 0 && held.tasks == 0;
         let suspect_first = picked.front().is_some_and(|first| first.row.alone);
-        if suspect_first && idle && it.max > 0 {
-            *held = Holds { tasks: 1, suspect: true };
+        if suspect_first && it.max > 0 && is_idle(connection, it, batch, given).await? {
+            alone.insert(it.worker.as_str().to_owned());
             given.extend(picked.pop_front().map(|task| (*at, task)));
             continue;
         }
-        if suspect_first && is_least_busy(connection, &it.worker, fleet, now).await? {
+        if suspect_first && is_least_busy(connection, it, fleet).await? {
             // It runs dry and takes the suspect then: else a fleet that is always busy would never run it.
             continue;
         }
-        for task in take(&mut picked, (most - given.len()).min(it.max.min(MOST) as usize)) {
-            held.tasks += 1;
-            given.push((*at, task));
-        }
+        let taken = take(&mut picked, (most - given.len()).min(it.max.min(MOST) as usize));
+        given.extend(taken.into_iter().map(|task| (*at, task)));
     }
     Ok(())
 }
@@ -383,15 +368,29 @@ fn take(picked: &mut VecDeque<Picked>, most: usize) -> Vec<Picked> {
     taken
 }
 
+/// Whether a worker has nothing, and gets nothing by another claim of this batch.
+async fn is_idle(
+    connection: &Connection,
+    it: &ClaimRequest,
+    batch: &[Asked],
+    given: &[(usize, Picked)],
+) -> Result<bool, DbError> {
+    if it.in_flight > 0 || given.iter().any(|(at, _)| batch[*at].request.worker == it.worker) {
+        return Ok(false);
+    }
+    let holds: bool = connection.query_one(HOLDS, args![vec![it.worker.as_str()]]).await?.try_get(0)?;
+    Ok(!holds)
+}
+
 async fn is_least_busy(
     connection: &Connection,
-    worker: &WorkerId,
+    it: &ClaimRequest,
     fleet: &FleetName,
-    now: Timestamp,
 ) -> Result<bool, DbError> {
-    let first = connection.query_opt(LEAST_BUSY, args![fleet.as_str(), now.before(HEARD_OF).0]).await?;
+    let half = int(it.lease.as_millis() as u64 / 2);
+    let first = connection.query_opt(LEAST_BUSY, args![fleet.as_str(), half]).await?;
     let first: Option<String> = first.map(|row| row.try_get(0)).transpose()?;
-    Ok(first.as_deref() == Some(worker.as_str()))
+    Ok(first.as_deref() == Some(it.worker.as_str()))
 }
 
 async fn grant(
@@ -402,13 +401,16 @@ async fn grant(
     workers: &mut HashMap<WorkerId, Known>,
 ) -> Result<(), DbError> {
     let fences = connection.query(FENCES, args![given.len() as i64]).await?;
-    let (mut expires, mut at, mut numbers) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (mut expires, mut at) = (Vec::new(), Vec::new());
+    let mut newest: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
     for ((asked, task), fence) in given.iter_mut().zip(&fences) {
         let (it, now) = (&batch[*asked].request, batch[*asked].now);
         changes.now = now;
-        expires.push(fence.try_get::<_, i64>(1)?.saturating_add(int(it.lease.as_millis() as u64)));
+        let until = fence.try_get::<_, i64>(1)?.saturating_add(int(it.lease.as_millis() as u64));
+        expires.push(until);
         at.push(now.0);
-        numbers.insert(it.worker.as_str(), int(it.seq));
+        let (_, first) = newest.get(it.worker.as_str()).copied().unwrap_or((0, until));
+        newest.insert(it.worker.as_str(), (int(it.seq), first.min(until)));
         run(&mut task.row, &mut changes, it, get(fence, 0)?);
         if let Some(worker) = workers.get_mut(&it.worker) {
             worker.claim_seq = it.seq;
@@ -420,10 +422,11 @@ async fn grant(
     let fences: Vec<i64> = leases().map(|lease| int(lease.fence.0)).collect();
     let holders: Vec<&str> = leases().map(|lease| lease.worker.as_str()).collect();
     let seqs: Vec<i64> = leases().map(|lease| lease.claim_seq).collect();
-    let (names, newest): (Vec<&str>, Vec<i64>) = numbers.into_iter().unzip();
+    let (names, newest): (Vec<&str>, Vec<(i64, i64)>) = newest.into_iter().unzip();
+    let (newest, firsts): (Vec<i64>, Vec<i64>) = newest.into_iter().unzip();
     futures_util::try_join!(
         async { connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires]).await },
-        async { connection.execute(NUMBERS, args![names, newest]).await },
+        async { connection.execute(NUMBERS, args![names, newest, firsts]).await },
         lane::save(connection, turns),
         core.commit(connection, changes),
     )?;

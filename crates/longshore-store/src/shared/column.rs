@@ -9,6 +9,7 @@ use longshore_core::retention::Dropped;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
 use longshore_core::wait::{OnExpiry, Wait};
+use longshore_core::webhook::WebhookName;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error as WordError, StrDeserializer};
@@ -17,7 +18,7 @@ use tokio_postgres::types::FromSql;
 use uuid::Uuid;
 
 use super::fault::DbError;
-use crate::model::{Outcome, WorkerState};
+use crate::model::{DeliveryState, Outcome, WorkerState};
 
 /// A value as it is read from a column.
 pub(super) trait Column: Sized {
@@ -87,12 +88,14 @@ columns! {
     FleetName: &'a str, |value| FleetName::new(value).map_err(text);
     TenantName: &'a str, |value| TenantName::new(value).map_err(text);
     WorkerId: &'a str, |value| WorkerId::new(value).map_err(text);
+    WebhookName: &'a str, |value| WebhookName::new(value).map_err(text);
     ConversationId: &'a str, |value| ConversationId::new(value).map_err(text);
     Json: String, |value| Json::trusted(value).map_err(text);
     Failure: &'a str, |value| serde_json::from_str(value).map_err(text);
     AskState: &'a str, |value| known("state of an ask", value, AskState::parse(value));
     State: &'a str, |value| known("state of a task", value, State::parse(value));
     Outcome: &'a str, |value| known("outcome", value, Outcome::parse(value));
+    DeliveryState: &'a str, |value| known("state of a delivery", value, DeliveryState::parse(value));
     WorkerState: &'a str, |value| known("state of a worker", value, WorkerState::parse(value));
     Hold: &'a str, |value| word("reason to be queued", value);
     OnInterrupt: &'a str, |value| word("policy for interruptions", value);

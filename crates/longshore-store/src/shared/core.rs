@@ -108,12 +108,13 @@ impl Core {
         Ok(())
     }
 
-    fn committed(&self, changes: Changes) {
+    fn committed(&self, mut changes: Changes) {
+        let wakes = changes.wakes();
         for (fleet, rank, id) in changes.positions {
             self.floors.lower(&fleet, rank, id);
         }
         self.append_histories(changes.messages);
-        self.fire(changes.topics);
+        self.fire(wakes);
     }
 
     pub(super) fn signals(&self) -> &Signals {

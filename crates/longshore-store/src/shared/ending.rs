@@ -236,7 +236,7 @@ pub(super) async fn end(
     let (rows, journaled) =
         futures_util::try_join!(lock(connection, changes, &ids), journal::have(connection, &ids))?;
     let mut rows = rows;
-    let held_by = held_by(connection, &rows).await?;
+    let held_by = held_by(connection, &rows, ends).await?;
     let mut ended = Vec::with_capacity(ends.len());
     let mut done: Vec<Done<'_>> = Vec::with_capacity(ends.len());
     let mut waits: Vec<(usize, Timestamp)> = Vec::new();
@@ -286,12 +286,17 @@ pub(super) async fn end(
     Ok(ended)
 }
 
+/// How many tasks their workers hold, where somebody may have to be blamed: for attempts that did not succeed.
 async fn held_by(
     connection: &Connection,
     rows: &HashMap<TaskId, Live>,
+    ends: &[EndOf],
 ) -> Result<HashMap<String, i64>, DbError> {
-    let workers: BTreeSet<&str> =
-        rows.values().filter_map(|row| row.lease.as_ref()).map(|lease| lease.worker.as_str()).collect();
+    let unhappy = ends.iter().filter(|end| !matches!(end.ending, Ending::Succeeded));
+    let workers: BTreeSet<&str> = unhappy
+        .filter_map(|end| rows.get(&end.held.task)?.lease.as_ref())
+        .map(|lease| lease.worker.as_str())
+        .collect();
     let workers: Vec<&str> = workers.into_iter().collect();
     if workers.is_empty() {
         return Ok(HashMap::new());

@@ -15,13 +15,13 @@ use super::fault::{DbError, words};
 use super::forget::{delete_batches, delete_conversations};
 use super::retention::delete_tasks;
 use super::sql::args;
-use super::{Shared, ending, list};
+use super::{Shared, delivery, ending, list};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::Erased;
 
 /// Tables whose rows have a tenant, all of which are erased here. A test finds one that is missing.
 #[cfg(test)]
-const TABLES: [&str; 7] = ["api_key", "batch", "conversation", "done", "lane", "live", "task"];
+const TABLES: [&str; 8] = ["api_key", "batch", "conversation", "delivery", "done", "lane", "live", "task"];
 
 /// Tasks of one step.
 const STEP: usize = 200;
@@ -77,9 +77,9 @@ const RUNNING: &str = "SELECT count(*) FROM @live WHERE worker IS NOT NULL AND t
 const CLEAN: &str =
     "VACUUM @task, @done, @event, @journal, @journal_blob, @journal_link, @journal_request, @journal_entry,
     @journal_ask, @step, @child, @question, @live, @conversation, @message, @staged_message, @lane, @batch, @batch_event, @idempotency,
-    @api_key";
+    @api_key, @delivery";
 
-fn pick(statements: [&'static str; 2], tenant: &str) -> &'static str {
+pub(super) fn pick(statements: [&'static str; 2], tenant: &str) -> &'static str {
     statements[usize::from(tenant != TenantName::DEFAULT)]
 }
 
@@ -119,13 +119,15 @@ async fn erase(
     connection.begin().await?;
     let mut changes = Changes::new(now);
     erase_tasks(connection, &mut changes, &tasks, reason, &mut done).await?;
+    let mut more = !tasks.is_empty();
     if tasks.is_empty() {
         erase_the_rest(core, connection, tenant, &mut done).await?;
+        more = delivery::erase(connection, tenant).await?;
     }
     connection.ready(changes::STATEMENTS).await?;
     core.commit(connection, changes).await?;
     done.running = count(&connection.query_one(RUNNING, args![tenant]).await?, 0)?;
-    done.more = !tasks.is_empty() || done.conversations == STEP as u64 || done.batches == STEP as u64;
+    done.more = more || done.conversations == STEP as u64 || done.batches == STEP as u64;
     Ok(done)
 }
 

@@ -65,6 +65,7 @@ impl Shared {
 const RENEW: &str =
     "UPDATE @worker AS worker SET state = n.state, reason = n.reason, memory = n.memory, last_seen = n.at,
         renewed_claim = n.claim, renewed_until = clock.service_ms + n.length,
+        unrenewed_ms = CASE WHEN n.claim < worker.claim_seq THEN worker.unrenewed_ms END,
         held_from = coalesce(n.first, (SELECT last_value FROM @fence))
      FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
             $9::bigint[])

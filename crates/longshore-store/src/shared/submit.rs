@@ -50,6 +50,18 @@ pub(super) enum Refused {
     ConversationBusy(ConversationId),
 }
 
+impl From<Refused> for SubmitError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::UnknownFleet(fleet) => SubmitError::UnknownFleet(fleet),
+            Refused::KeyReused => SubmitError::KeyReused,
+            Refused::BatchClosed(batch) => SubmitError::BatchClosed(batch),
+            Refused::ConversationBusy(conversation) => SubmitError::ConversationBusy(conversation),
+            Refused::BatchOfSeveral { batch, tenant } => SubmitError::BatchOfSeveral { batch, tenant },
+        }
+    }
+}
+
 impl Shared {
     pub(crate) async fn submit(
         &self,
@@ -76,13 +88,7 @@ impl Shared {
             true => Box::pin(self.submit_alone(&submission)).await?,
             false => self.open.submissions.ask(submission).await?,
         };
-        submitted.map_err(|refused| match refused {
-            Refused::UnknownFleet(fleet) => SubmitError::UnknownFleet(fleet),
-            Refused::KeyReused => SubmitError::KeyReused,
-            Refused::BatchClosed(batch) => SubmitError::BatchClosed(batch),
-            Refused::ConversationBusy(conversation) => SubmitError::ConversationBusy(conversation),
-            Refused::BatchOfSeveral { batch, tenant } => SubmitError::BatchOfSeveral { batch, tenant },
-        })
+        submitted.map_err(SubmitError::from)
     }
 
     pub(crate) async fn forget_keys(&self, before: Timestamp) -> Result<usize, StoreError> {
@@ -202,9 +208,9 @@ async fn submit(core: &Core, connection: &Connection, batch: &[Submission]) -> R
         connection.commit().await?;
         return Ok(answers);
     }
+    let mut changes = Changes::new(batch.first().map_or(Timestamp::default(), |it| it.now));
     let now = accepted.iter().map(|it| it.now).max().unwrap_or_default();
     let mut places = line_up(connection, accepted.iter().flat_map(|it| &it.tasks), now).await?;
-    let mut changes = Changes::new(batch.first().map_or(Timestamp::default(), |it| it.now));
     let tasks = accepted.iter().flat_map(|it| it.tasks.iter().map(move |task| (*it, task)));
     let rows: Vec<Row<'_>> =
         tasks.map(|(submission, task)| place(submission, task, &mut places, &mut changes)).collect();

@@ -25,19 +25,35 @@ use crate::signals::{Topic, Wakes};
 /// The most leases and the most due tasks of one transaction.
 const MOST: i64 = 1000;
 
-const NOW: &str = "SELECT service_ms, EXISTS (SELECT 1 FROM @live WHERE worker IS NOT NULL),
+/// Leases are looked for in the order of their index: else all that is queued might be read until there is one.
+const NOW: &str = "SELECT service_ms, (SELECT true FROM @live WHERE worker IS NOT NULL ORDER BY worker LIMIT 1) IS NOT NULL,
         EXISTS (SELECT 1 FROM @leader WHERE epoch = $1) FROM @clock";
 
 /// Adds to it, rather than sets it: should two leaders tick for a moment, neither takes time back.
 const ADVANCE: &str = "UPDATE @clock SET service_ms = service_ms + $1
      WHERE EXISTS (SELECT 1 FROM @leader WHERE epoch = $2) RETURNING service_ms";
 
+/// Asked of the workers that may have lost something: a fleet that renews all it holds is not gone through.
 const EXPIRED: &str = concat!(
+    "SELECT live.id, live.fence FROM @worker AS worker CROSS JOIN LATERAL
+        (SELECT id, fence, claim_seq, expires_ms FROM @live AS held
+            WHERE held.worker = worker.id AND held.fence >= worker.held_from OFFSET 0)
+        AS live
+     WHERE worker.state <> 'gone' AND (worker.renewed_until <= $1 OR worker.unrenewed_ms <= $1) AND ",
+    expiry!(),
+    " <= $1 ORDER BY live.fence LIMIT $2"
+);
+
+/// Asked of all leases, whatever is known of their workers.
+const ALL_EXPIRED: &str = concat!(
     "SELECT live.id, live.fence FROM @live AS live LEFT JOIN @worker AS worker ON worker.id = live.worker
      WHERE live.worker IS NOT NULL AND ",
     expiry!(),
     " <= $1 ORDER BY live.fence LIMIT $2"
 );
+
+/// How often all leases are gone through: should a worker's row have been lost, its tasks are not.
+const ALL_EVERY_MS: i64 = 60_000;
 
 const DUE: &str = concat!(
     "SELECT ",
@@ -60,8 +76,8 @@ impl Shared {
         roll: f64,
     ) -> Result<Tick, StoreError> {
         let advanced = self.core().run(async |it| advance(&it, of, elapsed, link_seen).await).await?;
-        let service = match advanced {
-            Advanced::To(service) => service,
+        let (service, before) = match advanced {
+            Advanced::To { service, before } => (service, before),
             // Due by a clock that no longer counts.
             Advanced::OtherLeads(service) => {
                 return Ok(Tick {
@@ -73,7 +89,8 @@ impl Shared {
                 });
             }
         };
-        let expired = self.expire(service, now, roll).await?;
+        let all = service.0 / ALL_EVERY_MS != before.0 / ALL_EVERY_MS;
+        let expired = self.expire(if all { ALL_EXPIRED } else { EXPIRED }, service, now, roll).await?;
         let overdue = self.give_up(MOST, now).await?;
         let promoted = self.promote(now).await?;
         self.time_out(MOST, now).await?;
@@ -84,10 +101,16 @@ impl Shared {
         Ok(Tick { service, expired, overdue, promoted, next_due: next })
     }
 
-    async fn expire(&self, service: ServiceTime, now: Timestamp, roll: f64) -> Result<Vec<Held>, StoreError> {
+    async fn expire(
+        &self,
+        which: &'static str,
+        service: ServiceTime,
+        now: Timestamp,
+        roll: f64,
+    ) -> Result<Vec<Held>, StoreError> {
         let core = self.core();
         let expired = core.run(async |it| {
-            let rows = it.query(EXPIRED, args![service.0, MOST]).await?;
+            let rows = it.query(which, args![service.0, MOST]).await?;
             if rows.is_empty() {
                 return Ok(Vec::new());
             }
@@ -143,7 +166,10 @@ async fn next(connection: &Connection, rate: Option<Timestamp>) -> Result<Option
 
 /// Service time after a tick.
 enum Advanced {
-    To(ServiceTime),
+    To {
+        service: ServiceTime,
+        before: ServiceTime,
+    },
     /// Time, and all that comes with it, is another replica's matter.
     OtherLeads(ServiceTime),
 }
@@ -163,10 +189,10 @@ async fn advance(
     let next = now.tick(elapsed, link_seen);
     // Without leases nothing depends on it, and an idle service leaves the disk alone.
     if !leases || next == now {
-        return Ok(Advanced::To(now));
+        return Ok(Advanced::To { service: now, before: now });
     }
     let Some(row) = connection.query_opt(ADVANCE, args![next.0 - now.0, epoch(of)]).await? else {
         return Ok(Advanced::OtherLeads(now));
     };
-    Ok(Advanced::To(ServiceTime(row.try_get(0)?)))
+    Ok(Advanced::To { service: ServiceTime(row.try_get(0)?), before: now })
 }

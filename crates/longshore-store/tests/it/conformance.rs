@@ -21,21 +21,6 @@ mod tasks;
 mod tenants;
 mod webhooks;
 
-/// What the shared store does not do yet.
-macro_rules! embedded_so_far {
-    ($($module:ident: $($behaviour:ident),* $(,)?;)*) => {
-        mod embedded_so_far {
-            $(mod $module {
-                $(#[tokio::test]
-                async fn $behaviour() {
-                    let world = crate::support::World::embedded().await;
-                    crate::conformance::$module::$behaviour(&world).await;
-                })*
-            })*
-        }
-    };
-}
-
 macro_rules! every_backend {
     ($($module:ident: $($behaviour:ident),* $(,)?;)*) => {
         mod embedded {
@@ -148,20 +133,18 @@ every_backend! {
         messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
     search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more, times_choose,
         a_cancellation_for_some_states_leaves_the_others;
-}
-
-embedded_so_far! {
     schedules: a_schedule_is_kept_as_it_was_declared_and_begins_now,
         a_tick_becomes_a_task_together_with_the_move_of_the_cursor, only_the_first_of_many_fires_a_tick,
         one_tick_is_one_task_even_if_its_cursor_comes_back, what_is_not_accepted_leaves_the_cursor_where_it_was,
-        losses_are_counted_and_told, another_rhythm_begins_anew_and_another_input_does_not,
+        a_tick_finds_its_conversation_busy, losses_are_counted_and_told, another_rhythm_begins_anew_and_another_input_does_not,
         ticks_of_a_pause_are_not_made_up_for, a_run_by_hand_moves_no_cursor_and_is_repeatable,
-        the_newest_events_of_a_schedule_are_kept;
+        the_newest_events_of_a_schedule_are_kept, whoever_waits_for_schedules_is_woken;
     webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_retry_within_a_task_is_no_end,
         what_is_due_comes_in_order_of_time,
         a_delivered_or_given_up_message_is_not_sent_again_unless_somebody_asks,
         a_receiver_that_is_gone_is_owed_nothing_until_it_is_back, what_a_removed_webhook_was_owed_waits_for_it,
-        old_deliveries_are_forgotten_and_pending_ones_are_not, whoever_waits_for_messages_is_woken;
+        old_deliveries_are_forgotten_and_pending_ones_are_not, whoever_waits_for_messages_is_woken,
+        a_message_is_held_by_whoever_leads, an_erased_tenants_messages_go_with_it, whatever_ends_at_once_is_told_once;
 }
 
 /// What speaks to the database in each of the ways that there are, where each transaction gets another connection.
@@ -194,5 +177,10 @@ behind_a_pooler! {
         a_cancelled_parent_takes_its_children_along, a_newcomer_that_stops_a_child_wakes_its_parent;
     questions: a_question_waits_for_its_answer_without_a_worker, an_answer_in_time_counts_and_a_late_one_does_not;
     retention: journals_go_first_then_results_then_tasks, messages_outlive_their_tasks;
+    schedules: only_the_first_of_many_fires_a_tick, what_is_not_accepted_leaves_the_cursor_where_it_was,
+        a_run_by_hand_moves_no_cursor_and_is_repeatable, ticks_of_a_pause_are_not_made_up_for,
+        a_tick_finds_its_conversation_busy;
+    webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_receiver_that_is_gone_is_owed_nothing_until_it_is_back,
+        a_message_is_held_by_whoever_leads, an_erased_tenants_messages_go_with_it;
     crowd: no_task_is_claimed_twice;
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use longshore_core::batch::BatchId;
+use longshore_core::fleet::SecretSource;
 use longshore_core::task::{Ending, Interruption};
 use longshore_core::wait::{Ask, OnExpiry};
+use longshore_core::webhook::{STATES, Webhook, WebhookName};
 use longshore_store::*;
 use uuid::Uuid;
 
@@ -22,6 +24,18 @@ fn marked(mark: &str, conversation: &str) -> NewTask {
         tenant: tenant(mark),
         labels: [("who".to_owned(), mark.to_owned())].into(),
         ..talk(&format!("{conversation}-{mark}"))
+    }
+}
+
+/// Is told of each end, so that something is kept that outlives its task.
+fn webhook() -> Webhook {
+    Webhook {
+        name: WebhookName::new("every").unwrap(),
+        url: "https://example.com/".into(),
+        secrets: vec![SecretSource::Env("S".into())],
+        fleets: Vec::new(),
+        states: STATES.to_vec(),
+        allow_private: false,
     }
 }
 
@@ -71,6 +85,7 @@ async fn erase(world: &World) -> (Erased, u64) {
 async fn nothing_of_an_erased_tenant_is_left_in_the_file() {
     let world = World::embedded().await;
     let dir = world.dir.as_ref().unwrap().path().to_owned();
+    world.store.put_webhooks(vec![webhook()], world.now()).await.unwrap();
     let crew = world.worker("w").await;
     let batch =
         NewBatch { id: BatchId(Uuid::now_v7()), name: MARK.into(), labels: Default::default(), more: false };
@@ -175,6 +190,7 @@ async fn rows_with(world: &World, text: &str) -> usize {
 #[tokio::test]
 async fn nothing_of_an_erased_tenant_is_left_in_the_shared_store_and_its_copies() {
     let Some(world) = World::shared().await else { return };
+    world.store.put_webhooks(vec![webhook()], world.now()).await.unwrap();
     let crew = world.worker("w").await;
     let batch =
         NewBatch { id: BatchId(Uuid::now_v7()), name: MARK.into(), labels: Default::default(), more: false };

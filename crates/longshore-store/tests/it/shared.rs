@@ -5,6 +5,7 @@ mod both;
 mod calls;
 mod crowd;
 mod families;
+mod hooks;
 mod looks;
 mod outages;
 mod partitions;

@@ -87,6 +87,9 @@ async fn main() {
     if runs("shared") || runs("shared-claims") {
         show(shared::claims().await);
     }
+    if runs("shared") || runs("shared-depth") {
+        show(shared::depth().await);
+    }
     if runs("shared") || runs("shared-heartbeats") {
         show(shared::heartbeats().await);
     }

@@ -5,6 +5,7 @@
 
 mod chart;
 mod claims;
+mod depth;
 mod heartbeats;
 mod pick_up;
 mod process;
@@ -14,6 +15,7 @@ mod throughput;
 mod waiting;
 
 pub use claims::claims;
+pub use depth::depth;
 pub use heartbeats::heartbeats;
 pub use pick_up::pick_up;
 pub use recovery::recovery;

@@ -2,6 +2,8 @@
 
 use longshore_testkit::Shared;
 
+use crate::plane::Plane;
+
 /// A schema and a prefix of keys of one's own.
 pub struct Room {
     shared: Shared,
@@ -42,6 +44,31 @@ impl Stage {
             Stage::Embedded => String::new(),
             Stage::Shared(room) => room.toml(),
         }
+    }
+
+    /// Moves the cursors of schedules back while the control plane is down, as if it had been down since.
+    pub async fn set_back(&self, plane: &Plane, seconds: i64) {
+        match self {
+            Stage::Embedded => {
+                let file = plane.dir().join(".longshore/longshore.db");
+                let connection = rusqlite::Connection::open(file).expect("the store");
+                let update =
+                    "UPDATE schedule SET cursor = CAST(unixepoch('subsec') * 1000 AS INTEGER) - ?1 * 1000";
+                assert_eq!(connection.execute(update, [seconds]).expect("a schedule"), 1);
+            }
+            Stage::Shared(room) => room.set_back(seconds).await,
+        }
+    }
+}
+
+impl Room {
+    /// The same for all that are there, whether control planes are up or not.
+    pub async fn set_back(&self, seconds: i64) {
+        let update = format!(
+            "UPDATE {}.schedule SET cursor = (extract(epoch FROM clock_timestamp()) * 1000)::bigint - {seconds} * 1000",
+            self.name
+        );
+        execute(&self.shared.postgres, &update).await;
     }
 }
 

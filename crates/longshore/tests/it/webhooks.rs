@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::plane::{PATIENCE, Plane, is_logged, pause, shell};
+use crate::room::{Room, Stage, on_both_stores};
 use crate::run::{Ran, command, ran};
 
 const KEY: [u8; 32] = [7; 32];
@@ -68,6 +69,8 @@ impl Got {
 enum Reply {
     Status(u16),
     Redirect(String),
+    /// 200, after so many seconds.
+    Late(u64),
     /// Never.
     Hold,
 }
@@ -145,6 +148,10 @@ async fn receive(State(seen): State<Seen>, headers: HeaderMap, body: Bytes) -> R
         Reply::Redirect(to) => {
             (axum::http::StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response()
         }
+        Reply::Late(seconds) => {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            axum::http::StatusCode::OK.into_response()
+        }
         Reply::Hold => std::future::pending().await,
     }
 }
@@ -159,9 +166,10 @@ fn local(name: &str, receiver: &Receiver) -> String {
     webhook(name, &receiver.url(), "allow_private = true")
 }
 
-async fn start(config: &str) -> Plane {
+async fn start(stage: &Stage, config: &str) -> Plane {
     let (new, old) = (secret(&KEY), secret(&OLD_KEY));
-    Plane::start_with(config, &[("HOOK_SECRET", &new), ("OLD_SECRET", &old)]).await
+    Plane::start_with(&format!("{}{config}", stage.toml()), &[("HOOK_SECRET", &new), ("OLD_SECRET", &old)])
+        .await
 }
 
 /// Submits a task and cancels it while it is queued.
@@ -194,14 +202,22 @@ fn check(plane: &Plane, args: &[&str], status: i32) -> Ran {
     ran
 }
 
-#[tokio::test]
-async fn the_end_of_a_task_is_told_signed_and_without_its_input() {
+on_both_stores! {
+    the_end_of_a_task_is_told_signed_and_without_its_input,
+    a_refused_message_is_sent_again_with_the_same_id,
+    a_receiver_that_hangs_keeps_no_other_waiting,
+    a_message_whose_outcome_was_not_noted_comes_again_after_a_crash,
+    gone_switches_a_webhook_off_until_somebody_switches_it_on,
+    people_list_try_and_repeat_messages,
+}
+
+async fn the_end_of_a_task_is_told_signed_and_without_its_input(stage: &Stage) {
     let receiver = Receiver::start().await;
     let agent = r#"echo '{"longshore":"result","data":{"n":1e400}}'"#;
     let both = local("both", &receiver)
         .replace("{ env = \"HOOK_SECRET\" }", "[{ env = \"HOOK_SECRET\" }, { env = \"OLD_SECRET\" }]");
     let fleet = shell("quick", agent, "scaling = { min = 1, max = 1 }");
-    let plane = start(&format!("{FLEET}{fleet}{both}")).await;
+    let plane = start(stage, &format!("{FLEET}{fleet}{both}")).await;
     let done = plane.submit("quick", json!({ "secret": "input" })).await;
     let [got] = &receiver.got_at_least(1, &plane).await[..] else { panic!("one message") };
     assert!(got.is_signed_with(&KEY) && got.is_signed_with(&OLD_KEY), "{got:?}");
@@ -223,11 +239,10 @@ async fn the_end_of_a_task_is_told_signed_and_without_its_input() {
     assert_eq!((delivery.tries, delivery.status), (1, Some(200)));
 }
 
-#[tokio::test]
-async fn a_refused_message_is_sent_again_with_the_same_id() {
+async fn a_refused_message_is_sent_again_with_the_same_id(stage: &Stage) {
     let receiver = Receiver::start().await;
     receiver.reply([Reply::Status(500)]);
-    let plane = start(&format!("{FLEET}{}", local("backend", &receiver))).await;
+    let plane = start(stage, &format!("{FLEET}{}", local("backend", &receiver))).await;
     let task = ended(&plane).await;
     let waiting = delivery(&plane, "backend", task, |it| it.tries == 1).await;
     assert_eq!((waiting.state.as_str(), waiting.status), ("pending", Some(500)));
@@ -241,11 +256,10 @@ async fn a_refused_message_is_sent_again_with_the_same_id() {
     assert_eq!(plane.metric("longshore_webhook_tries_total").await, 2.0);
 }
 
-#[tokio::test]
-async fn a_receiver_that_hangs_keeps_no_other_waiting() {
+async fn a_receiver_that_hangs_keeps_no_other_waiting(stage: &Stage) {
     let (dead, alive) = (Receiver::start().await, Receiver::start().await);
     dead.always(Reply::Hold);
-    let plane = start(&format!("{FLEET}{}{}", local("dead", &dead), local("alive", &alive))).await;
+    let plane = start(stage, &format!("{FLEET}{}{}", local("dead", &dead), local("alive", &alive))).await;
     let mut tasks = Vec::new();
     for _ in 0..30 {
         tasks.push(ended(&plane).await);
@@ -260,11 +274,10 @@ async fn a_receiver_that_hangs_keeps_no_other_waiting() {
     assert_eq!(plane.client.webhook("alive").await.expect("declared").failed, 0);
 }
 
-#[tokio::test]
-async fn a_message_whose_outcome_was_not_noted_comes_again_after_a_crash() {
+async fn a_message_whose_outcome_was_not_noted_comes_again_after_a_crash(stage: &Stage) {
     let receiver = Receiver::start().await;
     receiver.reply([Reply::Hold]);
-    let mut plane = start(&format!("{FLEET}{}", local("backend", &receiver))).await;
+    let mut plane = start(stage, &format!("{FLEET}{}", local("backend", &receiver))).await;
     let task = ended(&plane).await;
     let first = receiver.got_at_least(1, &plane).await[0].clone();
     plane.kill();
@@ -280,7 +293,7 @@ async fn a_message_whose_outcome_was_not_noted_comes_again_after_a_crash() {
 async fn private_addresses_are_refused_whatever_they_are_called() {
     let receiver = Receiver::start().await;
     let name = webhook("named", &format!("http://localhost:{}/", receiver.port), "");
-    let plane = start(&format!("{FLEET}{name}")).await;
+    let plane = start(&Stage::Embedded, &format!("{FLEET}{name}")).await;
     let test = plane.client.test_webhook("named").await.expect("an answer");
     let error = test.error.expect("refused");
     assert!(!test.delivered && error.contains("loopback") && error.contains("allow_private"), "{error}");
@@ -294,17 +307,16 @@ async fn private_addresses_are_refused_whatever_they_are_called() {
 async fn redirects_are_not_followed() {
     let (one, two) = (Receiver::start().await, Receiver::start().await);
     one.always(Reply::Redirect(two.url()));
-    let plane = start(&format!("{FLEET}{}", local("backend", &one))).await;
+    let plane = start(&Stage::Embedded, &format!("{FLEET}{}", local("backend", &one))).await;
     let test = plane.client.test_webhook("backend").await.expect("an answer");
     assert_eq!((test.delivered, test.status), (false, Some(307)));
     assert_eq!((one.got().len(), two.got().len()), (1, 0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gone_switches_a_webhook_off_until_somebody_switches_it_on() {
+async fn gone_switches_a_webhook_off_until_somebody_switches_it_on(stage: &Stage) {
     let receiver = Receiver::start().await;
     receiver.reply([Reply::Status(410)]);
-    let plane = start(&format!("{FLEET}{}", local("backend", &receiver))).await;
+    let plane = start(stage, &format!("{FLEET}{}", local("backend", &receiver))).await;
     let task = ended(&plane).await;
     delivery(&plane, "backend", task, |it| it.state == "failed").await;
     is_logged(&plane, "webhook disabled").await;
@@ -318,12 +330,11 @@ async fn gone_switches_a_webhook_off_until_somebody_switches_it_on() {
     assert_eq!(receiver.got().len(), 2, "what ended while it was off is not told");
 }
 
-// A command is waited for on one thread, and what it asks for arrives on another.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_list_try_and_repeat_messages() {
+async fn people_list_try_and_repeat_messages(stage: &Stage) {
     let receiver = Receiver::start().await;
     let config = format!("{FLEET}{}", local("backend", &receiver));
-    let plane = start(&config.replace("allow_private", "states = [\"cancelled\"]\nallow_private")).await;
+    let plane =
+        start(stage, &config.replace("allow_private", "states = [\"cancelled\"]\nallow_private")).await;
     let listed = check(&plane, &["webhooks", "list"], 0).out;
     assert!(
         listed.contains("backend") && listed.contains("/hook?…") && listed.contains("cancelled"),
@@ -376,4 +387,44 @@ fn a_secret_that_is_none_stops_the_start_and_is_not_shown() {
     }
     let ran = serve(dir.path(), None);
     assert!(ran.err.contains("no variable `HOOK_SECRET`"), "{ran:?}");
+}
+
+/// How often each message arrived.
+fn times(receiver: &Receiver, id: TaskId) -> usize {
+    receiver.got().iter().filter(|got| got.id == format!("{id}-backend")).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_at_any_control_plane_is_sent_once_by_the_one_that_leads() {
+    let Some(room) = Room::new() else { return };
+    let receiver = Receiver::start().await;
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let toml = format!("{}{FLEET}{}", room.toml(), local("backend", &receiver));
+    std::fs::write(home.path().join("longshore.toml"), toml).expect("writable");
+    let secret = secret(&KEY);
+    let env = [("HOOK_SECRET", secret.as_str())];
+    let mut leader = Plane::part(home.path(), &env).await;
+    is_logged(&leader, "this replica leads").await;
+    let other = Plane::part(home.path(), &env).await;
+    let mut all = Vec::new();
+    for at in 0..20 {
+        all.push(ended(if at % 2 == 0 { &leader } else { &other }).await);
+    }
+    receiver.got_at_least(20, &leader).await;
+    assert_eq!(other.metric("longshore_webhook_pending").await, 0.0);
+    // One is on its way when the leader ends in order, and it is not overtaken by the next one.
+    receiver.reply([Reply::Late(2)]);
+    let slow = ended(&other).await;
+    receiver.got_at_least(21, &leader).await;
+    leader.stop().await;
+    is_logged(&other, "this replica leads").await;
+    for _ in 0..10 {
+        all.push(ended(&other).await);
+    }
+    receiver.got_at_least(31, &other).await;
+    all.push(slow);
+    for id in &all {
+        delivery(&other, "backend", *id, |it| it.state == "delivered").await;
+    }
+    assert_eq!(all.iter().map(|id| times(&receiver, *id)).collect::<Vec<_>>(), [1; 31]);
 }

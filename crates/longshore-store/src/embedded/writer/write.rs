@@ -210,6 +210,10 @@ impl<'a> Write<'a> {
         self.topics.insert(Topic::Journal(task));
     }
 
+    pub(in crate::embedded) fn wake_schedules(&mut self) {
+        self.topics.insert(Topic::Schedules);
+    }
+
     pub(in crate::embedded) fn wake_webhooks(&mut self) {
         self.topics.insert(Topic::Webhooks);
     }

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use longshore_core::id::ConversationId;
 use longshore_core::schedule::{Missed, Overlap, Schedule, ScheduleName};
-use longshore_core::task::State;
+use longshore_core::task::{Hold, OnBusy, State};
 use longshore_core::time::Timestamp;
 use longshore_store::*;
 
@@ -116,6 +117,47 @@ pub async fn what_is_not_accepted_leaves_the_cursor_where_it_was(world: &World) 
     assert_eq!(world.store.counts().await.unwrap()[0].runnable, 0, "neither of the two tasks");
 }
 
+/// As [`fire`], for a task of a conversation that does so when somebody else is in it.
+fn fire_in_conversation(record: &ScheduleRecord, on_busy: OnBusy) -> Fire {
+    let mut fire = fire(record, 60);
+    fire.tasks[0].1.conversation = Some(ConversationId::new("c").unwrap());
+    fire.tasks[0].1.on_busy = on_busy;
+    fire
+}
+
+pub async fn a_tick_finds_its_conversation_busy(world: &World) {
+    put(world, &[declared("one")]).await;
+    let begin = record(world, "one").await;
+    let Fired::Done(first) =
+        world.store.fire_schedule(fire_in_conversation(&begin, OnBusy::Reject), world.now()).await.unwrap()
+    else {
+        panic!("nobody is there")
+    };
+    let before = record(world, "one").await;
+    let polite = fire_in_conversation(&before, OnBusy::Reject);
+    let refused = world.store.fire_schedule(polite.clone(), world.now()).await;
+    assert!(matches!(refused, Err(SubmitError::ConversationBusy(_))), "{refused:?}");
+    let by_hand = world.store.run_schedule(name("one"), polite.tasks[0].1.clone(), None, world.now()).await;
+    assert!(matches!(by_hand, Err(SubmitError::ConversationBusy(_))), "{by_hand:?}");
+    assert_eq!(record(world, "one").await, before);
+    let urgent = fire_in_conversation(&before, OnBusy::Interrupt);
+    let fired = world.store.fire_schedule(urgent.clone(), world.now()).await.unwrap();
+    assert_eq!(fired, Fired::Done(vec![urgent.tasks[0].1.id]));
+    assert_eq!(world.task(first[0]).await.state, State::Cancelled);
+    // Of two ticks at once the later one stops the earlier.
+    let mut two = fire_in_conversation(&record(world, "one").await, OnBusy::Interrupt);
+    let later = NewTask { id: new_task().id, ..two.tasks[0].1.clone() };
+    two.next_cursor = two.next_cursor.after(Duration::from_secs(60));
+    two.tasks.push((two.next_cursor, later.clone()));
+    let ids = vec![two.tasks[0].1.id, later.id];
+    assert_eq!(world.store.fire_schedule(two, world.now()).await.unwrap(), Fired::Done(ids.clone()));
+    assert_eq!(world.task(urgent.tasks[0].1.id).await.state, State::Cancelled);
+    assert_eq!(world.task(ids[0]).await.state, State::Cancelled);
+    assert_eq!(world.task(ids[1]).await.hold, Some(Hold::Ready));
+    let counts = &world.store.counts().await.unwrap()[0];
+    assert_eq!((counts.runnable, counts.held), (1, 0));
+}
+
 pub async fn losses_are_counted_and_told(world: &World) {
     put(world, &[declared("one")]).await;
     let it = Fire {
@@ -200,4 +242,15 @@ pub async fn the_newest_events_of_a_schedule_are_kept(world: &World) {
     let events = world.store.schedule_events(name("one"), 1000).await.unwrap();
     assert_eq!((events.len(), events[0].kind.as_str()), (200, "resumed"));
     assert_eq!(events[0].at, Timestamp(world.now().0));
+}
+
+pub async fn whoever_waits_for_schedules_is_woken(world: &World) {
+    let mut wake = world.store.signals().schedules();
+    let woken = async |wake: &mut Wake| {
+        tokio::time::timeout(Duration::from_secs(10), wake.wait()).await.expect("woken");
+    };
+    put(world, &[declared("one")]).await;
+    woken(&mut wake).await;
+    world.store.pause_schedule(name("one"), true, world.now()).await.unwrap();
+    woken(&mut wake).await;
 }

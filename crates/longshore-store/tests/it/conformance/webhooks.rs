@@ -187,3 +187,62 @@ pub async fn whoever_waits_for_messages_is_woken(world: &World) {
     ended(world, "a").await;
     tokio::time::timeout(Duration::from_secs(10), wake.wait()).await.expect("woken");
 }
+
+pub async fn a_message_is_held_by_whoever_leads(world: &World) {
+    put(world, &[declared("every")]).await;
+    let (first, second) = (ended(world, "a").await, ended(world, "a").await);
+    let record =
+        |task| async move { all(world, "every").await.into_iter().find(|it| it.task == task).unwrap() };
+    let (one, two) = (record(first).await.seq, record(second).await.seq);
+    let until = world.now().after(Duration::from_secs(30));
+    let held = world.store.hold_deliveries(vec![one], world.epoch, world.now(), until).await.unwrap();
+    assert_eq!(held, [one]);
+    // Whoever sends knows what it has under way; with several control planes all know it.
+    assert!(due(world, "every").await.contains(&second));
+    tried(world, one, 500, Next::RetryAt(world.now())).await;
+    assert_eq!(due(world, "every").await.len(), 2, "it is nobody's any more");
+    world.store.hold_deliveries(vec![one, two], world.epoch, world.now(), until).await.unwrap();
+    world.pass(Duration::from_secs(31));
+    assert_eq!(due(world, "every").await.len(), 2, "whoever had them was killed");
+    let until = world.now().after(Duration::from_secs(30));
+    let held = world.store.hold_deliveries(vec![one, two], world.epoch, world.now(), until).await.unwrap();
+    assert_eq!(held, [one, two]);
+}
+
+pub async fn an_erased_tenants_messages_go_with_it(world: &World) {
+    put(world, &[declared("every")]).await;
+    let others = ended(world, "a").await;
+    for _ in 0..3 {
+        let id = world.submit(NewTask { tenant: tenant("gone"), ..new_task() }).await;
+        world.store.cancel(id, None, world.now()).await.unwrap();
+    }
+    world.submit(NewTask { tenant: tenant("gone"), ..new_task() }).await;
+    let erase = || world.store.erase_tenant(tenant("gone"), "erased".into(), world.now());
+    while erase().await.unwrap().more {}
+    let left: Vec<TaskId> = all(world, "every").await.iter().map(|it| it.task).collect();
+    assert_eq!(left, [others]);
+    while world.store.erase_tenant(tenant("default"), "erased".into(), world.now()).await.unwrap().more {}
+    assert_eq!(all(world, "every").await, []);
+}
+
+pub async fn whatever_ends_at_once_is_told_once(world: &World) {
+    let failures = Webhook { states: vec![State::Failed], ..declared("failures") };
+    put(world, &[declared("every"), failures]).await;
+    let crew = world.worker("w").await;
+    let tasks = (0..40).map(|_| NewTask { max_attempts: 1, ..new_task() }).collect();
+    let ids = world.store.submit(tasks, None, world.now()).await.unwrap().ids;
+    let mut ends = Vec::new();
+    for (at, task) in world.claim(&crew, 1, 40).await.unwrap().into_iter().enumerate() {
+        let ending = if at % 4 == 0 { failed("x") } else { Ending::Succeeded };
+        ends.push(EndAttempt { held: task.held(), events: Vec::new(), ending, result: None, roll: 0.5 });
+    }
+    // A worker that lost its answers reports the same again.
+    for _ in 0..2 {
+        let (worker, nonce) = (crew.id.clone(), crew.nonce);
+        let ended = world.store.end_attempts(worker, nonce, ends.clone(), world.now()).await.unwrap();
+        assert_eq!(ended.accepted.len(), 40);
+    }
+    let mut told: Vec<TaskId> = all(world, "every").await.iter().map(|it| it.task).collect();
+    told.sort();
+    assert_eq!((told, all(world, "failures").await.len()), (ids, 10));
+}

@@ -1,19 +1,22 @@
 //! What claims look at: much lies there that is dead, since a transaction is open for long somewhere in the database, or much
-//! that is queued.
+//! that is queued. And what those look at who send messages of webhooks, where many are kept.
 
 use std::time::Duration;
 
+use longshore_core::fleet::SecretSource;
 use longshore_core::task::Ending;
-use longshore_store::NewTask;
+use longshore_core::webhook::{Next, STATES, Webhook, WebhookName};
+use longshore_store::{DeliveryFilter, DeliveryState, NewTask, Redeliver, Tried};
 use longshore_testkit::Postgres;
 
 use super::until;
 use crate::support::*;
 
-/// A server that logs how it ran each statement.
-fn explaining() -> Option<Postgres> {
+/// A server that logs how it ran each statement, and plans them so.
+fn explaining(plans: &str) -> Option<Postgres> {
     Postgres::options()
         .setting("autovacuum", "off")
+        .setting("plan_cache_mode", plans)
         .setting("session_preload_libraries", "auto_explain")
         .setting("auto_explain.log_min_duration", "0")
         .setting("auto_explain.log_analyze", "on")
@@ -23,7 +26,7 @@ fn explaining() -> Option<Postgres> {
 
 #[tokio::test]
 async fn claims_look_at_no_more_than_they_take() {
-    let Some(server) = explaining() else { return };
+    let Some(server) = explaining("auto") else { return };
     let world = World::on(&server).await;
     let first = world.submit(new_task()).await;
     let client = world.client().await;
@@ -62,7 +65,7 @@ async fn claims_look_at_no_more_than_they_take() {
 
 #[tokio::test]
 async fn claims_do_not_step_over_what_is_dead_each_time() {
-    let Some(server) = explaining() else { return };
+    let Some(server) = explaining("auto") else { return };
     let world = World::on(&server).await;
     let first = world.submit(new_task()).await;
     let (client, reader) = (world.client().await, world.client().await);
@@ -98,6 +101,81 @@ async fn claims_do_not_step_over_what_is_dead_each_time() {
     assert!(suspects.len() >= 50 && suspects.iter().all(|buffers| *buffers < 100), "{suspects:?}");
     reader.batch_execute("COMMIT").await.unwrap();
     world.tick(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn messages_are_looked_up_however_many_are_kept() {
+    // The plan that is made once for whatever is asked, which prepared statements come to.
+    let Some(server) = explaining("force_generic_plan") else { return };
+    let world = World::on(&server).await;
+    let named = |name: &str| Webhook {
+        name: WebhookName::new(name).unwrap(),
+        url: "https://example.com/".into(),
+        secrets: vec![SecretSource::Env("S".into())],
+        fleets: Vec::new(),
+        states: STATES.to_vec(),
+        allow_private: false,
+    };
+    let now = world.now();
+    world.store.put_webhooks(vec![named("busy"), named("quiet"), named("removed")], now).await.unwrap();
+    let task = world.submit(NewTask { tenant: tenant("acme"), ..new_task() }).await;
+    world.store.cancel(task, None, now).await.unwrap();
+    world.store.put_webhooks(vec![named("busy"), named("quiet")], now).await.unwrap();
+    // Of one webhook much was delivered, of another much waits.
+    let many = format!(
+        "INSERT INTO delivery (webhook, task, fleet, tenant, ended_as, at, state, since, next_at, ended_at)
+            SELECT webhook, gen_random_uuid(), 'a', 'default', 'failed', {0}, state, {0},
+                CASE WHEN state = 'pending' THEN {0} END, CASE WHEN state <> 'pending' THEN {0} END
+            FROM generate_series(1, 20000), (VALUES ('busy', 'delivered'), ('removed', 'pending')) AS of (webhook, state);
+         ANALYZE delivery",
+        now.0
+    );
+    world.on_server(&many).await;
+    let quiet = || WebhookName::new("quiet").unwrap();
+    let due = world.store.due_deliveries(quiet(), now, 10).await.unwrap();
+    let number = due[0].seq;
+    let until_then = now.after(Duration::from_secs(30));
+    assert_eq!(
+        world.store.hold_deliveries(vec![number], world.epoch, now, until_then).await.unwrap(),
+        [number]
+    );
+    assert_eq!(world.store.next_delivery(quiet()).await.unwrap(), None);
+    for state in [None, Some(DeliveryState::Failed), Some(DeliveryState::Pending)] {
+        let filter = DeliveryFilter { webhook: quiet(), state, before: None };
+        world.store.deliveries(filter, 100).await.unwrap();
+    }
+    world.store.webhook_backlog(quiet()).await.unwrap();
+    for which in [Redeliver::Failed, Redeliver::One(task)] {
+        world.store.redeliver(quiet(), which, now).await.unwrap();
+    }
+    let tried = Tried { seq: number, at: now, status: Some(200), error: None, next: Next::Delivered };
+    world.store.delivery_tried(tried).await.unwrap();
+    assert_eq!(world.store.forget_deliveries(now.before(Duration::from_secs(1))).await.unwrap(), 0);
+    let erased = async || {
+        let erased = world.store.erase_tenant(tenant("acme"), "asked".into(), now).await.unwrap();
+        (!erased.more).then_some(())
+    };
+    until("the tenant to be erased", erased).await;
+    let log = until("the plans in the log", async || {
+        let log = server.log();
+        (!buffers_of(&log, "ORDER BY tenant, seq").is_empty()).then_some(log)
+    });
+    let log = log.await;
+    let read = |words: &str, most: u64| {
+        let looks = buffers_of(&log, words);
+        assert!(!looks.is_empty() && looks.iter().all(|buffers| *buffers < most), "{words}: {looks:?} pages");
+    };
+    for words in
+        ["held_until IS NULL ", "SET held_until", "ORDER BY webhook DESC", "AS few", "SET state = 'pending'"]
+    {
+        read(words, 100);
+    }
+    for words in ["WITH tried AS", "ended_at < $1", "ORDER BY tenant, seq"] {
+        read(words, 100);
+    }
+    // Of what nobody wants any more the oldest are read.
+    read("WHERE NOT w.active", 15_000);
+    world.clean_up().await;
 }
 
 /// How many pages each run of a statement with these words looked at.

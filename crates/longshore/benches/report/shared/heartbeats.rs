@@ -54,15 +54,9 @@ pub async fn heartbeats() -> Vec<Row> {
 async fn measured(workers: usize) -> Option<Load> {
     let stage = Stage::set(EXTERNAL).await?;
     let idle = idle(&stage).await;
-    let mut fleet = hire(&stage, workers).await;
     let mut beating = JoinSet::new();
-    let address = stage.plane.addresses.link.clone();
-    let token = LinkWorker::token(&stage.plane, "bench");
     let sent = beat::Count::default();
-    for (n, worker) in fleet.drain(..).enumerate() {
-        let first = EVERY.mul_f64(n as f64 / workers as f64);
-        beating.spawn(beat::keep(address.clone(), token.clone(), worker, first, sent.clone()));
-    }
+    hire(&stage, workers, &mut beating, &sent).await;
     // Once around, so that all connections are there.
     tokio::time::sleep(EVERY * 2).await;
     let (used, transactions, beats) = (stage.used(), stage.transactions().await, sent.get());
@@ -97,13 +91,14 @@ pub struct Holder {
     pub held: Vec<Held>,
 }
 
-async fn hire(stage: &Stage, workers: usize) -> Vec<Holder> {
+/// Each renews from then on what it holds: it takes longer than a lease until the last one is there.
+async fn hire(stage: &Stage, workers: usize, beating: &mut JoinSet<()>, sent: &beat::Count) {
     let tasks = workers * TASKS as usize;
     for part in 0..tasks.div_ceil(5_000) {
         let number = (tasks - part * 5_000).min(5_000);
         stage.plane.submit_many("bench", (0..number).map(|_| kib(100))).await;
     }
-    let mut fleet = Vec::with_capacity(workers);
+    let (address, token) = (stage.plane.addresses.link.clone(), LinkWorker::token(&stage.plane, "bench"));
     // One client for all: what is measured comes later.
     let link = LinkWorker::client(&stage.plane, "bench");
     for n in 0..workers {
@@ -112,7 +107,8 @@ async fn hire(stage: &Stage, workers: usize) -> Vec<Holder> {
         let tasks = worker.claim(TASKS).await;
         assert_eq!(tasks.len(), TASKS as usize);
         let held = tasks.iter().map(|task| Held { task: task.id, fence: task.fence }).collect();
-        fleet.push(Holder { worker: worker.id().clone(), nonce: worker.nonce(), held });
+        let holder = Holder { worker: worker.id().clone(), nonce: worker.nonce(), held };
+        let first = EVERY.mul_f64(n as f64 / workers as f64);
+        beating.spawn(beat::keep(address.clone(), token.clone(), holder, first, sent.clone()));
     }
-    fleet
 }
