@@ -11,6 +11,7 @@ mod deadlines;
 mod endings;
 mod fleets;
 mod journal;
+mod kept;
 mod keys;
 mod link;
 mod questions;
@@ -120,6 +121,8 @@ every_backend! {
         a_question_is_asked_once_and_may_be_answered_before_it_is_waited_for,
         an_interruption_and_a_question_are_told_apart, questions_have_a_limit;
     cache: what_was_put_goes_by_itself, what_is_deleted_is_gone, a_full_cache_drops_what_expires_soonest;
+    kept: what_an_unfinished_parent_or_child_needs_is_kept, a_parent_is_kept_while_a_child_goes_on,
+        children_and_tenants_are_found;
     keys: a_key_is_found_by_its_hash_alone, a_revoked_key_stays_revoked, the_last_use_only_moves_on,
         tasks_and_conversations_have_owners, what_begins_at_once_agrees, an_erased_tenants_keys_go_with_it;
     crowd: no_task_is_claimed_twice;
