@@ -230,12 +230,6 @@ impl World {
         expired
     }
 
-    /// Changes the embedded store's file behind its back, while it does nothing.
-    pub fn sql(&self, statements: &str) {
-        let path = self.dir.as_ref().expect("an embedded store").path().join("longshore.db");
-        rusqlite::Connection::open(path).unwrap().execute_batch(statements).unwrap();
-    }
-
     /// One number out of the embedded store's file.
     pub fn ask(&self, query: &str) -> i64 {
         let path = self.dir.as_ref().expect("an embedded store").path().join("longshore.db");
