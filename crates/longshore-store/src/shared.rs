@@ -41,6 +41,7 @@ mod lane;
 mod lease;
 mod list;
 mod live;
+mod lock;
 mod meta;
 mod migrate;
 pub(crate) mod open;

@@ -14,7 +14,7 @@ use super::fault::DbError;
 use super::live::{Live, live_columns};
 use super::sql::args;
 use super::submit::{self, Answer, Begun, Places, Refused, Submission};
-use super::{ending, list};
+use super::{ending, list, lock};
 use crate::error::StoreError;
 use crate::model::NewTask;
 
@@ -27,7 +27,7 @@ const UNFINISHED: &str = concat!(
      ORDER BY id FOR UPDATE"
 );
 
-pub(super) const STATEMENTS: &[&str] = &[UNFINISHED, ending::LOCK_LIVE];
+pub(super) const STATEMENTS: &[&str] = &[UNFINISHED, lock::TASKS];
 
 /// Whether a task among these does anything but line up.
 pub(super) fn is_choosy(tasks: &[NewTask]) -> bool {

@@ -23,7 +23,8 @@ use super::fault::DbError;
 use super::journal::{self, Followed, Have};
 use super::lane;
 use super::lease::held_by_workers;
-use super::live::{Lease, Live, live_columns};
+use super::live::{Lease, Live};
+use super::lock;
 use super::sql::args;
 use super::waiting::{self, Beginning};
 use crate::embedded::queued;
@@ -158,23 +159,6 @@ async fn ended_before(connection: &Connection, held: Held, worker: &WorkerId) ->
     Ok(connection.query_opt(ENDED_BEFORE, args![held.task.0, fence, worker.as_str()]).await?.is_some())
 }
 
-/// Conversations before tasks, and each in order: no two transactions wait crosswise.
-pub(super) const LOCK_CONVERSATIONS: &str = "SELECT 1 FROM @conversation WHERE id IN
-        (SELECT conversation FROM @live WHERE id = ANY($1) AND conversation IS NOT NULL)
-     ORDER BY id FOR NO KEY UPDATE";
-
-/// With the parents of tasks that have one, which may wait for them. The condition is that of the index, word for word.
-pub(super) const LOCK_LIVE: &str = concat!(
-    "SELECT ",
-    live_columns!(),
-    " FROM @live AS live WHERE id = ANY($1 || ARRAY(
-        SELECT child.parent FROM @live AS child WHERE child.id = ANY($1) AND (child.parent IS NULL) IS FALSE))
-     ORDER BY id FOR UPDATE"
-);
-
-const LOCK_ONLY: &str =
-    concat!("SELECT ", live_columns!(), " FROM @live AS live WHERE id = ANY($1) ORDER BY id FOR UPDATE");
-
 const HELD_BY: &str =
     concat!("SELECT w.id, live.number ", held_by_workers!("count(*) AS number"), "WHERE live.number > 0");
 
@@ -185,42 +169,7 @@ const SUSPECTS: &str =
      WHERE hold = 'ready'";
 
 const STATEMENTS: &[&str] =
-    &[LOCK_CONVERSATIONS, LOCK_LIVE, HELD_BY, SUSPECTS, lane::FREED, journal::HAVE, ENDED_BEFORE];
-
-/// Tasks by their ids, locked, with the conversations that they belong to; their parents are kept for when they end.
-pub(super) async fn lock(
-    connection: &Connection,
-    changes: &mut Changes,
-    ids: &[Uuid],
-) -> Result<HashMap<TaskId, Live>, DbError> {
-    let mut rows = lock_by(connection, LOCK_LIVE, ids).await?;
-    if rows.values().any(|row| row.parent.is_some()) {
-        let asked: HashSet<&Uuid> = ids.iter().collect();
-        changes.parents.extend(rows.extract_if(|_, row| !asked.contains(&row.id.0)));
-    }
-    Ok(rows)
-}
-
-/// The same for tasks that do not end here: their parents are left alone.
-pub(super) async fn lock_only(
-    connection: &Connection,
-    ids: &[Uuid],
-) -> Result<HashMap<TaskId, Live>, DbError> {
-    lock_by(connection, LOCK_ONLY, ids).await
-}
-
-async fn lock_by(
-    connection: &Connection,
-    lock: &'static str,
-    ids: &[Uuid],
-) -> Result<HashMap<TaskId, Live>, DbError> {
-    let ids = ids.to_vec();
-    let (_, rows) =
-        futures_util::try_join!(async { connection.query(LOCK_CONVERSATIONS, args![ids]).await }, async {
-            connection.query(lock, args![ids]).await
-        },)?;
-    rows.iter().map(|row| Live::read(row).map(|row| (row.id, row))).collect()
-}
+    &[lock::CONVERSATIONS, lock::TASKS, HELD_BY, SUSPECTS, lane::FREED, journal::HAVE, ENDED_BEFORE];
 
 /// Ends attempts within a transaction that is begun; returns those whose fence was valid.
 pub(super) async fn end(
@@ -234,7 +183,7 @@ pub(super) async fn end(
         return Ok(Vec::new());
     }
     let (rows, journaled) =
-        futures_util::try_join!(lock(connection, changes, &ids), journal::have(connection, &ids))?;
+        futures_util::try_join!(lock::tasks(connection, changes, &ids), journal::have(connection, &ids))?;
     let mut rows = rows;
     let held_by = held_by(connection, &rows, ends).await?;
     let mut ended = Vec::with_capacity(ends.len());

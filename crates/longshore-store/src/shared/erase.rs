@@ -15,7 +15,7 @@ use super::fault::{DbError, words};
 use super::forget::{delete_batches, delete_conversations};
 use super::retention::delete_tasks;
 use super::sql::args;
-use super::{Shared, delivery, ending, list};
+use super::{Shared, delivery, ending, list, lock};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::Erased;
 
@@ -147,7 +147,7 @@ async fn erase_tasks(
     let unfinished: Vec<Uuid> =
         tasks.iter().filter(|(_, ended, _)| !ended).map(|(task, ..)| task.0).collect();
     let mut left = Vec::with_capacity(unfinished.len());
-    let mut rows: Vec<_> = ending::lock(connection, changes, &unfinished).await?.into_values().collect();
+    let mut rows: Vec<_> = lock::tasks(connection, changes, &unfinished).await?.into_values().collect();
     rows.sort_by_key(|row| row.id);
     for mut row in rows {
         let outcome = list::cancel(changes, &mut row, Some(reason.to_owned()));

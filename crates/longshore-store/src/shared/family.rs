@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::fault::DbError;
 use super::live::Live;
 use super::sql::args;
-use super::{Shared, ending, list};
+use super::{Shared, ending, list, lock};
 use crate::error::StoreError;
 use crate::model::ChildRecord;
 
@@ -96,7 +96,7 @@ async fn cancel(
 ) -> Result<i64, DbError> {
     let found = connection.query(BOUND, args![parent, most]).await?;
     let ids = found.iter().map(|row| row.try_get(0)).collect::<Result<Vec<Uuid>, _>>()?;
-    let mut rows: Vec<Live> = ending::lock(connection, changes, &ids).await?.into_values().collect();
+    let mut rows: Vec<Live> = lock::tasks(connection, changes, &ids).await?.into_values().collect();
     rows.sort_by_key(|row| row.id);
     for row in &mut rows {
         list::cancel(changes, row, Some("its parent was cancelled".into()));

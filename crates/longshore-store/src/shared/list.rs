@@ -14,10 +14,10 @@ use super::Shared;
 use super::changes::Changes;
 use super::column::{count, document, get, get_option};
 use super::connection::Connection;
-use super::ending;
 use super::fault::DbError;
 use super::live::Live;
 use super::sql::args;
+use super::{ending, lock};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::{AttemptRecord, Outcome, TaskRecord};
 
@@ -103,7 +103,7 @@ impl Shared {
         let done = core.run(async |it| {
             it.begin().await?;
             let mut changes = Changes::new(now);
-            let Some(mut row) = ending::lock(&it, &mut changes, &[task.0]).await?.remove(&task) else {
+            let Some(mut row) = lock::tasks(&it, &mut changes, &[task.0]).await?.remove(&task) else {
                 it.roll_back().await;
                 let state = done_state(&it, task).await?;
                 return Ok(state.map_or(CancelOutcome::NotFound, CancelOutcome::AlreadyTerminal));

@@ -16,7 +16,7 @@ use super::fault::DbError;
 use super::live::{Live, live_columns};
 use super::question::{self, Put};
 use super::sql::args;
-use super::{Shared, ending, family, list};
+use super::{Shared, ending, family, list, lock};
 use crate::error::{AskError, CallError, InputOutcome, StoreError};
 
 /// One row, whose conversation is not touched, and whose parent learns nothing.
@@ -76,7 +76,7 @@ impl Shared {
         let done = core.run(async |it| {
             it.begin().await?;
             let mut changes = Changes::new(now);
-            let Some(mut row) = ending::lock(&it, &mut changes, &[task.0]).await?.remove(&task) else {
+            let Some(mut row) = lock::tasks(&it, &mut changes, &[task.0]).await?.remove(&task) else {
                 it.roll_back().await;
                 let state = list::done_state(&it, task).await?;
                 return Ok(state.map_or(InputOutcome::NotFound, |state| {
@@ -111,7 +111,7 @@ impl Shared {
             }
             it.begin().await?;
             let mut changes = Changes::new(now);
-            let mut rows: Vec<Live> = ending::lock(&it, &mut changes, &ids).await?.into_values().collect();
+            let mut rows: Vec<Live> = lock::tasks(&it, &mut changes, &ids).await?.into_values().collect();
             rows.sort_by_key(|row| row.id);
             end_waits(&it, &mut changes, &mut rows).await?;
             ending::leave_all(&it, &mut changes, rows).await?;
