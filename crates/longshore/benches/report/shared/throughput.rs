@@ -68,9 +68,9 @@ const FEATURES: [Feature; 6] = [
         change: |task, n| task.conversation = Some(ConversationId::new(format!("c-{n}")).expect("valid")),
     },
     Feature {
-        what: "100 tenants that take turns",
+        what: "20 tenants that take turns",
         declared: String::new,
-        change: |task, n| task.tenant = Some(TenantName::new(format!("t-{}", n % 100)).expect("valid")),
+        change: |task, n| task.tenant = Some(TenantName::new(format!("t-{}", n / BATCH)).expect("valid")),
     },
     Feature { what: "a cap of the fleet", declared: || "max_running = 100000\n".into(), change: |_, _| {} },
     Feature { what: "a webhook that is told of failures", declared: webhook, change: |_, _| {} },
