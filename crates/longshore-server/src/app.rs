@@ -62,8 +62,6 @@ pub struct Inner {
     pub gateway: Option<Gateway>,
     /// The declared providers, and whose API each speaks.
     pub provider_kinds: HashMap<String, Kind>,
-    /// Which providers each fleet may call, and when that was read; emptied by a new declaration.
-    pub fleet_providers: Mutex<HashMap<FleetName, ReadAt<Arc<[String]>>>>,
     pub fleets: Lately,
     /// What the newest look at the database found, for heartbeats: they are many.
     pub database: tokio::sync::Mutex<Option<ReadAt<String>>>,
@@ -114,12 +112,6 @@ impl App {
     /// A fleet as it was declared a moment ago, here; at another replica within the last second.
     pub async fn fleet_lately(&self, name: &FleetName) -> Result<Option<Arc<FleetRecord>>, StoreError> {
         self.fleets.read(&self.store, name).await
-    }
-
-    /// Fleets were declared anew.
-    pub fn forget_fleets(&self) {
-        self.fleets.forget();
-        self.fleet_providers.lock().expect("no holder panics").clear();
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Declarations of fleets that were read a moment ago: each submission needs one, and they hardly ever change.
+//! Declarations of fleets that were read a moment ago: each submission and each LLM call needs one, and they hardly ever change.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -49,5 +49,36 @@ impl Lately {
         let mut known = self.0.lock().expect("no holder panics");
         known.fleets.clear();
         known.declared += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::fleet::Fleet;
+    use longshore_core::time::Timestamp;
+
+    use super::*;
+
+    async fn declare(store: &Store, command: &str) {
+        let name = FleetName::new("a").expect("valid");
+        let fleet = Fleet::new(name, vec![command.into()], "/".into());
+        store.put_fleets(vec![fleet], Timestamp(1)).await.expect("written");
+    }
+
+    #[tokio::test]
+    async fn a_declaration_here_counts_at_once_and_what_is_not_there_is_not_kept() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let store = Store::open(&longshore_store::OpenOptions::new(dir.path())).expect("opened");
+        let (lately, name) = (Lately::default(), FleetName::new("a").expect("valid"));
+        let command = async || {
+            let fleet = lately.read(&store, &name).await.expect("read");
+            fleet.map(|fleet| fleet.declaration.command[0].clone())
+        };
+        assert_eq!(command().await, None);
+        declare(&store, "one").await;
+        assert_eq!(command().await.as_deref(), Some("one"));
+        declare(&store, "two").await;
+        lately.forget();
+        assert_eq!(command().await.as_deref(), Some("two"));
     }
 }

@@ -224,7 +224,6 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         metrics,
         gateway,
         provider_kinds: kinds(&settings.providers),
-        fleet_providers: Default::default(),
         fleets: Default::default(),
         database: Default::default(),
         llm: Default::default(),

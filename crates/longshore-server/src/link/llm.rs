@@ -1,7 +1,6 @@
 //! Agents' LLM calls, `/llm/<provider>/…`: who may call, told from two tokens; the gateway does the rest.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -13,15 +12,11 @@ use longshore_api::llm;
 use longshore_core::id::{FleetName, Held};
 use longshore_core::role::Role;
 use longshore_gateway::{Caller, Frames, Incoming};
-use longshore_store::StoreError;
 use uuid::Uuid;
 
 use super::Token;
 use crate::app::App;
 use crate::error::{Answer, Refused};
-
-/// How long a declaration that another replica has taken may be unknown here.
-const KNOWN_FOR: Duration = Duration::from_secs(5);
 
 pub async fn call(State(app): State<App>, token: Token, request: Request) -> Answer<Response> {
     let gateway = app.gateway.as_ref().ok_or_else(|| Refused::not_here(Role::Gateway))?;
@@ -97,22 +92,8 @@ fn caller(held: Held, fleet: FleetName, headers: &http::HeaderMap) -> Answer<Cal
 
 /// The providers that a fleet may call, in the order of its declaration.
 pub async fn providers(app: &App, fleet: &FleetName) -> Answer<Arc<[String]>> {
-    let known = app.fleet_providers.lock().expect("no holder panics").get(fleet).cloned();
-    if let Some((read, known)) = &known
-        && read.elapsed() < KNOWN_FOR
-    {
-        return Ok(Arc::clone(known));
-    }
-    let record = match (app.store.fleet(fleet.clone()).await, known) {
-        (Ok(record), _) => record.ok_or_else(|| Refused::no_fleet(fleet))?,
-        // Better what was true a moment ago than to turn calls away with the database.
-        (Err(StoreError::Unavailable { .. }), Some((_, known))) => return Ok(known),
-        (Err(failed), _) => return Err(failed.into()),
-    };
-    let providers: Arc<[String]> = record.declaration.providers.into();
-    let read = (Instant::now(), Arc::clone(&providers));
-    app.fleet_providers.lock().expect("no holder panics").insert(fleet.clone(), read);
-    Ok(providers)
+    let record = app.fleet_lately(fleet).await?.ok_or_else(|| Refused::no_fleet(fleet))?;
+    Ok(record.declaration.providers.as_slice().into())
 }
 
 /// What a worker is told of its fleet's providers; of those that this control plane does not declare, nothing.

@@ -78,7 +78,8 @@ every_backend! {
         strangers_and_stale_starts_get_nothing, a_draining_worker_gets_nothing, a_suspect_runs_alone,
         the_least_busy_worker_runs_dry_for_a_suspect, a_claim_of_large_inputs_ends_early;
     link: what_is_not_held_is_queued_again, what_is_on_its_way_is_not_taken, lost_leases_are_told,
-        only_the_renewed_live_on, outages_do_not_expire_leases, a_new_start_releases_what_the_old_one_held,
+        only_the_renewed_live_on, a_claim_that_nobody_heard_of_expires_beside_what_is_renewed,
+        outages_do_not_expire_leases, a_new_start_releases_what_the_old_one_held,
         a_drain_order_is_repeated_until_it_is_obeyed, waiters_are_woken, a_late_goodbye_does_not_end_the_next_start,
         a_gone_worker_can_register_again, a_planned_worker_is_found_again;
     endings: success_is_final_and_repeatable, a_stale_fence_changes_nothing, failures_back_off_then_fail,

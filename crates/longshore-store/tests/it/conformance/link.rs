@@ -54,6 +54,23 @@ pub async fn only_the_renewed_live_on(world: &World) {
     assert_eq!(world.tick(Duration::from_secs(20)).await, [kept.held()]);
 }
 
+/// Its answer was lost, and the worker lives on without it.
+pub async fn a_claim_that_nobody_heard_of_expires_beside_what_is_renewed(world: &World) {
+    let crew = world.worker("w").await;
+    world.submit(new_task()).await;
+    world.submit(new_task()).await;
+    let kept = world.claim_one(&crew, 1).await;
+    assert_eq!(world.tick(Duration::from_secs(5)).await, []);
+    let lost = world.claim_one(&crew, 2).await;
+    assert_eq!(world.tick(Duration::from_secs(20)).await, []);
+    world.beat(&crew, vec![kept.held()], 1).await.unwrap();
+    assert_eq!(world.tick(Duration::from_secs(20)).await, [lost.held()]);
+    world.beat(&crew, vec![kept.held()], 1).await.unwrap();
+    assert_eq!(world.tick(Duration::from_secs(20)).await, []);
+    assert_eq!(world.task(kept.id).await.state, State::Running);
+    assert_eq!(world.task(lost.id).await.state, State::Queued);
+}
+
 pub async fn outages_do_not_expire_leases(world: &World) {
     let crew = world.worker("w").await;
     let id = world.submit(new_task()).await;

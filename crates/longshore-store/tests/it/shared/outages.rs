@@ -256,3 +256,19 @@ async fn too_few_connections_are_shared_and_none_at_all_is_an_outage() {
     let submit = async || answered(world.store.submit(vec![new_task()], None, world.now())).await;
     until("room", submit).await;
 }
+
+#[tokio::test]
+async fn tasks_run_again_whose_workers_row_was_lost() {
+    let Some(world) = World::shared().await else { return };
+    let id = world.submit(new_task()).await;
+    let crew = world.worker("w").await;
+    let held = world.claim_one(&crew, 1).await.held();
+    assert_eq!(world.client().await.execute("DELETE FROM worker", &[]).await.unwrap(), 1);
+    let mut expired = Vec::new();
+    for _ in 0..5 {
+        expired.extend(world.tick(Duration::from_secs(20)).await);
+    }
+    assert_eq!(expired, [held], "at the latest a minute after its lease has ended");
+    assert_eq!(world.task(id).await.state, State::Queued);
+    world.clean_up().await;
+}
