@@ -90,7 +90,13 @@ struct Part {
 type Whole<'a, R> = Chain<Cursor<Vec<u8>>, &'a mut Tar<R>>;
 
 impl Parts {
-    fn add<R: Read>(&mut self, name: String, size: u64, tar: &mut Tar<R>, limits: &Limits) -> Result<(), TarError> {
+    fn add<R: Read>(
+        &mut self,
+        name: String,
+        size: u64,
+        tar: &mut Tar<R>,
+        limits: &Limits,
+    ) -> Result<(), TarError> {
         let mut first = vec![0; 512.min(size as usize)];
         let mut filled = 0;
         while filled < first.len() {
@@ -99,7 +105,9 @@ impl Parts {
         let kind = Form::of(&first);
         let mut whole: Whole<R> = Cursor::new(first).chain(tar);
         match kind {
-            Form::Document if size <= limits.document && self.document_bytes + size <= 4 * limits.document => {
+            Form::Document
+                if size <= limits.document && self.document_bytes + size <= 4 * limits.document =>
+            {
                 let mut bytes = Vec::new();
                 whole.read_to_end(&mut bytes).map_err(TarError::Read)?;
                 self.document_bytes += size;
@@ -151,7 +159,9 @@ impl Parts {
         // `docker save` of old engines writes a layer once, and `../ID/layer.tar` where it stands again.
         let link = String::from_utf8_lossy(link).into_owned();
         let target = match link.strip_prefix("../") {
-            Some(rest) => folder.rsplit_once('/').map_or(rest.to_owned(), |(above, _)| format!("{above}/{rest}")),
+            Some(rest) => {
+                folder.rsplit_once('/').map_or(rest.to_owned(), |(above, _)| format!("{above}/{rest}"))
+            }
             None if folder.is_empty() => link,
             None => format!("{folder}/{link}"),
         };
@@ -172,9 +182,14 @@ impl Parts {
         }
         let mut taken: BTreeMap<String, usize> = BTreeMap::new();
         for (index, name) in named.layers.iter().enumerate() {
-            let real = self.aliases.get(name).filter(|_| !self.layers.contains_key(name)).unwrap_or(name).clone();
+            let real =
+                self.aliases.get(name).filter(|_| !self.layers.contains_key(name)).unwrap_or(name).clone();
             let at = |code, what: String| {
-                Finding::new(code, Where::Layer { layer: index + 1, path: None, line: None, deleted_in: None }, what)
+                Finding::new(
+                    code,
+                    Where::Layer { layer: index + 1, path: None, line: None, deleted_in: None },
+                    what,
+                )
             };
             let Some(part) = self.layers.remove(&real) else {
                 if !taken.contains_key(&real) {
@@ -193,7 +208,10 @@ impl Parts {
             };
             let named = real.starts_with("blobs/sha256/").then(|| blob(&real));
             if wrong(&part.unpacked, told) || wrong(&part.packed, named) {
-                image.faults.push(at(Code::DigestMismatch, "its bytes are not those that its digest names".to_owned()));
+                image.faults.push(at(
+                    Code::DigestMismatch,
+                    "its bytes are not those that its digest names".to_owned(),
+                ));
             }
             image.layers.push(part.layer);
         }
@@ -206,7 +224,11 @@ impl Parts {
             let manifests: Vec<DockerManifest> = self.document("manifest.json")?;
             let first = manifests.into_iter().next();
             let first = first.ok_or_else(|| ArchiveError::NoImage("its manifest is empty".into()))?;
-            return Ok(Named { config: first.config, tags: first.tags.unwrap_or_default(), layers: first.layers });
+            return Ok(Named {
+                config: first.config,
+                tags: first.tags.unwrap_or_default(),
+                layers: first.layers,
+            });
         }
         if !self.documents.contains_key("index.json") {
             return Err(ArchiveError::NoImage("it has neither manifest.json nor index.json".into()));
@@ -221,13 +243,15 @@ impl Parts {
             }
             let there = document.manifests.iter().map(|manifest| file(&manifest.digest));
             let next = there.into_iter().find(|name| self.documents.contains_key(name));
-            name = next.ok_or_else(|| ArchiveError::NoImage("none of the manifests of its index is in it".into()))?;
+            name = next
+                .ok_or_else(|| ArchiveError::NoImage("none of the manifests of its index is in it".into()))?;
         }
         Err(ArchiveError::NoImage("its index leads to indexes only".into()))
     }
 
     fn document<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<T, ArchiveError> {
-        let missing = || ArchiveError::NoImage(format!("`{}`, which its manifest names, is missing", shown(name)));
+        let missing =
+            || ArchiveError::NoImage(format!("`{}`, which its manifest names, is missing", shown(name)));
         let bytes = self.documents.get(name).ok_or_else(missing)?;
         serde_json::from_slice(bytes).map_err(|source| ArchiveError::Document { name: shown(name), source })
     }
@@ -290,7 +314,11 @@ impl Form {
             [0x1f, 0x8b, ..] => Form::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Form::Zstd,
             // An empty layer is two blocks of zeros.
-            _ if first.len() == 512 && (&first[257..262] == b"ustar" || first.iter().all(|byte| *byte == 0)) => Form::Tar,
+            _ if first.len() == 512
+                && (&first[257..262] == b"ustar" || first.iter().all(|byte| *byte == 0)) =>
+            {
+                Form::Tar
+            }
             _ if matches!(letter, Some(b'{' | b'[')) => Form::Document,
             _ => Form::Other,
         }

@@ -26,7 +26,8 @@ const FAMILIES: &[(&str, Next)] = &[
 ];
 
 /// Names that are too short for a family.
-const EXACT: &[&str] = &["o1", "o1-mini", "o1-preview", "o1-pro", "o3", "o3-mini", "o3-pro", "o4-mini", "whisper-1", "tts-1"];
+const EXACT: &[&str] =
+    &["o1", "o1-mini", "o1-preview", "o1-pro", "o3", "o3-mini", "o3-pro", "o4-mini", "whisper-1", "tts-1"];
 
 enum Next {
     Any,
@@ -37,7 +38,11 @@ enum Next {
 pub fn is_model(word: &str) -> bool {
     let word = word.to_ascii_lowercase();
     // `openai/gpt-5-mini`, `anthropic.claude-3-haiku`
-    let tails = [word.as_str(), word.rsplit('/').next().unwrap_or_default(), word.split_once('.').map_or("", |two| two.1)];
+    let tails = [
+        word.as_str(),
+        word.rsplit('/').next().unwrap_or_default(),
+        word.split_once('.').map_or("", |two| two.1),
+    ];
     EXACT.contains(&word.as_str())
         || tails.iter().any(|tail| {
             FAMILIES.iter().any(|(family, next)| {
@@ -54,10 +59,12 @@ pub fn is_model(word: &str) -> bool {
 
 /// A name of a model in a line of a program (in quotes) or of settings (a word after `=` or `:`).
 pub fn model_in(line: &str, settings: bool) -> Option<&str> {
-    words(line).find(|word| {
-        let quoted = matches!(word.before, Some('"' | '\'' | '`'));
-        (quoted || settings && word.before.is_some()) && word.text.len() < 100 && is_model(word.text)
-    }).map(|word| word.text)
+    words(line)
+        .find(|word| {
+            let quoted = matches!(word.before, Some('"' | '\'' | '`'));
+            (quoted || settings && word.before.is_some()) && word.text.len() < 100 && is_model(word.text)
+        })
+        .map(|word| word.text)
 }
 
 struct Word<'a> {
@@ -102,7 +109,19 @@ const PROVIDERS: &[&str] = &[
     "127.0.0.1:11434",
 ];
 
-const DATABASES: &[&str] = &["postgres", "postgresql", "mysql", "mongodb", "mongodb+srv", "redis", "rediss", "amqp", "amqps", "kafka", "nats"];
+const DATABASES: &[&str] = &[
+    "postgres",
+    "postgresql",
+    "mysql",
+    "mongodb",
+    "mongodb+srv",
+    "redis",
+    "rediss",
+    "amqp",
+    "amqps",
+    "kafka",
+    "nats",
+];
 
 /// An address of a service in a text, without what may be secret in it. With `all`, any address counts (a variable of the
 /// environment); without, those of LLM APIs and databases, and with `settings` those of an internal network.
@@ -110,9 +129,11 @@ pub fn url_in(text: &str, settings: bool, all: bool) -> Option<String> {
     let mut from = 0;
     while let Some(found) = text[from..].find("://") {
         let at = from + found;
-        let scheme = text[..at].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+').next().unwrap_or_default();
+        let scheme =
+            text[..at].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+').next().unwrap_or_default();
         let rest = &text[at + 3..];
-        let authority = rest.split(['/', '?', '#', ' ', '"', '\'', '\\', '`', ',', ')', '<']).next().unwrap_or_default();
+        let authority =
+            rest.split(['/', '?', '#', ' ', '"', '\'', '\\', '`', ',', ')', '<']).next().unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default();
         let lower = host.to_ascii_lowercase();
         let counts = all
@@ -138,14 +159,67 @@ fn is_internal(host: &str) -> bool {
 /// Whether a variable describes the image itself: what programs and libraries of its base read to find themselves.
 pub fn describes_the_image(name: &str) -> bool {
     const NAMES: &[&str] = &[
-        "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TERM", "SHELL", "USER", "HOSTNAME", "PWD", "TMPDIR", "GPG_KEY", "NODE_ENV",
-        "NODE_VERSION", "NODE_PATH", "NODE_OPTIONS", "YARN_VERSION", "DEBIAN_FRONTEND", "VIRTUAL_ENV", "CARGO_HOME",
-        "RUSTUP_HOME", "RUST_VERSION", "RUST_BACKTRACE", "GOPATH", "GOLANG_VERSION", "JAVA_HOME", "JAVA_VERSION", "CLASSPATH",
-        "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "LD_LIBRARY_PATH", "LD_PRELOAD",
-        "MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HOME", "TRANSFORMERS_CACHE", "TIKTOKEN_CACHE_DIR",
-        "MPLCONFIGDIR", "NO_COLOR", "FORCE_COLOR", "COREPACK_HOME", "DENO_VERSION", "DENO_DIR", "BUN_INSTALL", "LONGSHORE_PROBE_ADDR",
+        "PATH",
+        "HOME",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TERM",
+        "SHELL",
+        "USER",
+        "HOSTNAME",
+        "PWD",
+        "TMPDIR",
+        "GPG_KEY",
+        "NODE_ENV",
+        "NODE_VERSION",
+        "NODE_PATH",
+        "NODE_OPTIONS",
+        "YARN_VERSION",
+        "DEBIAN_FRONTEND",
+        "VIRTUAL_ENV",
+        "CARGO_HOME",
+        "RUSTUP_HOME",
+        "RUST_VERSION",
+        "RUST_BACKTRACE",
+        "GOPATH",
+        "GOLANG_VERSION",
+        "JAVA_HOME",
+        "JAVA_VERSION",
+        "CLASSPATH",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "NODE_EXTRA_CA_CERTS",
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "MALLOC_ARENA_MAX",
+        "OMP_NUM_THREADS",
+        "TOKENIZERS_PARALLELISM",
+        "HF_HOME",
+        "TRANSFORMERS_CACHE",
+        "TIKTOKEN_CACHE_DIR",
+        "MPLCONFIGDIR",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COREPACK_HOME",
+        "DENO_VERSION",
+        "DENO_DIR",
+        "BUN_INSTALL",
+        "LONGSHORE_PROBE_ADDR",
     ];
-    const BEGINNINGS: &[&str] = &["PYTHON", "PIP_", "UV_", "POETRY_", "NPM_CONFIG_", "npm_config_", "LC_", "XDG_", "PLAYWRIGHT_", "PUPPETEER_"];
+    const BEGINNINGS: &[&str] = &[
+        "PYTHON",
+        "PIP_",
+        "UV_",
+        "POETRY_",
+        "NPM_CONFIG_",
+        "npm_config_",
+        "LC_",
+        "XDG_",
+        "PLAYWRIGHT_",
+        "PUPPETEER_",
+    ];
     NAMES.contains(&name) || BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
 }
 
@@ -156,12 +230,32 @@ mod tests {
     #[test]
     fn models_are_known_by_family() {
         for name in [
-            "gpt-5-mini", "gpt-4o", "claude-sonnet-4", "claude-3-haiku-20240307", "openai/gpt-5", "anthropic.claude-3-opus",
-            "gemini-2.5-pro", "llama3.2", "meta-llama/Llama-3-8B", "o3-mini", "text-embedding-3-small", "qwen2.5-coder",
+            "gpt-5-mini",
+            "gpt-4o",
+            "claude-sonnet-4",
+            "claude-3-haiku-20240307",
+            "openai/gpt-5",
+            "anthropic.claude-3-opus",
+            "gemini-2.5-pro",
+            "llama3.2",
+            "meta-llama/Llama-3-8B",
+            "o3-mini",
+            "text-embedding-3-small",
+            "qwen2.5-coder",
         ] {
             assert!(is_model(name), "{name}");
         }
-        for name in ["gpt-", "claude-code", "llama", "llama_index", "o11y", "mistralai", "grok-parser", "command-line", "gemini-cli"] {
+        for name in [
+            "gpt-",
+            "claude-code",
+            "llama",
+            "llama_index",
+            "o11y",
+            "mistralai",
+            "grok-parser",
+            "command-line",
+            "gemini-cli",
+        ] {
             assert!(!is_model(name), "{name}");
         }
     }
@@ -179,12 +273,21 @@ mod tests {
     fn addresses_that_count_depend_on_where_they_stand() {
         let program = |line| url_in(line, false, false);
         let settings = |line| url_in(line, true, false);
-        assert_eq!(program(r#"base_url="https://api.openai.com/v1""#).as_deref(), Some("https://api.openai.com"));
+        assert_eq!(
+            program(r#"base_url="https://api.openai.com/v1""#).as_deref(),
+            Some("https://api.openai.com")
+        );
         assert_eq!(program("https://docs.python.org/3/"), None);
         assert_eq!(program("redis://:pw@cache:6379/0").as_deref(), Some("redis://cache:6379"));
-        assert_eq!(settings("orders: http://orders.svc.cluster.local:80/").as_deref(), Some("http://orders.svc.cluster.local:80"));
+        assert_eq!(
+            settings("orders: http://orders.svc.cluster.local:80/").as_deref(),
+            Some("http://orders.svc.cluster.local:80")
+        );
         assert_eq!(settings("$schema: https://json.schemastore.org/x"), None);
-        assert_eq!(url_in("https://example.com/x?key=1", false, true).as_deref(), Some("https://example.com"));
+        assert_eq!(
+            url_in("https://example.com/x?key=1", false, true).as_deref(),
+            Some("https://example.com")
+        );
         assert_eq!(url_in("https://${HOST}/", false, true), None);
     }
 

@@ -22,7 +22,8 @@ pub struct Asked {
 pub fn check(archive: Archive, asked: &Asked) -> Report {
     let runtime = archive.config.runtime();
     let user = runtime.user.split(':').next().and_then(|user| user.parse().ok());
-    let Merged { findings: in_layers, stack, bytes, passwd } = merge::merge(&archive.layers, user, asked.budget);
+    let Merged { findings: in_layers, stack, bytes, passwd } =
+        merge::merge(&archive.layers, user, asked.budget);
     let mut findings = config::check(&archive.config, passwd.as_deref());
     findings.extend(archive.faults);
     findings.extend(in_layers);
@@ -60,7 +61,12 @@ fn beside(findings: &mut Vec<Finding>, of_file: Vec<Finding>) {
         let Where::Dockerfile { line } = found.at else { continue };
         let by_image = matches!(
             found.code,
-            Code::UserRoot | Code::ShellEntrypoint | Code::NoHealthcheck | Code::ModelInEnv | Code::UrlInEnv | Code::ConfigInEnv
+            Code::UserRoot
+                | Code::ShellEntrypoint
+                | Code::NoHealthcheck
+                | Code::ModelInEnv
+                | Code::UrlInEnv
+                | Code::ConfigInEnv
         );
         let same = |other: &&mut Finding| {
             let about = matches!(other.at, Where::Config | Where::Command) || other.what == found.what;

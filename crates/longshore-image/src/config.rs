@@ -154,7 +154,8 @@ fn labels(runtime: &Runtime, findings: &mut Vec<Finding>) {
             findings.push(Finding::new(Code::SecretInLabel, Where::Label { name: name.clone() }, what));
         }
     }
-    let set = |name: &str| labels.get(&format!("{LABEL_PREFIX}{name}")).is_some_and(|value| !value.is_empty());
+    let set =
+        |name: &str| labels.get(&format!("{LABEL_PREFIX}{name}")).is_some_and(|value| !value.is_empty());
     let missing: Vec<String> =
         LABELS.iter().filter(|name| !set(name)).map(|name| format!("`{LABEL_PREFIX}{name}`")).collect();
     if !missing.is_empty() {
@@ -163,7 +164,11 @@ fn labels(runtime: &Runtime, findings: &mut Vec<Finding>) {
     }
     let revision = format!("{LABEL_PREFIX}revision");
     if labels.get(&revision).is_some_and(|value| value.ends_with("-dirty")) {
-        findings.push(Finding::new(Code::DirtyTree, Where::Label { name: revision }, "built with changes that no commit has"));
+        findings.push(Finding::new(
+            Code::DirtyTree,
+            Where::Label { name: revision },
+            "built with changes that no commit has",
+        ));
     }
 }
 
@@ -173,13 +178,18 @@ fn history(config: &ImageConfig, findings: &mut Vec<Finding>) {
         let named = || {
             // ENV lines are told as the environment, which may have been overwritten since; ARGs are here only.
             let words = text.split_whitespace().filter_map(|word| word.split_once('='));
-            words.filter(|(name, value)| secret::is_secret_name(name) && !secret::is_filler(value)).map(|(name, _)| name).next()
+            words
+                .filter(|(name, value)| secret::is_secret_name(name) && !secret::is_filler(value))
+                .map(|(name, _)| name)
+                .next()
         };
         let what = match (secret::find(text).first(), secret::password_in_url(text)) {
             (Some(found), _) => found.told(),
             (None, Some(shown)) => format!("a password in a URL ({shown})"),
             (None, None) => match named() {
-                Some(name) => format!("a value for `{}`, which is called a secret", name.trim_start_matches('-')),
+                Some(name) => {
+                    format!("a value for `{}`, which is called a secret", name.trim_start_matches('-'))
+                }
                 None => continue,
             },
         };
@@ -227,23 +237,37 @@ fn start(runtime: &Runtime, findings: &mut Vec<Finding>) {
     let part = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
     if command.is_empty() {
         add(Code::NoEntrypoint, Where::Config, "it has neither ENTRYPOINT nor CMD".into());
-    } else if shell(&part(&runtime.entrypoint)) || (part(&runtime.entrypoint).is_empty() && shell(&part(&runtime.cmd))) {
+    } else if shell(&part(&runtime.entrypoint))
+        || (part(&runtime.entrypoint).is_empty() && shell(&part(&runtime.cmd)))
+    {
         add(Code::ShellEntrypoint, Where::Command, format!("its first process is a shell, `{}`", command[0]));
     } else if !runtime.is_worker() {
         let first: String = secret::redacted(&command[0]).chars().take(80).collect();
-        add(Code::NotAWorker, Where::Command, format!("its first process is `{first}`, not `longshore worker`"));
+        add(
+            Code::NotAWorker,
+            Where::Command,
+            format!("its first process is `{first}`, not `longshore worker`"),
+        );
     }
-    if let Some(model) = command.iter().find(|word| baked::is_model(word.rsplit('=').next().unwrap_or(word))) {
+    if let Some(model) = command.iter().find(|word| baked::is_model(word.rsplit('=').next().unwrap_or(word)))
+    {
         add(Code::ModelInEnv, Where::Command, format!("the model `{model}`"));
     }
-    let test = runtime.healthcheck.as_ref().and_then(|check| check.test.as_ref()).filter(|test| !test.is_empty());
+    let test =
+        runtime.healthcheck.as_ref().and_then(|check| check.test.as_ref()).filter(|test| !test.is_empty());
     match test {
         None => add(Code::NoHealthcheck, Where::Config, "it has no HEALTHCHECK".into()),
-        Some(test) if test[0] == "NONE" => add(Code::NoHealthcheck, Where::Config, "its HEALTHCHECK is NONE".into()),
+        Some(test) if test[0] == "NONE" => {
+            add(Code::NoHealthcheck, Where::Config, "its HEALTHCHECK is NONE".into())
+        }
         Some(_) => {}
     }
     for path in runtime.volumes.iter().flatten().map(|(path, _)| path) {
-        add(Code::Volume, Where::Config, format!("`{path}` is a volume: it is kept outside of the image, for each container anew"));
+        add(
+            Code::Volume,
+            Where::Config,
+            format!("`{path}` is a volume: it is kept outside of the image, for each container anew"),
+        );
     }
 }
 
@@ -309,8 +333,14 @@ mod tests {
 
     #[test]
     fn the_first_process_is_longshore_and_no_shell() {
-        check(json!({"Entrypoint": ["/bin/sh", "-c", "longshore worker"]}), &["shell_entrypoint ENTRYPOINT and CMD"]);
-        check(json!({"Entrypoint": null, "Cmd": ["/bin/sh", "-c", "x"]}), &["shell_entrypoint ENTRYPOINT and CMD"]);
+        check(
+            json!({"Entrypoint": ["/bin/sh", "-c", "longshore worker"]}),
+            &["shell_entrypoint ENTRYPOINT and CMD"],
+        );
+        check(
+            json!({"Entrypoint": null, "Cmd": ["/bin/sh", "-c", "x"]}),
+            &["shell_entrypoint ENTRYPOINT and CMD"],
+        );
         check(json!({"Entrypoint": null, "Cmd": null}), &["no_entrypoint configuration"]);
         check(json!({"Entrypoint": ["python", "a.py"]}), &["not_a_worker ENTRYPOINT and CMD"]);
         check(json!({"Healthcheck": {"Test": ["NONE"]}}), &["no_healthcheck configuration"]);
@@ -326,7 +356,10 @@ mod tests {
     fn secrets_of_build_arguments_are_in_the_history() {
         let step = |text: &str| Step { created_by: text.into(), empty_layer: false };
         let config = ImageConfig {
-            history: Some(vec![step("COPY . ."), step("RUN |1 PIP_TOKEN=q7Rk2ZpV9xTb /bin/sh -c pip install x # buildkit")]),
+            history: Some(vec![
+                step("COPY . ."),
+                step("RUN |1 PIP_TOKEN=q7Rk2ZpV9xTb /bin/sh -c pip install x # buildkit"),
+            ]),
             ..ImageConfig::default()
         };
         let mut findings = Vec::new();

@@ -102,10 +102,18 @@ fn lines(bytes: &[u8], kind: Text) -> Vec<Hit> {
             hits.push(Hit { code: Code::SecretInFile, line: Some(number), what });
         }
         if let Some(model) = baked::model_in(trimmed, kind == Text::Settings) {
-            hits.push(Hit { code: Code::ModelInFile, line: Some(number), what: format!("the model `{model}`") });
+            hits.push(Hit {
+                code: Code::ModelInFile,
+                line: Some(number),
+                what: format!("the model `{model}`"),
+            });
         }
         if let Some(url) = baked::url_in(trimmed, kind == Text::Settings, false) {
-            hits.push(Hit { code: Code::UrlInFile, line: Some(number), what: format!("the address `{url}`") });
+            hits.push(Hit {
+                code: Code::UrlInFile,
+                line: Some(number),
+                what: format!("the address `{url}`"),
+            });
         }
     }
     hits
@@ -138,7 +146,8 @@ fn secret_in_line(line: &str) -> Option<String> {
     let name = name.rsplit([' ', '.', '[', '(', '{', ',', '\t']).next()?.trim_matches(['"', '\'', ']']);
     let value = line[at + 1..].trim().trim_start_matches('=').trim().trim_end_matches([',', ';', ')']).trim();
     let value = value.trim_matches(['"', '\'']);
-    (secret::is_secret_name(name) && secret::looks_secret(value)).then(|| format!("the value of `{name}` looks like a secret"))
+    (secret::is_secret_name(name) && secret::looks_secret(value))
+        .then(|| format!("the value of `{name}` looks like a secret"))
 }
 
 #[cfg(test)]
@@ -172,7 +181,10 @@ mod tests {
 
     #[test]
     fn a_library_may_name_models_but_hold_no_key() {
-        let text = format!("MODELS = ['gpt-4o']\nBASE = 'https://api.openai.com/v1'\nkey = 'hf_{}'\n", &CHANCE[..34]);
+        let text = format!(
+            "MODELS = ['gpt-4o']\nBASE = 'https://api.openai.com/v1'\nkey = 'hf_{}'\n",
+            &CHANCE[..34]
+        );
         let path = "venv/lib/python3.13/site-packages/openai/x.py";
         assert_eq!(told(path, text.as_bytes()), ["secret_in_file:0 a Hugging Face token (hf_…)"]);
     }
@@ -184,7 +196,11 @@ mod tests {
             let mut bytes = vec![b' '; before];
             bytes.extend_from_slice(key.as_bytes());
             bytes.resize(before + WINDOW, b' ');
-            assert_eq!(told("usr/bin/x", &bytes), ["secret_in_file:0 an Anthropic key (sk-ant-…)"], "{before}");
+            assert_eq!(
+                told("usr/bin/x", &bytes),
+                ["secret_in_file:0 an Anthropic key (sk-ant-…)"],
+                "{before}"
+            );
         }
     }
 

@@ -30,7 +30,11 @@ pub fn parse(text: &str) -> Vec<Instruction> {
         while let Some(begun) = whole.strip_suffix(escape) {
             whole = begun.to_owned();
             // Comments and empty lines between do not end it.
-            match lines.by_ref().map(|(_, line)| line.trim()).find(|line| !line.is_empty() && !line.starts_with('#')) {
+            match lines
+                .by_ref()
+                .map(|(_, line)| line.trim())
+                .find(|line| !line.is_empty() && !line.starts_with('#'))
+            {
                 Some(next) => whole.push_str(next),
                 None => break,
             }
@@ -120,7 +124,12 @@ fn filled(text: &str, defaults: &BTreeMap<&str, &str>) -> String {
                 (&after[..end], "", &after[end..])
             }
         };
-        match defaults.get(name).copied().filter(|value| !value.is_empty()).or(Some(fallback).filter(|f| !f.is_empty())) {
+        match defaults
+            .get(name)
+            .copied()
+            .filter(|value| !value.is_empty())
+            .or(Some(fallback).filter(|f| !f.is_empty()))
+        {
             Some(value) => out.push_str(value),
             None => out.push_str(&rest[at..rest.len() - next.len()]),
         }
@@ -134,7 +143,9 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> Vec<String> {
-        let told = |instruction: Instruction| format!("{} {} {}", instruction.line, instruction.keyword, instruction.text);
+        let told = |instruction: Instruction| {
+            format!("{} {} {}", instruction.line, instruction.keyword, instruction.text)
+        };
         parse(text).into_iter().map(told).collect()
     }
 
@@ -149,14 +160,20 @@ mod tests {
     #[test]
     fn heredocs_are_no_instructions() {
         let text = "RUN <<EOF\nFROM b\nEOF\nCOPY <<-'A' <<B /x/\nUSER root\nA\nENV z\nB\nUSER 1\nRUN cat <<<word\nUSER 2\n";
-        assert_eq!(told(text), ["1 RUN <<EOF", "4 COPY <<-'A' <<B /x/", "9 USER 1", "10 RUN cat <<<word", "11 USER 2"]);
+        assert_eq!(
+            told(text),
+            ["1 RUN <<EOF", "4 COPY <<-'A' <<B /x/", "9 USER 1", "10 RUN cat <<<word", "11 USER 2"]
+        );
     }
 
     #[test]
     fn bases_are_known_with_their_arguments() {
         let text = "ARG V=3.13\nARG BASE=python:${V}\nFROM --platform=linux/amd64 python:${V}-slim AS build\nFROM $BASE\nFROM ${X:-busybox}\nFROM ${Y}";
         let instructions = parse(text);
-        let told: Vec<_> = stages(&instructions).iter().map(|stage| (stage.line, stage.base.clone(), stage.name.clone())).collect();
+        let told: Vec<_> = stages(&instructions)
+            .iter()
+            .map(|stage| (stage.line, stage.base.clone(), stage.name.clone()))
+            .collect();
         let expected = [
             (3, "python:3.13-slim".to_owned(), Some("build".to_owned())),
             (4, "python:${V}".to_owned(), None),

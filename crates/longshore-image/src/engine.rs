@@ -171,7 +171,9 @@ impl Engine {
             use bollard::container::LogOutput;
             match part.map_err(refused("read its output"))? {
                 LogOutput::StdErr { message } => err.extend_from_slice(&message),
-                LogOutput::StdOut { message } | LogOutput::Console { message } => out.extend_from_slice(&message),
+                LogOutput::StdOut { message } | LogOutput::Console { message } => {
+                    out.extend_from_slice(&message)
+                }
                 LogOutput::StdIn { .. } => {}
             }
             if out.len() + err.len() > OUTPUT {
@@ -185,14 +187,18 @@ impl Engine {
     /// The container's processes: user number, state as `ps` shows it, name. Empty where the engine has no `ps`.
     pub async fn processes(&self, name: &str) -> Result<Vec<[String; 3]>, EngineError> {
         let options = query::TopOptionsBuilder::default().ps_args("-eo pid,uid,stat,comm").build();
-        let top = self.docker.top_processes(name, Some(options)).await.map_err(refused("list its processes"))?;
+        let top =
+            self.docker.top_processes(name, Some(options)).await.map_err(refused("list its processes"))?;
         let rows = top.processes.unwrap_or_default().into_iter();
-        Ok(rows.filter_map(|row| Some([row.get(1)?.clone(), row.get(2)?.clone(), row.get(3)?.clone()])).collect())
+        Ok(rows
+            .filter_map(|row| Some([row.get(1)?.clone(), row.get(2)?.clone(), row.get(3)?.clone()]))
+            .collect())
     }
 
     /// Paths that differ from the image.
     pub async fn changes(&self, name: &str) -> Result<Vec<String>, EngineError> {
-        let changes = self.docker.container_changes(name).await.map_err(refused("compare it with its image"))?;
+        let changes =
+            self.docker.container_changes(name).await.map_err(refused("compare it with its image"))?;
         Ok(changes.unwrap_or_default().into_iter().map(|change| change.path).collect())
     }
 

@@ -177,7 +177,8 @@ impl fmt::Display for Where {
                 if let Some(line) = line {
                     write!(f, ":{line}")?;
                 }
-                deleted_in.map_or(Ok(()), |later| write!(f, " (deleted in layer {later}, still in the image)"))
+                deleted_in
+                    .map_or(Ok(()), |later| write!(f, " (deleted in layer {later}, still in the image)"))
             }
             Where::Dockerfile { line } => write!(f, "Dockerfile:{line}"),
             Where::Run => f.write_str("run"),

@@ -55,7 +55,8 @@ impl Budget {
         let beyond = |what: &str| format!("it has more than the {what} that are read");
         self.entries = self.entries.checked_sub(1).ok_or_else(|| beyond("entries"))?;
         let bytes = self.bytes.checked_sub(entry.size);
-        self.bytes = bytes.ok_or_else(|| format!("it unpacks to more bytes than are read, {} in one file", entry.size))?;
+        self.bytes = bytes
+            .ok_or_else(|| format!("it unpacks to more bytes than are read, {} in one file", entry.size))?;
         let names = self.names.checked_sub(entry.path.len() as u64);
         self.names = names.ok_or_else(|| beyond("bytes of names"))?;
         Ok(())
@@ -94,12 +95,18 @@ pub fn read(tar: &mut Tar<impl Read>, limits: &Limits, budget: &mut Budget) -> (
 impl Layer {
     fn add(&mut self, entry: Entry, tar: &mut Tar<impl Read>, limits: &Limits) -> Result<(), TarError> {
         let Some(path) = paths::normal(&entry.path) else {
-            self.fault(Code::PathTraversal, format!("the entry `{}` leads out of the image", shown(&entry.path)));
+            self.fault(
+                Code::PathTraversal,
+                format!("the entry `{}` leads out of the image", shown(&entry.path)),
+            );
             return Ok(());
         };
         if entry.kind == Kind::HardLink && paths::normal(&entry.link).is_none() {
             let link = shown(&entry.link);
-            self.fault(Code::PathTraversal, format!("the hard link `{path}` leads out of the image, to `{link}`"));
+            self.fault(
+                Code::PathTraversal,
+                format!("the hard link `{path}` leads out of the image, to `{link}`"),
+            );
             return Ok(());
         }
         if self.hides(&path) {

@@ -30,7 +30,8 @@ pub fn merge(layers: &[Layer], user: Option<u64>, budget: Option<u64>) -> Merged
         entries(index, layer, &hidden, user, &mut findings);
     }
     wasted(layers, &hidden, &mut findings);
-    let stack = Stack::of(visible(layers, &hidden).filter(|item| item.kind != Kind::Folder).map(|item| &*item.path));
+    let stack =
+        Stack::of(visible(layers, &hidden).filter(|item| item.kind != Kind::Folder).map(|item| &*item.path));
     let bytes = layers.iter().map(|layer| layer.bytes).sum();
     let most = budget.unwrap_or(stack.budget());
     if bytes > most {
@@ -43,7 +44,9 @@ pub fn merge(layers: &[Layer], user: Option<u64>, budget: Option<u64>) -> Merged
 
 fn visible<'a>(layers: &'a [Layer], hidden: &'a Hidden) -> impl Iterator<Item = &'a Item> {
     let each = layers.iter().zip(&hidden.0);
-    each.flat_map(|(layer, hidden)| layer.entries.iter().zip(hidden).filter(|(_, by)| by.is_none()).map(|(item, _)| item))
+    each.flat_map(|(layer, hidden)| {
+        layer.entries.iter().zip(hidden).filter(|(_, by)| by.is_none()).map(|(item, _)| item)
+    })
 }
 
 impl Hidden {
@@ -61,7 +64,8 @@ impl Hidden {
                 }
                 gone.get(path).copied().or_else(|| {
                     parents(path).find_map(|parent| {
-                        let replaced = above.get(parent).filter(|(_, kind)| *kind != Kind::Folder).map(|(by, _)| *by);
+                        let replaced =
+                            above.get(parent).filter(|(_, kind)| *kind != Kind::Folder).map(|(by, _)| *by);
                         gone.get(parent).or(emptied.get(parent)).copied().or(replaced)
                     })
                 })
@@ -188,7 +192,12 @@ fn entries(index: usize, layer: &Layer, hidden: &Hidden, user: Option<u64>, find
     for (whose, group) in caches {
         // Empty lock files and an index of a few bytes are in every base image.
         if group.bytes > 64 << 10 {
-            let what = format!("the cache of {whose}, {} in {} files: {}", mib(group.bytes), group.count, group.told());
+            let what = format!(
+                "the cache of {whose}, {} in {} files: {}",
+                mib(group.bytes),
+                group.count,
+                group.told()
+            );
             findings.push(Finding::new(Code::PackageCache, place(), what));
         }
     }

@@ -45,7 +45,8 @@ pub fn owner(path: &str) -> Owner {
         "third_party",
     ];
     const SYSTEM: [&str; 16] = [
-        "usr", "lib", "lib32", "lib64", "libx32", "bin", "sbin", "var", "etc", "proc", "sys", "dev", "boot", "run", "nix", "tmp",
+        "usr", "lib", "lib32", "lib64", "libx32", "bin", "sbin", "var", "etc", "proc", "sys", "dev", "boot",
+        "run", "nix", "tmp",
     ];
     let parts = || path.split('/');
     if DEPENDENCIES.iter().any(|folder| match folder.contains('/') {
@@ -75,7 +76,8 @@ pub enum Text {
 pub fn text(path: &str) -> Option<Text> {
     const SOURCE: [&str; 14] =
         ["py", "js", "mjs", "cjs", "ts", "mts", "tsx", "jsx", "sh", "rb", "php", "lua", "pl", "ipynb"];
-    const SETTINGS: [&str; 10] = ["env", "ini", "cfg", "conf", "toml", "yaml", "yml", "json", "properties", "xml"];
+    const SETTINGS: [&str; 10] =
+        ["env", "ini", "cfg", "conf", "toml", "yaml", "yml", "json", "properties", "xml"];
     const LOCKS: [&str; 8] = [
         "package.json",
         "package-lock.json",
@@ -147,14 +149,16 @@ pub fn configuration(path: &str) -> bool {
 pub fn repository(path: &str) -> Option<&str> {
     let at = if path.starts_with(".git/") { 0 } else { path.find("/.git/").map(|at| at + 1)? };
     let folder = &path[..at + 4];
-    matches!(path[at + 5..].split('/').next(), Some("HEAD" | "objects" | "packed-refs" | "config")).then_some(folder)
+    matches!(path[at + 5..].split('/').next(), Some("HEAD" | "objects" | "packed-refs" | "config"))
+        .then_some(folder)
 }
 
 /// A program that makes programs.
 pub fn compiler(path: &str) -> Option<Cow<'_, str>> {
     const FOLDERS: [&str; 5] = ["usr/bin", "usr/local/bin", "bin", "usr/local/go/bin", "usr/local/cargo/bin"];
     const NAMES: [&str; 15] = [
-        "cc", "gcc", "g++", "c++", "clang", "clang++", "rustc", "cargo", "go", "javac", "make", "cmake", "ld", "cpp", "tsc",
+        "cc", "gcc", "g++", "c++", "clang", "clang++", "rustc", "cargo", "go", "javac", "make", "cmake",
+        "ld", "cpp", "tsc",
     ];
     let (folder, name) = path.rsplit_once('/')?;
     if !FOLDERS.contains(&folder) {
@@ -188,7 +192,9 @@ pub fn cache(path: &str) -> Option<&'static str> {
         ("usr/local/cargo/registry/", "cargo"),
     ];
     let at_root = CACHES.iter().find(|(folder, _)| path.starts_with(folder));
-    let deeper = || ANYWHERE.iter().find(|(folder, _)| path.starts_with(folder) || path.contains(&format!("/{folder}")));
+    let deeper = || {
+        ANYWHERE.iter().find(|(folder, _)| path.starts_with(folder) || path.contains(&format!("/{folder}")))
+    };
     at_root.or_else(deeper).map(|(_, whose)| *whose)
 }
 
@@ -196,7 +202,18 @@ pub fn cache(path: &str) -> Option<&'static str> {
 pub fn is_sample(path: &str) -> bool {
     owner(path) != Owner::Own
         && path.split('/').any(|part| {
-            matches!(part, "test" | "tests" | "testing" | "testdata" | "test_data" | "fixtures" | "examples" | "doc" | "docs")
+            matches!(
+                part,
+                "test"
+                    | "tests"
+                    | "testing"
+                    | "testdata"
+                    | "test_data"
+                    | "fixtures"
+                    | "examples"
+                    | "doc"
+                    | "docs"
+            )
         })
 }
 
@@ -236,7 +253,11 @@ mod tests {
         assert_eq!(repository(".git/objects/pack/x"), Some(".git"));
         assert_eq!(repository("app/.github/config"), None);
         assert!(credential("root/.aws/credentials").is_some() && credential("x/my.netrc").is_none());
-        assert!(configuration("app/.env") && configuration("app/.env.production") && configuration("longshore.toml"));
+        assert!(
+            configuration("app/.env")
+                && configuration("app/.env.production")
+                && configuration("longshore.toml")
+        );
         assert!(!configuration("app/.env.example") && !configuration("app/node_modules/x/.env"));
     }
 

@@ -132,7 +132,8 @@ impl Stage<'_> {
     async fn play(&self) -> Result<Proof, ProveError> {
         let gateway = self.engine.create_network(&self.name).await?;
         let listener = TcpListener::bind((gateway.as_str(), 0)).await;
-        let listener = listener.map_err(|source| ProveError::Elsewhere { gateway: gateway.clone(), source })?;
+        let listener =
+            listener.map_err(|source| ProveError::Elsewhere { gateway: gateway.clone(), source })?;
         let link = listener.local_addr().map_err(|source| ProveError::Elsewhere { gateway, source })?;
         let plane = StandIn::new(self.offer());
         let serving = tokio::spawn(Arc::clone(&plane).serve(listener));
@@ -253,7 +254,11 @@ impl Stage<'_> {
         let mut seen = Vec::new();
         for _ in 0..2 {
             let processes = self.engine.processes(name).await.unwrap_or_default();
-            seen = processes.into_iter().filter(|[_, state, _]| state.starts_with('Z')).map(|[.., name]| name).collect();
+            seen = processes
+                .into_iter()
+                .filter(|[_, state, _]| state.starts_with('Z'))
+                .map(|[.., name]| name)
+                .collect();
             if seen.is_empty() {
                 return seen;
             }
@@ -305,7 +310,9 @@ impl Stage<'_> {
         let name = self.container("open");
         let listener = TcpListener::bind((self.gateway().await?.as_str(), 0)).await;
         let listener = listener.map_err(|source| ProveError::Elsewhere { gateway: String::new(), source })?;
-        let link = listener.local_addr().map_err(|source| ProveError::Elsewhere { gateway: String::new(), source })?;
+        let link = listener
+            .local_addr()
+            .map_err(|source| ProveError::Elsewhere { gateway: String::new(), source })?;
         let plane = StandIn::new(self.offer());
         let serving = tokio::spawn(Arc::clone(&plane).serve(listener));
         let seen = async {
@@ -370,7 +377,9 @@ async fn probe(address: &str, path: &str) -> bool {
         std::io::Result::Ok(answer)
     };
     let answer = timeout(Duration::from_secs(3), ask).await;
-    answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.starts_with(b"HTTP/1.") && answer.get(9..12) == Some(b"200")))
+    answer.is_ok_and(|answer| {
+        answer.is_ok_and(|answer| answer.starts_with(b"HTTP/1.") && answer.get(9..12) == Some(b"200"))
+    })
 }
 
 /// How many lines there are, and the first that is no JSON object.
@@ -384,11 +393,17 @@ fn judge_lines(out: &str) -> (usize, Option<String>) {
 /// Paths outside of what is memory, without the folders that only hold them.
 fn outside(changes: Vec<String>) -> Vec<String> {
     const MEMORY: [&str; 5] = ["/tmp", "/dev", "/proc", "/sys", "/run"];
-    let inside = |path: &str| MEMORY.iter().any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+    let inside = |path: &str| {
+        MEMORY.iter().any(|folder| {
+            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    };
     let outside: Vec<String> = changes.into_iter().filter(|path| !inside(path)).collect();
     // The engine itself puts these in.
     const ENGINE: [&str; 4] = ["/etc", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
-    let holds = |path: &str| outside.iter().any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')));
+    let holds = |path: &str| {
+        outside.iter().any(|other| other.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
+    };
     outside.iter().filter(|path| !holds(path) && !ENGINE.contains(&path.as_str())).cloned().collect()
 }
 
@@ -419,7 +434,18 @@ mod tests {
 
     #[test]
     fn only_what_is_written_outside_of_memory_counts() {
-        let changes = ["/tmp", "/tmp/x", "/root", "/root/.cache", "/root/.cache/a", "/etc", "/etc/hosts", "/runner", "/agent", "/agent/x"];
+        let changes = [
+            "/tmp",
+            "/tmp/x",
+            "/root",
+            "/root/.cache",
+            "/root/.cache/a",
+            "/etc",
+            "/etc/hosts",
+            "/runner",
+            "/agent",
+            "/agent/x",
+        ];
         let told = outside(changes.map(str::to_owned).to_vec());
         assert_eq!(told, ["/root/.cache/a", "/runner", "/agent/x"]);
     }

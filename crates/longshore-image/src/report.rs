@@ -67,7 +67,8 @@ impl Report {
             let word = paint(finding.severity, finding.severity.as_str());
             let pad = " ".repeat(8 - finding.severity.as_str().len().min(8));
             let line = finding.dockerfile_line.map_or(String::new(), |line| format!(" (Dockerfile:{line})"));
-            let _ = write!(text, "\n{word}{pad} {}: {}{line}\n", finding.code, clean(&finding.at.to_string()));
+            let _ =
+                write!(text, "\n{word}{pad} {}: {}{line}\n", finding.code, clean(&finding.at.to_string()));
             let _ = writeln!(text, "         {}", clean(&finding.what));
             if let Some(step) = &finding.made_by {
                 let _ = writeln!(text, "         made by: {}", clean(step));
@@ -95,5 +96,7 @@ impl Report {
 
 /// One line, with control characters written out.
 fn clean(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }

@@ -72,7 +72,13 @@ impl Alphabet {
     }
 }
 
-const fn run(literal: &'static str, kind: &'static str, alphabet: Alphabet, least: usize, most: usize) -> Pattern {
+const fn run(
+    literal: &'static str,
+    kind: &'static str,
+    alphabet: Alphabet,
+    least: usize,
+    most: usize,
+) -> Pattern {
     Pattern { literal, kind, body: Body::Run(alphabet, least, most), only_own: false }
 }
 
@@ -80,7 +86,12 @@ const PATTERNS: &[Pattern] = &[
     run("sk-proj-", "an OpenAI project key", Alphabet::Url, 40, 220),
     run("sk-svcacct-", "an OpenAI service account key", Alphabet::Url, 40, 220),
     run("sk-admin-", "an OpenAI admin key", Alphabet::Url, 40, 220),
-    Pattern { literal: "T3BlbkFJ", kind: "an OpenAI key", body: Body::Inside(Alphabet::Url, 20), only_own: false },
+    Pattern {
+        literal: "T3BlbkFJ",
+        kind: "an OpenAI key",
+        body: Body::Inside(Alphabet::Url, 20),
+        only_own: false,
+    },
     run("sk-ant-", "an Anthropic key", Alphabet::Url, 60, 160),
     run("sk-or-v1-", "an OpenRouter key", Alphabet::Hex, 64, 64),
     run("hf_", "a Hugging Face token", Alphabet::Alnum, 34, 40),
@@ -199,7 +210,8 @@ impl Pattern {
                 (begins(text, start) && random(&rest[..at])).then_some(start)
             }
             Body::Inside(alphabet, around) => {
-                let before = text[..start].iter().rev().take(REACH).take_while(|byte| alphabet.has(**byte)).count();
+                let before =
+                    text[..start].iter().rev().take(REACH).take_while(|byte| alphabet.has(**byte)).count();
                 let after = length(rest, *alphabet, REACH);
                 let key = &text[start - before..end + after];
                 (before >= *around && after >= *around && random(key)).then_some(start - before)
@@ -254,23 +266,56 @@ pub fn entropy(text: &[u8]) -> f64 {
     let mut counts = [0u32; 256];
     text.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
     let all = text.len() as f64;
-    counts.iter().filter(|count| **count > 0).map(|count| f64::from(*count) / all).map(|p| -p * p.log2()).sum()
+    counts
+        .iter()
+        .filter(|count| **count > 0)
+        .map(|count| f64::from(*count) / all)
+        .map(|p| -p * p.log2())
+        .sum()
 }
 
 /// Whether a name says that its value is secret.
 pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace(['-', '.'], "_");
     const NAMES: [&str; 14] = [
-        "password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "access_key", "private_key", "credential",
-        "auth_key", "secret_key", "signing_key", "encryption_key",
+        "password",
+        "passwd",
+        "passphrase",
+        "secret",
+        "token",
+        "api_key",
+        "apikey",
+        "access_key",
+        "private_key",
+        "credential",
+        "auth_key",
+        "secret_key",
+        "signing_key",
+        "encryption_key",
     ];
     // What such names are about, and no secret: where it lies, how long it lives, how many there may be.
     const ABOUT: [&str; 16] = [
-        "_file", "_path", "_url", "_name", "_ttl", "_type", "_dir", "_length", "_limit", "_budget", "_count", "_id", "_env",
-        "_header", "tokens", "tokenizer",
+        "_file",
+        "_path",
+        "_url",
+        "_name",
+        "_ttl",
+        "_type",
+        "_dir",
+        "_length",
+        "_limit",
+        "_budget",
+        "_count",
+        "_id",
+        "_env",
+        "_header",
+        "tokens",
+        "tokenizer",
     ];
-    NAMES.iter().any(|part| name.contains(part)) && !ABOUT.iter().any(|end| name.ends_with(end))
-        && !name.contains("tokenizer") && !name.contains("max_token")
+    NAMES.iter().any(|part| name.contains(part))
+        && !ABOUT.iter().any(|end| name.ends_with(end))
+        && !name.contains("tokenizer")
+        && !name.contains("max_token")
 }
 
 /// Whether the value of a name that says `secret` is none: empty, a reference, a filler.
@@ -278,8 +323,22 @@ pub fn is_filler(value: &str) -> bool {
     let value = value.trim().trim_matches(['"', '\'']);
     let lower = value.to_ascii_lowercase();
     const FILLERS: [&str; 16] = [
-        "changeme", "change-me", "change_me", "none", "null", "nil", "true", "false", "todo", "example", "placeholder", "xxx",
-        "dummy", "unset", "redacted", "your",
+        "changeme",
+        "change-me",
+        "change_me",
+        "none",
+        "null",
+        "nil",
+        "true",
+        "false",
+        "todo",
+        "example",
+        "placeholder",
+        "xxx",
+        "dummy",
+        "unset",
+        "redacted",
+        "your",
     ];
     value.len() < 4
         || value.starts_with(['$', '<', '{', '%', '/', '.'])
@@ -316,7 +375,8 @@ pub fn password_in_url(text: &str) -> Option<String> {
     while let Some(at) = text[from..].find("://") {
         let (scheme_end, rest_at) = (from + at, from + at + 3);
         let rest = &text[rest_at..];
-        let authority = rest.split(['/', '?', '#', ' ', '"', '\'', '\n', '\\', '`', ',', ')']).next().unwrap_or_default();
+        let authority =
+            rest.split(['/', '?', '#', ' ', '"', '\'', '\n', '\\', '`', ',', ')']).next().unwrap_or_default();
         if let Some((user, host)) = authority.rsplit_once('@')
             && let Some((name, password)) = user.split_once(':')
             && !host.is_empty()

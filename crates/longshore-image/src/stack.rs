@@ -25,7 +25,9 @@ impl Stack {
                 continue;
             }
             node |= name == "node" || name == "nodejs";
-            python |= name.strip_prefix("python3").is_some_and(|rest| rest.trim_matches(|c: char| c.is_ascii_digit() || c == '.').is_empty());
+            python |= name
+                .strip_prefix("python3")
+                .is_some_and(|rest| rest.trim_matches(|c: char| c.is_ascii_digit() || c == '.').is_empty());
             java |= name == "java";
             shell |= matches!(name, "sh" | "bash" | "busybox");
         }
@@ -71,7 +73,8 @@ mod tests {
 
     #[test]
     fn the_stack_is_told_by_its_programs() {
-        let check = |paths: &[&str], expected| assert_eq!(Stack::of(paths.iter().copied()), expected, "{paths:?}");
+        let check =
+            |paths: &[&str], expected| assert_eq!(Stack::of(paths.iter().copied()), expected, "{paths:?}");
         check(&["usr/local/bin/python3.13", "usr/bin/sh"], Stack::Python);
         check(&["usr/local/bin/node", "usr/bin/python3"], Stack::Node);
         check(&["bin/busybox"], Stack::Shell);

@@ -71,8 +71,9 @@ impl<R: Read> Tar<R> {
                 return Ok(None);
             }
             check_sum(&block).ok_or(TarError::Header { at, why: "its checksum is wrong" })?;
-            let number =
-                |range: std::ops::Range<usize>, why| number(&block[range]).ok_or(TarError::Header { at, why });
+            let number = |range: std::ops::Range<usize>, why| {
+                number(&block[range]).ok_or(TarError::Header { at, why })
+            };
             let size = number(124..136, "its size is no number")?;
             self.left = size;
             self.padding = size.next_multiple_of(BLOCK as u64) - size;
@@ -96,7 +97,10 @@ impl<R: Read> Tar<R> {
                     }
                     let kind = kind_of(kind);
                     // Links and folders have no contents, whatever their header says; some tools write a size there.
-                    if matches!(kind, Kind::HardLink | Kind::SymLink | Kind::Folder | Kind::Device | Kind::Fifo) {
+                    if matches!(
+                        kind,
+                        Kind::HardLink | Kind::SymLink | Kind::Folder | Kind::Device | Kind::Fifo
+                    ) {
                         (self.left, self.padding) = (0, 0);
                     }
                     return Ok(Some(Entry {
@@ -235,7 +239,8 @@ fn kind_of(byte: u8) -> Kind {
 /// The sum of all bytes, those of the sum itself taken as spaces; some old tools added them as signed.
 fn check_sum(block: &[u8; BLOCK]) -> Option<()> {
     let told = number(&block[148..156])?;
-    let bytes = || block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
+    let bytes =
+        || block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
     let plain: u64 = bytes().map(u64::from).sum();
     let signed: i64 = bytes().map(|byte| i64::from(byte as i8)).sum();
     (told == plain || i64::try_from(told) == Ok(signed)).then_some(())

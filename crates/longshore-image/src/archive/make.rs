@@ -41,7 +41,8 @@ pub fn docker(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
 /// An OCI layout with packed layers, its index first.
 pub fn oci(layers: &[Vec<u8>], config: &Value) -> Vec<u8> {
     let blob = |bytes: &[u8]| file(&format!("blobs/sha256/{}", digest(bytes)), bytes);
-    let described = |bytes: &[u8]| json!({"digest": format!("sha256:{}", digest(bytes)), "size": bytes.len()});
+    let described =
+        |bytes: &[u8]| json!({"digest": format!("sha256:{}", digest(bytes)), "size": bytes.len()});
     let packed: Vec<Vec<u8>> = layers.iter().map(|layer| gzip(layer)).collect();
     let config = config.to_string().into_bytes();
     let manifest = json!({"schemaVersion": 2, "config": described(&config),

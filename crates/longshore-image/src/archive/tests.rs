@@ -19,8 +19,13 @@ fn small() -> Limits {
 
 fn faults(bytes: &[u8]) -> Vec<String> {
     match read(bytes, &small()) {
-        Ok(image) => image.faults.iter().map(|fault| format!("{}: {}: {}", fault.code, fault.at, fault.what)).collect(),
-        Err(error) => vec![format!("error: {error}{}", std::error::Error::source(&error).map_or(String::new(), |s| format!(": {s}")))],
+        Ok(image) => {
+            image.faults.iter().map(|fault| format!("{}: {}: {}", fault.code, fault.at, fault.what)).collect()
+        }
+        Err(error) => vec![format!(
+            "error: {error}{}",
+            std::error::Error::source(&error).map_or(String::new(), |s| format!(": {s}"))
+        )],
     }
 }
 
@@ -30,7 +35,10 @@ fn check(bytes: &[u8], expected: &str) {
 }
 
 fn layers() -> Vec<Vec<u8>> {
-    vec![archive(&[file("etc/passwd", "agent:x:10001:10001::/:/bin/sh\n")]), archive(&[file("agent/a.py", "print(1)\n")])]
+    vec![
+        archive(&[file("etc/passwd", "agent:x:10001:10001::/:/bin/sh\n")]),
+        archive(&[file("agent/a.py", "print(1)\n")]),
+    ]
 }
 
 #[test]
@@ -52,7 +60,8 @@ fn a_layer_that_stands_twice_is_read_once() {
     let layers = layers();
     let config = config(&[layers[0].clone(), layers[1].clone(), layers[0].clone()], json!({}));
     let name = "c.json";
-    let manifest = json!([{"Config": name, "RepoTags": null, "Layers": ["a/layer.tar", "b/layer.tar", "c/layer.tar"]}]);
+    let manifest =
+        json!([{"Config": name, "RepoTags": null, "Layers": ["a/layer.tar", "b/layer.tar", "c/layer.tar"]}]);
     let bytes = archive(&[
         file("a/layer.tar", &layers[0]),
         file("b/layer.tar", &layers[1]),
@@ -72,7 +81,10 @@ fn what_is_no_image_is_said_to_be_none() {
         &archive(&[file("manifest.json", r#"[{"Config":"x.json","Layers":[]}]"#)]),
         "error: this is no image archive: `x.json`, which its manifest names, is missing",
     );
-    assert!(faults(&archive(&[file("manifest.json", "[nonsense")]))[0].contains("`manifest.json` in the archive is not what"));
+    assert!(
+        faults(&archive(&[file("manifest.json", "[nonsense")]))[0]
+            .contains("`manifest.json` in the archive is not what")
+    );
 }
 
 #[test]
@@ -80,7 +92,10 @@ fn a_layer_that_is_changed_cut_or_missing_is_a_finding() {
     let layers = layers();
     let config = config(&layers, json!({}));
     let changed = vec![layers[0].clone(), archive(&[file("agent/a.py", "print(2)\n")])];
-    check(&docker(&changed, &config), "digest_mismatch: layer 2: its bytes are not those that its digest names");
+    check(
+        &docker(&changed, &config),
+        "digest_mismatch: layer 2: its bytes are not those that its digest names",
+    );
     let cut = vec![layers[0].clone(), layers[1][..600].to_vec()];
     check(&docker(&cut, &config), "corrupt_archive: layer 2: the archive breaks off");
     let manifest = json!([{"Config": "c.json", "Layers": ["gone/layer.tar"]}]);
@@ -108,7 +123,10 @@ fn a_packed_bomb_is_left_at_the_bound() {
     let bomb = archive(&[file("zeros", vec![0; 3 << 20])]);
     let bytes = oci(std::slice::from_ref(&bomb), &config(std::slice::from_ref(&bomb), json!({})));
     let told = faults(&bytes);
-    assert!(told[0].starts_with("too_large: layer 1: ") && told[0].contains("unpack to more than 262144"), "{told:?}");
+    assert!(
+        told[0].starts_with("too_large: layer 1: ") && told[0].contains("unpack to more than 262144"),
+        "{told:?}"
+    );
 }
 
 #[test]
@@ -120,7 +138,10 @@ fn sizes_and_numbers_beyond_the_bounds_are_findings() {
     assert!(told[0].starts_with("too_large: layer 1: it unpacks to more bytes than are read"), "{told:?}");
     let many = vec![archive(&(0..60).map(|index| file(&format!("f{index}"), "")).collect::<Vec<_>>())];
     let told = faults(&docker(&many, &config(&many, json!({}))));
-    assert!(told[0].starts_with("too_large: layer 1: it has more than the entries that are read"), "{told:?}");
+    assert!(
+        told[0].starts_with("too_large: layer 1: it has more than the entries that are read"),
+        "{told:?}"
+    );
     // What comes after is told to be unread, not passed over.
     let more = vec![many[0].clone(), archive(&[file("a", "x")])];
     let told = faults(&docker(&more, &config(&more, json!({}))));

@@ -37,7 +37,12 @@ fn told(layers: &[Vec<u8>], runtime: Value) -> Vec<String> {
 }
 
 fn base() -> Vec<u8> {
-    archive(&[folder("usr/", 0o755), file("usr/local/bin/longshore", "x"), file("usr/bin/python3.13", "x"), folder("tmp", 0o1777)])
+    archive(&[
+        folder("usr/", 0o755),
+        file("usr/local/bin/longshore", "x"),
+        file("usr/bin/python3.13", "x"),
+        folder("tmp", 0o1777),
+    ])
 }
 
 #[test]
@@ -54,7 +59,9 @@ use crate::stack::Stack;
 #[test]
 fn a_secret_that_a_later_layer_deletes_is_still_found() {
     let env = format!("OPENAI_API_KEY=sk-proj-{}\n", &CHANCE[..80]);
-    for hide in [file("app/.wh..env", ""), file("app/.wh..wh..opq", ""), file(".wh.app", ""), file("app/.env", "")] {
+    for hide in
+        [file("app/.wh..env", ""), file("app/.wh..wh..opq", ""), file(".wh.app", ""), file("app/.env", "")]
+    {
         let layers = [base(), archive(&[file("app/.env", &env)]), archive(&[hide])];
         let told = told(&layers, good());
         let expected = "secret_in_file layer 2, /app/.env:1 (deleted in layer 3, still in the image): an OpenAI project key (sk-proj-…)";
@@ -66,7 +73,11 @@ fn a_secret_that_a_later_layer_deletes_is_still_found() {
 #[test]
 fn what_is_configured_in_files_counts_only_where_it_is_seen() {
     let layers = [
-        archive(&[file("agent/a.py", "m = 'gpt-5-mini'\n"), file("agent/b.py", "m = 'gpt-4o'\n"), file("agent/.env", "A=b\n")]),
+        archive(&[
+            file("agent/a.py", "m = 'gpt-5-mini'\n"),
+            file("agent/b.py", "m = 'gpt-4o'\n"),
+            file("agent/.env", "A=b\n"),
+        ]),
         archive(&[file("agent/.wh.a.py", "")]),
     ];
     assert_eq!(
@@ -92,7 +103,12 @@ fn tools_caches_and_repositories_are_found() {
         entry("usr/bin/su", b'0', 0o4755, "", b"x"),
         entry("agent/open", b'0', 0o666, "", b"x"),
         folder("agent/drop", 0o777),
-        [header("agent/own.py", b'0', 0o644, 10001, "", 1), { let mut b = vec![b'x']; b.resize(512, 0); b }].concat(),
+        [header("agent/own.py", b'0', 0o644, 10001, "", 1), {
+            let mut b = vec![b'x'];
+            b.resize(512, 0);
+            b
+        }]
+        .concat(),
         entry("agent/null", b'3', 0o644, "", b""),
     ])];
     assert_eq!(
@@ -117,7 +133,8 @@ fn size_and_waste_are_told_in_mebibytes() {
     let layers = [archive(&[file("opt/data", &big)]), archive(&[file("opt/.wh.data", "")])];
     let asked = Asked { budget: Some(10 << 20), ..Asked::default() };
     let report = report(&layers, good(), &asked);
-    let told: Vec<_> = report.findings.iter().map(|found| format!("{}: {}", found.code, found.what)).collect();
+    let told: Vec<_> =
+        report.findings.iter().map(|found| format!("{}: {}", found.code, found.what)).collect();
     assert_eq!(
         told,
         [
@@ -129,7 +146,8 @@ fn size_and_waste_are_told_in_mebibytes() {
 
 #[test]
 fn an_allowed_finding_is_counted_and_not_listed() {
-    let layers = [archive(&[file("agent/a.py", "m = 'gpt-4o'\n"), entry("usr/bin/su", b'0', 0o4755, "", b"x")])];
+    let layers =
+        [archive(&[file("agent/a.py", "m = 'gpt-4o'\n"), entry("usr/bin/su", b'0', 0o4755, "", b"x")])];
     let allow = crate::allow::parse("setuid_file\nmodel_in_file:gpt-4o\n").expect("rules");
     let report = report(&layers, good(), &Asked { allow, ..Asked::default() });
     assert_eq!((report.findings.len(), report.allowed), (0, 2));
@@ -151,7 +169,11 @@ fn image_and_dockerfile_tell_one_thing_once() {
         .collect();
     assert_eq!(
         told,
-        ["model_in_env ENV MODEL Some(4)", "user_root configuration Some(3)", "copy_everything Dockerfile:5 None"]
+        [
+            "model_in_env ENV MODEL Some(4)",
+            "user_root configuration Some(3)",
+            "copy_everything Dockerfile:5 None"
+        ]
     );
 }
 
@@ -159,7 +181,10 @@ fn image_and_dockerfile_tell_one_thing_once() {
 fn the_text_for_people_says_what_where_and_what_to_do() {
     let env = format!("OPENAI_API_KEY=sk-proj-{}\n", &CHANCE[..80]);
     let layers = [base(), archive(&[file("app/.env", &env), file("app/a.py", "m = 'gpt-4o'\n")])];
-    let mut config = config(&layers, json!({"User": "0:0", "Entrypoint": ["/bin/sh", "-c", "python agent.py"], "Env": ["LOG_LEVEL=debug"]}));
+    let mut config = config(
+        &layers,
+        json!({"User": "0:0", "Entrypoint": ["/bin/sh", "-c", "python agent.py"], "Env": ["LOG_LEVEL=debug"]}),
+    );
     config["history"] = json!([{"created_by": "FROM base"}, {"created_by": "ENV LOG_LEVEL=debug", "empty_layer": true},
         {"created_by": "/bin/sh -c #(nop) COPY dir:1 in /app "}]);
     let bytes = docker(&layers, &config);

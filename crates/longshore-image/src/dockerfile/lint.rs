@@ -17,7 +17,11 @@ pub fn lint(text: &str) -> Vec<Finding> {
     }
     if let Some(last) = stages.last() {
         if stages.len() == 1 && builds(last) {
-            findings.push(at(Code::SingleStage, last.line, "it builds and runs in one stage: tools and caches of the build stay"));
+            findings.push(at(
+                Code::SingleStage,
+                last.line,
+                "it builds and runs in one stage: tools and caches of the build stay",
+            ));
         }
         last_stage(last, inherits(last, &stages), &mut findings);
     }
@@ -40,7 +44,11 @@ fn inherits(stage: &Stage, stages: &[Stage]) -> bool {
 fn bases(stages: &[Stage], findings: &mut Vec<Finding>) {
     for stage in stages {
         // A base that an argument without a default names is pinned, or not, by whoever builds.
-        if stage.base == "scratch" || stage.base.contains('$') || stage.base.is_empty() || inherits(stage, stages) {
+        if stage.base == "scratch"
+            || stage.base.contains('$')
+            || stage.base.is_empty()
+            || inherits(stage, stages)
+        {
             continue;
         }
         if stage.base.contains("@sha256:") {
@@ -48,9 +56,21 @@ fn bases(stages: &[Stage], findings: &mut Vec<Finding>) {
         }
         let tag = stage.base.rsplit('/').next().and_then(|name| name.split_once(':')).map(|(_, tag)| tag);
         match tag {
-            None => findings.push(at(Code::UnpinnedBase, stage.line, format!("`{}` names no version", stage.base))),
-            Some("latest") => findings.push(at(Code::UnpinnedBase, stage.line, format!("`{}` is another image tomorrow", stage.base))),
-            Some(_) => findings.push(at(Code::BaseWithoutDigest, stage.line, format!("`{}` has no digest", stage.base))),
+            None => findings.push(at(
+                Code::UnpinnedBase,
+                stage.line,
+                format!("`{}` names no version", stage.base),
+            )),
+            Some("latest") => findings.push(at(
+                Code::UnpinnedBase,
+                stage.line,
+                format!("`{}` is another image tomorrow", stage.base),
+            )),
+            Some(_) => findings.push(at(
+                Code::BaseWithoutDigest,
+                stage.line,
+                format!("`{}` has no digest", stage.base),
+            )),
         }
     }
 }
@@ -58,12 +78,17 @@ fn bases(stages: &[Stage], findings: &mut Vec<Finding>) {
 fn secrets(instruction: &Instruction, findings: &mut Vec<Finding>) {
     let what = match secret::find(&instruction.text).first() {
         Some(found) => Some(found.told()),
-        None => secret::password_in_url(&instruction.text).map(|shown| format!("a password in a URL ({shown})")),
+        None => {
+            secret::password_in_url(&instruction.text).map(|shown| format!("a password in a URL ({shown})"))
+        }
     };
     let named = || {
         matches!(instruction.keyword.as_str(), "ARG" | "ENV" | "LABEL").then_some(())?;
         let pairs = pairs(&instruction.text);
-        let name = pairs.into_iter().find(|(name, value)| secret::is_secret_name(name) && !secret::is_filler(value))?.0;
+        let name = pairs
+            .into_iter()
+            .find(|(name, value)| secret::is_secret_name(name) && !secret::is_filler(value))?
+            .0;
         Some(format!("a value for `{name}`, which is called a secret"))
     };
     if let Some(what) = what.or_else(named) {
@@ -73,7 +98,8 @@ fn secrets(instruction: &Instruction, findings: &mut Vec<Finding>) {
 
 /// `A=b C="d e"`, or the old form `A b`.
 fn pairs(text: &str) -> Vec<(String, String)> {
-    if let Some((name, value)) = text.split_once(char::is_whitespace).filter(|(name, _)| !name.contains('=')) {
+    if let Some((name, value)) = text.split_once(char::is_whitespace).filter(|(name, _)| !name.contains('='))
+    {
         return vec![(name.to_owned(), value.trim().to_owned())];
     }
     let (mut pairs, mut word, mut quote) = (Vec::new(), String::new(), None);
@@ -94,18 +120,26 @@ fn pairs(text: &str) -> Vec<(String, String)> {
 }
 
 fn remote(instruction: &Instruction, findings: &mut Vec<Finding>) {
-    let url = instruction.text.split_whitespace().find(|word| word.starts_with("http://") || word.starts_with("https://"));
+    let url = instruction
+        .text
+        .split_whitespace()
+        .find(|word| word.starts_with("http://") || word.starts_with("https://"));
     if instruction.keyword == "ADD"
         && let Some(url) = url
         && !instruction.text.contains("--checksum=")
     {
         let url: String = secret::redacted(url.split('?').next().unwrap_or(url)).chars().take(120).collect();
-        findings.push(at(Code::RemoteAdd, instruction.line, format!("`{url}` is fetched without a look at its digest")));
+        findings.push(at(
+            Code::RemoteAdd,
+            instruction.line,
+            format!("`{url}` is fetched without a look at its digest"),
+        ));
     }
 }
 
 fn last_stage(stage: &Stage, inherits: bool, findings: &mut Vec<Finding>) {
-    let last = |keyword: &str| stage.instructions.iter().rev().find(|instruction| instruction.keyword == keyword);
+    let last =
+        |keyword: &str| stage.instructions.iter().rev().find(|instruction| instruction.keyword == keyword);
     match last("USER") {
         Some(user) => {
             let name = user.text.split(':').next().unwrap_or_default();
@@ -114,12 +148,20 @@ fn last_stage(stage: &Stage, inherits: bool, findings: &mut Vec<Finding>) {
             }
         }
         None if inherits => {}
-        None => findings.push(at(Code::UserRoot, stage.line, "the last stage has no USER: its base's counts, mostly root")),
+        None => findings.push(at(
+            Code::UserRoot,
+            stage.line,
+            "the last stage has no USER: its base's counts, mostly root",
+        )),
     }
     for keyword in ["ENTRYPOINT", "CMD"] {
         let Some(start) = last(keyword) else { continue };
         if !start.text.starts_with('[') && !start.text.is_empty() {
-            findings.push(at(Code::ShellEntrypoint, start.line, format!("{keyword} is written in shell form")));
+            findings.push(at(
+                Code::ShellEntrypoint,
+                start.line,
+                format!("{keyword} is written in shell form"),
+            ));
         }
     }
     if last("HEALTHCHECK").is_none() && !inherits {
@@ -138,9 +180,15 @@ fn last_stage(stage: &Stage, inherits: bool, findings: &mut Vec<Finding>) {
                 }
             }
             "COPY" | "ADD" => {
-                let words: Vec<&str> = instruction.text.split_whitespace().filter(|word| !word.starts_with("--")).collect();
-                if !instruction.text.contains("--from=") && matches!(words.first(), Some(&("." | "./" | "*"))) {
-                    findings.push(at(Code::CopyEverything, instruction.line, "the whole folder goes into the image"));
+                let words: Vec<&str> =
+                    instruction.text.split_whitespace().filter(|word| !word.starts_with("--")).collect();
+                if !instruction.text.contains("--from=") && matches!(words.first(), Some(&("." | "./" | "*")))
+                {
+                    findings.push(at(
+                        Code::CopyEverything,
+                        instruction.line,
+                        "the whole folder goes into the image",
+                    ));
                 }
             }
             _ => {}
@@ -165,7 +213,8 @@ mod tests {
             include_str!("../../../longshore/src/templates/rust/Dockerfile"),
             include_str!("../../../longshore/src/templates/shell/Dockerfile"),
         ] {
-            let faults: Vec<_> = lint(text).into_iter().filter(|found| found.code != Code::BaseWithoutDigest).collect();
+            let faults: Vec<_> =
+                lint(text).into_iter().filter(|found| found.code != Code::BaseWithoutDigest).collect();
             assert!(faults.is_empty(), "{faults:?}");
         }
     }
@@ -203,7 +252,13 @@ mod tests {
 
     #[test]
     fn a_secret_in_quotes_is_a_secret() {
-        check("FROM scratch AS x\nENV DB_PASSWORD=\"a long one\"\nFROM x\n", &["Dockerfile:2 secret_in_dockerfile"]);
-        check("FROM scratch AS x\nENV DB_PASSWORD hunter22\nARG API_KEY\nFROM x\n", &["Dockerfile:2 secret_in_dockerfile"]);
+        check(
+            "FROM scratch AS x\nENV DB_PASSWORD=\"a long one\"\nFROM x\n",
+            &["Dockerfile:2 secret_in_dockerfile"],
+        );
+        check(
+            "FROM scratch AS x\nENV DB_PASSWORD hunter22\nARG API_KEY\nFROM x\n",
+            &["Dockerfile:2 secret_in_dockerfile"],
+        );
     }
 }

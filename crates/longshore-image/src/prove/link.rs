@@ -242,11 +242,16 @@ async fn complete(asked: Asked<wire::Complete>) -> Result<Response, Response> {
             }
             match &ending.outcome {
                 wire::Outcome::Succeeded { .. } => inner.seen.succeeded += 1,
-                wire::Outcome::Failed(failure) => inner.seen.failed.push(format!("{}: {}", failure.code, failure.message)),
+                wire::Outcome::Failed(failure) => {
+                    inner.seen.failed.push(format!("{}: {}", failure.code, failure.message))
+                }
                 wire::Outcome::Interrupted(_) => inner.seen.handed_over += 1,
             }
         }
-        wire::Ended { accepted: complete.endings.iter().map(|ending| ending.held).collect(), refused: Vec::new() }
+        wire::Ended {
+            accepted: complete.endings.iter().map(|ending| ending.held).collect(),
+            refused: Vec::new(),
+        }
     });
     Ok(Body(ended).into_response())
 }

@@ -13,7 +13,8 @@ pub fn judge(seen: &Proof, trial: &Trial) -> Vec<Finding> {
         words => format!("; its last words: {words}"),
     };
     if let Some(status) = seen.died {
-        let how = if seen.oom_killed { "of too little memory".into() } else { format!("with status {status}") };
+        let how =
+            if seen.oom_killed { "of too little memory".into() } else { format!("with status {status}") };
         add(Code::DoesNotStart, format!("it ended by itself, {how}{}", words()));
         return findings;
     }
@@ -22,7 +23,11 @@ pub fn judge(seen: &Proof, trial: &Trial) -> Vec<Finding> {
     }
     if seen.worker {
         if !seen.registered || seen.live == Some(false) {
-            let what = if seen.registered { "/livez does not answer 200" } else { "it never called the control plane" };
+            let what = if seen.registered {
+                "/livez does not answer 200"
+            } else {
+                "it never called the control plane"
+            };
             add(Code::NotLive, format!("{what}{}", words()));
         } else if seen.ready == Some(false) {
             add(Code::NotReady, format!("not ready within {} s{}", trial.start_within.as_secs(), words()));
@@ -31,7 +36,10 @@ pub fn judge(seen: &Proof, trial: &Trial) -> Vec<Finding> {
             add(Code::LogsNotJson, format!("standard output has a line that is no JSON object: {line}"));
         }
         if seen.tasks_succeeded == 0 && seen.tasks_failed > 0 {
-            add(Code::TrialTaskFailed, format!("the trial task failed: {}", seen.failure.clone().unwrap_or_default()));
+            add(
+                Code::TrialTaskFailed,
+                format!("the trial task failed: {}", seen.failure.clone().unwrap_or_default()),
+            );
         }
         if !seen.in_flight_at_stop && seen.ready == Some(true) {
             let what = "no task was under way when SIGTERM came, so that the drain was seen idle only";
@@ -42,11 +50,16 @@ pub fn judge(seen: &Proof, trial: &Trial) -> Vec<Finding> {
         add(Code::HealthcheckFails, format!("its HEALTHCHECK says `{health}`"));
     }
     match (seen.stopped_after_ms, seen.exit_status) {
-        (None, _) => add(Code::StopTooSlow, format!("it was still there {} s after SIGTERM and was killed (137)", STOP_WITHIN.as_secs())),
+        (None, _) => add(
+            Code::StopTooSlow,
+            format!("it was still there {} s after SIGTERM and was killed (137)", STOP_WITHIN.as_secs()),
+        ),
         // A program that lets SIGTERM end it is told to by the kernel; that is no drain, but no fault of its own either.
         (Some(_), Some(143)) if !seen.worker => {}
         (Some(_), Some(0)) => {}
-        (Some(ms), Some(status)) => add(Code::StopStatus, format!("it ended {ms} ms after SIGTERM with status {status}")),
+        (Some(ms), Some(status)) => {
+            add(Code::StopStatus, format!("it ended {ms} ms after SIGTERM with status {status}"))
+        }
         (Some(_), None) => {}
     }
     if !seen.zombies.is_empty() {
@@ -70,10 +83,14 @@ impl Proof {
         let user = self.uid.map_or(String::new(), |uid| format!(", as user {uid}"));
         let mut text = format!("ran read-only{user}, without capabilities and without a way out\n");
         if let Some(ms) = self.ready_after_ms {
-            let _ = writeln!(text, "  live and ready after {ms} ms{}", match self.health.as_deref() {
-                Some(health) => format!("; HEALTHCHECK {health}"),
-                None => String::new(),
-            });
+            let _ = writeln!(
+                text,
+                "  live and ready after {ms} ms{}",
+                match self.health.as_deref() {
+                    Some(health) => format!("; HEALTHCHECK {health}"),
+                    None => String::new(),
+                }
+            );
         }
         if self.worker && self.died.is_none() {
             let under_way = if self.in_flight_at_stop { "one under way" } else { "none under way" };
@@ -88,11 +105,16 @@ impl Proof {
         }
         if self.worker && self.died.is_none() {
             let lines = if self.not_json.is_none() { ", all of them JSON" } else { "" };
-            let orphan = if self.orphan_tried { "an orphan was reaped" } else { "no orphan could be made (no shell)" };
+            let orphan =
+                if self.orphan_tried { "an orphan was reaped" } else { "no orphan could be made (no shell)" };
             let zombies = if self.zombies.is_empty() { orphan } else { "zombies were left" };
             let _ = writeln!(text, "  {} lines on standard output{lines}; {zombies}", self.log_lines);
         }
-        let writes = if self.writes.is_empty() { "nothing was written outside of /tmp" } else { "it wrote outside of /tmp" };
+        let writes = if self.writes.is_empty() {
+            "nothing was written outside of /tmp"
+        } else {
+            "it wrote outside of /tmp"
+        };
         let _ = writeln!(text, "  {writes}");
         text
     }
@@ -180,7 +202,20 @@ mod tests {
 
     #[test]
     fn an_image_without_longshore_is_held_to_less() {
-        check(|seen| *seen = Proof { uid: Some(10001), stopped_after_ms: Some(9), exit_status: Some(143), ..Proof::default() }, &[]);
-        check(|seen| *seen = Proof { uid: Some(10001), exit_status: Some(137), ..Proof::default() }, &[Code::StopTooSlow]);
+        check(
+            |seen| {
+                *seen = Proof {
+                    uid: Some(10001),
+                    stopped_after_ms: Some(9),
+                    exit_status: Some(143),
+                    ..Proof::default()
+                }
+            },
+            &[],
+        );
+        check(
+            |seen| *seen = Proof { uid: Some(10001), exit_status: Some(137), ..Proof::default() },
+            &[Code::StopTooSlow],
+        );
     }
 }

@@ -18,7 +18,10 @@ fn check(text: &str, expected: &str) {
 fn keys_of_providers_are_known_by_their_form() {
     check(&key("OPENAI_API_KEY=sk-proj-", 80), "an OpenAI project key (sk-proj-…)");
     check(&format!("sk-{}T3BlbkFJ{}", &CHANCE[..20], &CHANCE[20..40]), "an OpenAI key");
-    check(&format!("sk-proj-{}T3BlbkFJ{}", &CHANCE[..50], &CHANCE[20..70]), "an OpenAI project key (sk-proj-…)");
+    check(
+        &format!("sk-proj-{}T3BlbkFJ{}", &CHANCE[..50], &CHANCE[20..70]),
+        "an OpenAI project key (sk-proj-…)",
+    );
     check(&key("'sk-ant-api03-", 80), "an Anthropic key (sk-ant-…)");
     check(&key("token: hf_", 34), "a Hugging Face token (hf_…)");
     check(&key("gsk_", 52), "a Groq key (gsk_…)");
@@ -69,7 +72,9 @@ fn names_tell_secrets_from_what_is_about_them() {
     for name in ["OPENAI_API_KEY", "db-password", "TAVILY_API_KEY", "AUTH_TOKEN", "client.secret"] {
         assert!(is_secret_name(name), "{name}");
     }
-    for name in ["MAX_TOKENS", "TOKENIZER_PATH", "LONGSHORE_WORKER_TOKEN_FILE", "GPG_KEY", "TOKEN_TTL", "KEYBOARD"] {
+    for name in
+        ["MAX_TOKENS", "TOKENIZER_PATH", "LONGSHORE_WORKER_TOKEN_FILE", "GPG_KEY", "TOKEN_TTL", "KEYBOARD"]
+    {
         assert!(!is_secret_name(name), "{name}");
     }
 }
@@ -90,7 +95,8 @@ fn entropy_alone_needs_a_long_mixed_word() {
 
 #[test]
 fn urls_with_passwords_are_shown_without() {
-    let check = |text: &str, expected: Option<&str>| assert_eq!(password_in_url(text).as_deref(), expected, "{text}");
+    let check =
+        |text: &str, expected: Option<&str>| assert_eq!(password_in_url(text).as_deref(), expected, "{text}");
     check("DATABASE_URL=postgres://app:h8Kq2mZ@db:5432/x", Some("postgres://app:…@db:5432"));
     check("https://pypi.org/simple", None);
     check("https://user:${TOKEN}@host/", None);
@@ -100,11 +106,11 @@ fn urls_with_passwords_are_shown_without() {
 
 #[test]
 fn what_is_shown_of_a_step_holds_no_secret() {
-    let step = format!("RUN |1 API_TOKEN=hunter2x {} curl https://u:s3cr3tpw@h/x && pip install x", key("K=ghp_", 36));
-    assert_eq!(
-        redacted(&step),
-        "RUN |1 API_TOKEN=[redacted] [redacted] curl https://u:…@h && pip install x"
+    let step = format!(
+        "RUN |1 API_TOKEN=hunter2x {} curl https://u:s3cr3tpw@h/x && pip install x",
+        key("K=ghp_", 36)
     );
+    assert_eq!(redacted(&step), "RUN |1 API_TOKEN=[redacted] [redacted] curl https://u:…@h && pip install x");
 }
 
 proptest! {

@@ -21,7 +21,8 @@ struct Engine {
 
 impl Engine {
     fn find(test: &str) -> Option<Engine> {
-        let Some(address) = std::env::var("LONGSHORE_TEST_DOCKER").ok().filter(|address| !address.is_empty()) else {
+        let Some(address) = std::env::var("LONGSHORE_TEST_DOCKER").ok().filter(|address| !address.is_empty())
+        else {
             skip("LONGSHORE_TEST_DOCKER is not set");
             return None;
         };
@@ -132,9 +133,19 @@ fn an_image_is_read_and_proven_by_running_it() {
     assert_eq!((status, codes(&report, "run")), (0, vec![]), "{report:#}");
     let proof = &report["proof"];
     let seen = |key: &str| proof[key].clone();
-    assert_eq!((seen("live"), seen("ready"), seen("health"), seen("uid")), (json!(true), json!(true), json!("healthy"), json!(10001)));
-    assert_eq!((seen("exit_status"), seen("in_flight_at_stop"), seen("orphan_tried")), (json!(0), json!(true), json!(true)), "{proof:#}");
-    assert!(proof["tasks_succeeded"].as_u64() > Some(0) && proof["log_lines"].as_u64() > Some(0), "{proof:#}");
+    assert_eq!(
+        (seen("live"), seen("ready"), seen("health"), seen("uid")),
+        (json!(true), json!(true), json!("healthy"), json!(10001))
+    );
+    assert_eq!(
+        (seen("exit_status"), seen("in_flight_at_stop"), seen("orphan_tried")),
+        (json!(0), json!(true), json!(true)),
+        "{proof:#}"
+    );
+    assert!(
+        proof["tasks_succeeded"].as_u64() > Some(0) && proof["log_lines"].as_u64() > Some(0),
+        "{proof:#}"
+    );
 
     // Longer than any drain: it is handed over, and the worker ends with 0 all the same.
     let image = engine.agent("long", "cat >/dev/null; sleep 100\n", WORKER);
@@ -143,13 +154,25 @@ fn an_image_is_read_and_proven_by_running_it() {
     assert_eq!(report["proof"]["handed_over"], json!(1), "{report:#}");
 
     let lines = format!("COPY --chown=10001 agent.sh /agent/state\n{WORKER}");
-    let image = engine.agent("writes", "cat >/dev/null; echo x >/agent/state || exit 1; sleep 0.2; echo done\n", &lines);
+    let image = engine.agent(
+        "writes",
+        "cat >/dev/null; echo x >/agent/state || exit 1; sleep 0.2; echo done\n",
+        &lines,
+    );
     let (status, report) = engine.check(&image, &["--budget", "2000Mi"]);
-    assert_eq!((status, codes(&report, "run")), (1, vec!["writes_outside".into(), "trial_task_failed".into()]), "{report:#}");
+    assert_eq!(
+        (status, codes(&report, "run")),
+        (1, vec!["writes_outside".into(), "trial_task_failed".into()]),
+        "{report:#}"
+    );
 
     let image = engine.agent("deaf", "", "ENTRYPOINT [\"/bin/sleep\", \"100\"]");
     let (status, report) = engine.check(&image, &["--budget", "2000Mi"]);
-    assert_eq!((status, codes(&report, "run")), (1, vec!["runs_as_root".into(), "stop_too_slow".into()]), "{report:#}");
+    assert_eq!(
+        (status, codes(&report, "run")),
+        (1, vec!["runs_as_root".into(), "stop_too_slow".into()]),
+        "{report:#}"
+    );
 
     let image = engine.agent("gone", "", "USER 10001\nENTRYPOINT [\"/no/such/program\"]");
     let (status, report) = engine.check(&image, &["--budget", "2000Mi"]);
@@ -157,7 +180,11 @@ fn an_image_is_read_and_proven_by_running_it() {
 
     let left = engine.docker(&["ps", "--all", "--quiet", "--filter", "label=longshore.check"]);
     assert_eq!(left, "", "containers were left");
-    assert_eq!(engine.docker(&["network", "ls", "--quiet", "--filter", "label=longshore.check"]), "", "a network was left");
+    assert_eq!(
+        engine.docker(&["network", "ls", "--quiet", "--filter", "label=longshore.check"]),
+        "",
+        "a network was left"
+    );
 }
 
 #[test]
@@ -169,8 +196,16 @@ fn a_deleted_secret_and_what_was_built_in_are_found_on_an_engine() {
     let lines = format!("ENV MODEL=gpt-5-mini\nRUN [\"/bin/sh\", \"-c\", \": >agent.sh\"]\n{WORKER}");
     let image = engine.agent("secret", &script, &lines);
     let (status, report) = engine.check(&image, &["--no-run", "--budget", "2000Mi"]);
-    assert_eq!((status, codes(&report, "layer"), codes(&report, "env")), (1, vec!["secret_in_file".into()], vec!["model_in_env".into()]), "{report:#}");
-    let secret = report["findings"].as_array().expect("findings").iter().find(|found| found["code"] == "secret_in_file");
+    assert_eq!(
+        (status, codes(&report, "layer"), codes(&report, "env")),
+        (1, vec!["secret_in_file".into()], vec!["model_in_env".into()]),
+        "{report:#}"
+    );
+    let secret = report["findings"]
+        .as_array()
+        .expect("findings")
+        .iter()
+        .find(|found| found["code"] == "secret_in_file");
     let place = &secret.expect("found")["where"];
     assert_eq!((&place["path"], &place["line"]), (&json!("/agent/agent.sh"), &json!(1)));
     assert!(place["deleted_in"].as_u64() > place["layer"].as_u64(), "{place}");
@@ -180,13 +215,31 @@ fn a_deleted_secret_and_what_was_built_in_are_found_on_an_engine() {
     let archive = engine.folder.path().join("image.tar");
     engine.docker(&["save", "--output", &archive.display().to_string(), &image]);
     let path = archive.display().to_string();
-    let ran = run(engine.folder.path(), ["image", "check", "--archive", &path, "--allow", "secret_in_file", "--allow", "model_in_env:gpt-*", "--budget", "2000Mi"]);
+    let ran = run(
+        engine.folder.path(),
+        [
+            "image",
+            "check",
+            "--archive",
+            &path,
+            "--allow",
+            "secret_in_file",
+            "--allow",
+            "model_in_env:gpt-*",
+            "--budget",
+            "2000Mi",
+        ],
+    );
     assert_eq!(ran.status, 0, "{ran:?}");
     assert!(ran.out.contains("2 allowed"), "{ran:?}");
     let bytes = fs::read(&archive).expect("saved");
     fs::write(&archive, &bytes[..bytes.len() / 2]).expect("cut");
     let ran = run(engine.folder.path(), ["image", "check", "--archive", &path]);
-    assert!(ran.status == 1 && ran.err.contains("error: could not read the archive\n  cause: the archive breaks off"), "{ran:?}");
+    assert!(
+        ran.status == 1
+            && ran.err.contains("error: could not read the archive\n  cause: the archive breaks off"),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -194,7 +247,11 @@ fn a_build_can_be_traced_to_its_commit() {
     let Some(engine) = Engine::find("build") else { return };
     let dir = engine.folder.path().join("agent");
     fs::create_dir_all(&dir).expect("made");
-    fs::write(dir.join("Dockerfile"), format!("FROM {}\nARG REVISION\nCOPY agent.sh /agent/\n{WORKER}\n", engine.base())).expect("written");
+    fs::write(
+        dir.join("Dockerfile"),
+        format!("FROM {}\nARG REVISION\nCOPY agent.sh /agent/\n{WORKER}\n", engine.base()),
+    )
+    .expect("written");
     fs::write(dir.join("agent.sh"), "echo hi\n").expect("written");
     let git = |args: &[&str]| {
         let mut git = Command::new("git");
@@ -217,8 +274,19 @@ fn a_build_can_be_traced_to_its_commit() {
     let ran = build(&[]);
     assert_eq!(ran.status, 0, "{ran:?}");
     let told: Value = serde_json::from_str(&ran.out).expect("JSON");
-    assert_eq!(told["tags"], json!([format!("{repository}:1.4.2"), format!("{repository}:1.4.2-g{}", &commit[..12])]));
-    let inspect = |tag: &str| engine.docker(&["image", "inspect", "--format", "{{json .Config.Labels}}", &format!("{repository}:{tag}")]);
+    assert_eq!(
+        told["tags"],
+        json!([format!("{repository}:1.4.2"), format!("{repository}:1.4.2-g{}", &commit[..12])])
+    );
+    let inspect = |tag: &str| {
+        engine.docker(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{json .Config.Labels}}",
+            &format!("{repository}:{tag}"),
+        ])
+    };
     let labels: Value = serde_json::from_str(&inspect("1.4.2")).expect("JSON");
     assert_eq!(labels["org.opencontainers.image.revision"], json!(commit));
     assert_eq!(labels["org.opencontainers.image.version"], json!("1.4.2"));
@@ -238,7 +306,12 @@ fn a_build_can_be_traced_to_its_commit() {
 fn what_cannot_be_checked_or_built_says_why() {
     let dir = tempfile::tempdir().expect("a folder");
     let ran = run(dir.path(), ["image", "build"]);
-    assert!(ran.status == 1 && ran.err.contains("could not read `./Dockerfile`") && ran.err.contains("longshore init"), "{ran:?}");
+    assert!(
+        ran.status == 1
+            && ran.err.contains("could not read `./Dockerfile`")
+            && ran.err.contains("longshore init"),
+        "{ran:?}"
+    );
     let ran = run(dir.path(), ["image", "check"]);
     assert_eq!(ran.status, 2, "{ran:?}");
     let ran = run(dir.path(), ["image", "check", "x", "--allow", "no_such_code"]);
@@ -248,7 +321,11 @@ fn what_cannot_be_checked_or_built_says_why() {
         ran(output.expect("the binary runs"))
     };
     let told = no_engine("unix:///no/such/docker.sock");
-    assert!(told.status == 5 && told.err.contains("could not reach the Docker engine at unix:///no/such/docker.sock"), "{told:?}");
+    assert!(
+        told.status == 5
+            && told.err.contains("could not reach the Docker engine at unix:///no/such/docker.sock"),
+        "{told:?}"
+    );
     let told = no_engine("ssh://host");
     assert!(told.status == 1 && told.err.contains("is no address of a Docker engine"), "{told:?}");
     fs::write(dir.path().join("x.tar"), "hello").expect("written");

@@ -80,7 +80,9 @@ pub fn run(args: &Args) -> Outcome {
     })?;
     let commit = Commit::of(&args.dir);
     if args.clean && commit.as_ref().is_none_or(|commit| commit.dirty) {
-        return Err(Fault::new("the tree has changes that no commit has").hint("commit them, or leave out --clean"));
+        return Err(
+            Fault::new("the tree has changes that no commit has").hint("commit them, or leave out --clean")
+        );
     }
     let mut plan = plan(args, &file, &text, commit.as_ref(), &created())?;
     if plan.dirty {
@@ -117,8 +119,10 @@ fn plan(args: &Args, file: &Path, text: &str, commit: Option<&Commit>, created: 
     let mut values = vec![("version", version.clone()), ("created", created.to_owned())];
     values.extend(commit.map(|commit| ("revision", commit.revision())));
     values.extend(commit.and_then(|commit| commit.source.clone()).map(|source| ("source", source)));
-    let mut labels: BTreeMap<String, String> =
-        values.iter().map(|(name, value)| (format!("org.opencontainers.image.{name}"), value.clone())).collect();
+    let mut labels: BTreeMap<String, String> = values
+        .iter()
+        .map(|(name, value)| (format!("org.opencontainers.image.{name}"), value.clone()))
+        .collect();
     if !mark.is_empty() {
         labels.insert("longshore.dirty".to_owned(), "true".to_owned());
     }
@@ -139,13 +143,23 @@ fn plan(args: &Args, file: &Path, text: &str, commit: Option<&Commit>, created: 
     args.platform.iter().for_each(|platform| add("--platform", platform.clone()));
     command.push(args.dir.display().to_string());
     let dirty = commit.is_some_and(|commit| commit.dirty);
-    Ok(Plan { tags, labels, version, commit: commit.map(|c| c.id.clone()), dirty, id: None, bytes: None, command })
+    Ok(Plan {
+        tags,
+        labels,
+        version,
+        commit: commit.map(|c| c.id.clone()),
+        dirty,
+        id: None,
+        bytes: None,
+        command,
+    })
 }
 
 /// The names that ARG instructions declare.
 pub fn arguments(text: &str) -> Vec<String> {
     let instructions = dockerfile::parse(text).into_iter().filter(|instruction| instruction.keyword == "ARG");
-    let words = instructions.flat_map(|argument| argument.text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    let words = instructions
+        .flat_map(|argument| argument.text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     words.map(|word| word.split('=').next().unwrap_or_default().to_owned()).collect()
 }
 
@@ -153,20 +167,25 @@ fn repository(args: &Args) -> Outcome<String> {
     if let Some(given) = &args.repository {
         let last = given.rsplit('/').next().unwrap_or(given);
         return match last.contains(':') || given.is_empty() {
-            true => Err(Fault::usage(format!("`{given}` has a tag")).hint("give the repository alone; tags are made from version and commit")),
+            true => Err(Fault::usage(format!("`{given}` has a tag"))
+                .hint("give the repository alone; tags are made from version and commit")),
             false => Ok(given.clone()),
         };
     }
-    let folder = args.dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().to_lowercase()));
+    let folder =
+        args.dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().to_lowercase()));
     let name = folder.map(|name| source::tag(&name).trim_end_matches(['.', '-', '_']).to_owned());
-    name.filter(|name| !name.is_empty())
-        .ok_or_else(|| Fault::usage("the folder's name makes no name for an image").hint("give one by --repository"))
+    name.filter(|name| !name.is_empty()).ok_or_else(|| {
+        Fault::usage("the folder's name makes no name for an image").hint("give one by --repository")
+    })
 }
 
 /// Now, or what the environment says for builds that are to come out the same.
 fn created() -> String {
     let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse::<i64>().ok());
-    let at = given.and_then(|seconds| seconds.checked_mul(1000)).map_or_else(output::now, longshore_core::time::Timestamp);
+    let at = given
+        .and_then(|seconds| seconds.checked_mul(1000))
+        .map_or_else(output::now, longshore_core::time::Timestamp);
     at.to_string()
 }
 
@@ -214,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_clean_commit_is_in_tags_and_labels() {
-        let plan = plan_of(&["--repository", "acme/agent"], "ARG VERSION\nFROM x", Some(&commit(false))).expect("a plan");
+        let plan = plan_of(&["--repository", "acme/agent"], "ARG VERSION\nFROM x", Some(&commit(false)))
+            .expect("a plan");
         assert_eq!(plan.tags, ["acme/agent:1.4.2", "acme/agent:1.4.2-g4b825dc642cb"]);
         assert_eq!(
             plan.command.join(" "),

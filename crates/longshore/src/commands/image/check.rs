@@ -113,7 +113,9 @@ fn asked(args: &Args) -> Outcome<Asked> {
     let mut allow = args.allow.clone();
     if let Some(rules) = text(args.allow_file.as_deref(), ".longshore-allow")? {
         allow.extend(allow::parse(&rules).map_err(|error| {
-            Fault::usage("the file of allowed findings cannot be read").cause(&error).hint("docs/images.md lists the codes")
+            Fault::usage("the file of allowed findings cannot be read")
+                .cause(&error)
+                .hint("docs/images.md lists the codes")
         })?);
     }
     let archive = || args.archive.as_ref().map(|file| file.display().to_string());
@@ -136,7 +138,10 @@ fn from_file(file: &Path) -> Outcome<Archive> {
         Box::new(io::stdin())
     } else {
         let opened = fs::File::open(file);
-        Box::new(opened.map_err(|error| Fault::new(format!("could not read `{}`", file.display())).cause(&error))?)
+        Box::new(
+            opened
+                .map_err(|error| Fault::new(format!("could not read `{}`", file.display())).cause(&error))?,
+        )
     };
     longshore_image::read(BufReader::with_capacity(1 << 20, from), &Limits::default()).map_err(unreadable)
 }
@@ -150,7 +155,8 @@ async fn of_engine(args: &Args, asked: &Asked) -> Outcome<(Report, Option<Fault>
     let engine = Engine::connect(&docker::address()).await.map_err(of_engine_error)?;
     let saved = engine.save(&asked.name).await.map_err(of_engine_error)?;
     let read = tokio::task::spawn_blocking(move || longshore_image::read(saved, &Limits::default())).await;
-    let archive = read.map_err(|error| Fault::new("reading the image broke off").cause(&error))?.map_err(unreadable)?;
+    let archive =
+        read.map_err(|error| Fault::new("reading the image broke off").cause(&error))?.map_err(unreadable)?;
     let trial = trial(args, &archive);
     let mut report = longshore_image::check(archive, asked);
     if args.no_run {
@@ -201,10 +207,12 @@ fn trial(args: &Args, archive: &Archive) -> Trial {
 fn of_engine_error(error: EngineError) -> Fault {
     let fault = Fault::of(&error);
     match error {
-        EngineError::NoImage(_) => fault.hint("`docker image ls` lists what is there; `docker pull` fetches what is not"),
-        EngineError::Unreachable { .. } => {
-            fault.exit(Exit::Unreachable).hint("is Docker running, and may you use it? DOCKER_HOST names another engine")
+        EngineError::NoImage(_) => {
+            fault.hint("`docker image ls` lists what is there; `docker pull` fetches what is not")
         }
+        EngineError::Unreachable { .. } => fault
+            .exit(Exit::Unreachable)
+            .hint("is Docker running, and may you use it? DOCKER_HOST names another engine"),
         EngineError::Address(_) => fault.hint("write DOCKER_HOST as unix:///path or tcp://HOST:PORT"),
         _ => fault,
     }

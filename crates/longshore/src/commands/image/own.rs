@@ -56,7 +56,8 @@ pub fn run(args: &Args) -> Outcome {
 /// Sees to it that the image is there which a Dockerfile of ours copies from; nothing to do for others.
 pub fn provide(dockerfile: &str, build_args: &[String]) -> Outcome<()> {
     let takes = longshore_image::dockerfile::parse(dockerfile).iter().any(|instruction| {
-        instruction.keyword == "ARG" && instruction.text.split_whitespace().any(|word| word == format!("{ARGUMENT}={NAME}"))
+        instruction.keyword == "ARG"
+            && instruction.text.split_whitespace().any(|word| word == format!("{ARGUMENT}={NAME}"))
     });
     let given = build_args.iter().any(|argument| argument.split('=').next() == Some(ARGUMENT));
     if !takes || given || docker::ask(&["image", "inspect", "--format", "{{.Id}}", NAME])?.is_some() {
@@ -71,12 +72,16 @@ fn make(tag: &str) -> Outcome<u64> {
     let binary = Path::new("/proc/self/exe");
     let failed = |what: &str, error: &io::Error| Fault::new(format!("could not {what}")).cause(error);
     if !is_static(binary).map_err(|error| failed("read this binary", &error))? {
-        return Err(Fault::new("this longshore is not a static binary, so that it cannot run in an image of its own").hint(format!(
+        return Err(Fault::new(
+            "this longshore is not a static binary, so that it cannot run in an image of its own",
+        )
+        .hint(format!(
             "build one with `./dev image`, or name an image that has one: --build-arg {ARGUMENT}=…"
         )));
     }
     let folder = Folder::new().map_err(|error| failed("make a folder for the build", &error))?;
-    let mut bytes = fs::copy(binary, folder.0.join("longshore")).map_err(|error| failed("copy this binary", &error))?;
+    let mut bytes =
+        fs::copy(binary, folder.0.join("longshore")).map_err(|error| failed("copy this binary", &error))?;
     // Without it the control plane in a container trusts no provider; a file, so that COPY finds something.
     let authorities = fs::read(AUTHORITIES).unwrap_or_default();
     bytes += authorities.len() as u64;

@@ -65,9 +65,10 @@ pub fn declared(folder: &Path) -> Option<String> {
     let toml = |name: &str, table: &str| {
         let text = read(name)?;
         let mut lines = text.lines().map(str::trim).skip_while(|line| *line != format!("[{table}]")).skip(1);
-        let line = lines.by_ref().take_while(|line| !line.starts_with('[')).find(|line| {
-            line.split('=').next().is_some_and(|key| key.trim() == "version")
-        })?;
+        let line = lines
+            .by_ref()
+            .take_while(|line| !line.starts_with('['))
+            .find(|line| line.split('=').next().is_some_and(|key| key.trim() == "version"))?;
         let value = line.split_once('=')?.1.trim().trim_matches('"').to_owned();
         (!value.is_empty()).then_some(value)
     };
@@ -91,7 +92,11 @@ mod tests {
 
     fn run(folder: &Path, args: &[&str]) {
         let mut command = Command::new("git");
-        command.arg("-C").arg(folder).args(["-c", "user.name=t", "-c", "user.email=t@example.org"]).args(args);
+        command
+            .arg("-C")
+            .arg(folder)
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
+            .args(args);
         let output = command.output().expect("git runs");
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -123,7 +128,11 @@ mod tests {
             std::fs::write(dir.path().join(name), text).expect("written");
             assert_eq!(declared(dir.path()).as_deref(), expected, "{text}");
         };
-        check("pyproject.toml", "[build-system]\nversion = \"9\"\n[project]\nname = \"a\"\nversion = \"1.2.3\"\n", Some("1.2.3"));
+        check(
+            "pyproject.toml",
+            "[build-system]\nversion = \"9\"\n[project]\nname = \"a\"\nversion = \"1.2.3\"\n",
+            Some("1.2.3"),
+        );
         check("Cargo.toml", "[package]\nversion = \"0.3.0\"\n", Some("0.3.0"));
         check("Cargo.toml", "[package]\nname = \"a\"\n[dependencies]\nversion = \"1\"\n", None);
         check("package.json", "{\"version\": \"2.0.0\"}", Some("2.0.0"));
