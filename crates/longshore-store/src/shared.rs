@@ -6,13 +6,16 @@
 //!
 //! Locks are taken in one order everywhere: idempotency keys, schedules, workers, gates of fleets, conversations, tasks,
 //! journals, counts, batches; each sorted by name.
+//! Tasks are locked together with their parents, which wait for them: a parent's id is older, so it comes first.
 
 mod address;
 mod arrival;
 mod batch;
 mod batch_counts;
 mod batch_opening;
+mod cache;
 mod changes;
+mod children;
 mod claim;
 mod column;
 pub(crate) mod companion;
@@ -26,6 +29,7 @@ mod delivery;
 mod ending;
 mod erase;
 mod event;
+mod family;
 mod fault;
 mod fleet;
 mod floor;
@@ -37,11 +41,13 @@ mod lane;
 mod lease;
 mod list;
 mod live;
+mod lock;
 mod meta;
 mod migrate;
 pub(crate) mod open;
 mod partition;
 mod pool;
+mod question;
 mod register;
 mod replica;
 mod retention;
@@ -54,6 +60,7 @@ mod task_batch;
 mod tenant;
 mod tick;
 mod usage;
+mod waiting;
 mod webhook;
 mod worker;
 

@@ -129,12 +129,15 @@ fn spoken_input(input: Json) -> String {
     Json::of(&Words { role: "user", content: input }).text().to_owned()
 }
 
-/// The first of each conversation that is not among those that end now.
+/// The first of each conversation that is not among those that end now, if it is held: one that never ran is nobody's
+/// parent, so no other transaction locks it before its conversation.
 const HEADS: &str = concat!(
     "SELECT ",
     live_columns!(),
-    " FROM unnest($1::text[]) AS c (id) CROSS JOIN LATERAL
-        (SELECT * FROM @live WHERE conversation = c.id AND NOT id = ANY($2) ORDER BY conv_seq LIMIT 1 FOR UPDATE) AS live"
+    " FROM unnest($1::text[]) AS c (id)
+        CROSS JOIN LATERAL (SELECT id FROM @live WHERE conversation = c.id AND NOT id = ANY($2)
+            ORDER BY conv_seq LIMIT 1) AS head
+        CROSS JOIN LATERAL (SELECT * FROM @live WHERE id = head.id AND hold = 'conversation' LIMIT 1 FOR UPDATE) AS live"
 );
 
 /// Tasks have left their conversations, whose rows are locked: who was held behind the head may go on.
