@@ -46,7 +46,7 @@ pub fn read(from: impl Read, limits: &Limits) -> Result<Archive, ArchiveError> {
     let mut parts = Parts { budget: Some(Budget::of(limits)), ..Parts::default() };
     let mut tar = Tar::new(from, *limits);
     loop {
-        match tar.next() {
+        match tar.next_entry() {
             Ok(Some(entry)) => {
                 let Some(name) = paths::normal(&entry.path) else { continue };
                 match entry.kind {

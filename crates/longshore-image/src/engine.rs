@@ -107,12 +107,12 @@ impl Engine {
         Ok(Saved { parts: saved, part: Bytes::new() })
     }
 
-    /// A network of its own, without a way out; returns the address of this machine in it.
-    pub async fn create_network(&self, name: &str) -> Result<String, EngineError> {
+    /// A network of its own, without a way out.
+    pub async fn create_network(&self, name: &str) -> Result<(), EngineError> {
         let body = json!({"Name": name, "Driver": "bridge", "Internal": true, "Labels": {(LABEL): name}});
         let body: NetworkCreateRequest = typed(body, "create a network")?;
         self.docker.create_network(body).await.map_err(refused("create a network"))?;
-        self.gateway(name).await
+        Ok(())
     }
 
     /// The address of the engine's machine in a network.

@@ -78,7 +78,7 @@ const PASSWD: u64 = 64 << 10;
 pub fn read(tar: &mut Tar<impl Read>, limits: &Limits, budget: &mut Budget) -> (Layer, End) {
     let mut layer = Layer::default();
     loop {
-        let entry = match tar.next() {
+        let entry = match tar.next_entry() {
             Ok(Some(entry)) => entry,
             Ok(None) => return (layer, End::Whole),
             Err(error) => return (layer, End::Broken(error)),

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -130,13 +131,8 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     async fn play(&self) -> Result<Proof, ProveError> {
-        let gateway = self.engine.create_network(&self.name).await?;
-        let listener = TcpListener::bind((gateway.as_str(), 0)).await;
-        let listener =
-            listener.map_err(|source| ProveError::Elsewhere { gateway: gateway.clone(), source })?;
-        let link = listener.local_addr().map_err(|source| ProveError::Elsewhere { gateway, source })?;
-        let plane = StandIn::new(self.offer());
-        let serving = tokio::spawn(Arc::clone(&plane).serve(listener));
+        self.engine.create_network(&self.name).await?;
+        let (plane, link, serving) = self.stand_in().await?;
         let strict = self.strict(&plane, link).await;
         serving.abort();
         let mut proof = strict?;
@@ -307,31 +303,33 @@ impl Stage<'_> {
 
     /// Runs it once more with a writable root, and says where it wrote.
     async fn open(&self) -> Result<Vec<String>, ProveError> {
-        let name = self.container("open");
-        let listener = TcpListener::bind((self.gateway().await?.as_str(), 0)).await;
-        let listener = listener.map_err(|source| ProveError::Elsewhere { gateway: String::new(), source })?;
-        let link = listener
-            .local_addr()
-            .map_err(|source| ProveError::Elsewhere { gateway: String::new(), source })?;
-        let plane = StandIn::new(self.offer());
-        let serving = tokio::spawn(Arc::clone(&plane).serve(listener));
-        let seen = async {
-            match self.engine.run(&name, body(self.trial, &self.name, link, &plane.token, false)).await {
-                Ok(()) => {}
-                // Told already by the first run.
-                Err(EngineError::Refused { .. }) => return Ok(Vec::new()),
-                Err(error) => return Err(error.into()),
-            }
-            plane.until(Duration::from_secs(5), |seen| seen.succeeded > 0 || !seen.failed.is_empty()).await;
-            Ok(outside(self.engine.changes(&name).await?))
-        };
-        let seen = seen.await;
+        let (plane, link, serving) = self.stand_in().await?;
+        let seen = self.writes(&plane, link).await;
         serving.abort();
-        seen
+        Ok(seen?)
     }
 
-    async fn gateway(&self) -> Result<String, EngineError> {
-        self.engine.gateway(&self.name).await
+    async fn writes(&self, plane: &StandIn, link: SocketAddr) -> Result<Vec<String>, EngineError> {
+        let name = self.container("open");
+        match self.engine.run(&name, body(self.trial, &self.name, link, &plane.token, false)).await {
+            Ok(()) => {}
+            // Told already by the first run.
+            Err(EngineError::Refused { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        }
+        plane.until(Duration::from_secs(5), |seen| seen.succeeded > 0 || !seen.failed.is_empty()).await;
+        Ok(outside(self.engine.changes(&name).await?))
+    }
+
+    /// A control plane that only this run knows, on this machine's address in the run's network.
+    async fn stand_in(&self) -> Result<(Arc<StandIn>, SocketAddr, JoinHandle<()>), ProveError> {
+        let gateway = self.engine.gateway(&self.name).await?;
+        let listener = TcpListener::bind((gateway.as_str(), 0)).await;
+        let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (link, listener) = bound.map_err(|source| ProveError::Elsewhere { gateway, source })?;
+        let plane = StandIn::new(self.offer());
+        let serving = tokio::spawn(Arc::clone(&plane).serve(listener));
+        Ok((plane, link, serving))
     }
 }
 

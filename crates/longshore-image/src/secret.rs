@@ -256,6 +256,11 @@ fn random(body: &[u8]) -> bool {
     if SAMPLES.iter().any(|sample| lower.contains(sample)) {
         return false;
     }
+    // Letters of one case alone are words.
+    let kinds: [fn(&u8) -> bool; 3] = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit];
+    if kinds.iter().filter(|kind| body.iter().any(|byte| kind(byte))).count() < 2 {
+        return false;
+    }
     // Sixteen letters have at most 4 bits each; keys come near what their length allows.
     let most = (body.len() as f64).log2().min(5.0);
     entropy(body) >= most * 0.72

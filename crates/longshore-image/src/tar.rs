@@ -61,7 +61,7 @@ impl<R: Read> Tar<R> {
     }
 
     /// The next entry; what was not read of the one before is passed over. `None` at the archive's end.
-    pub fn next(&mut self) -> Result<Option<Entry>, TarError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut extra = Extra::default();
         loop {
             self.skip_rest()?;
@@ -117,7 +117,7 @@ impl<R: Read> Tar<R> {
         }
     }
 
-    /// Reads on in the contents of the entry that `next` gave; 0 at their end.
+    /// Reads on in the contents of the entry that `next_entry` gave; 0 at their end.
     pub fn read(&mut self, into: &mut [u8]) -> Result<usize, TarError> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(into.len());
         if most == 0 {
@@ -359,7 +359,7 @@ mod tests {
     fn list(bytes: &[u8]) -> Result<Vec<(String, u64)>, TarError> {
         let mut tar = Tar::new(bytes, Limits { header: 4096, ..Limits::default() });
         let mut seen = Vec::new();
-        while let Some(entry) = tar.next()? {
+        while let Some(entry) = tar.next_entry()? {
             let mut contents = Vec::new();
             io::Read::read_to_end(&mut tar, &mut contents).map_err(TarError::Read)?;
             seen.push((String::from_utf8_lossy(&entry.path).into_owned(), contents.len() as u64));
