@@ -12,7 +12,6 @@ mod config;
 mod content;
 pub mod dockerfile;
 pub mod engine;
-mod files;
 pub mod finding;
 mod layer;
 mod limits;
