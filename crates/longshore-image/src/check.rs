@@ -21,7 +21,7 @@ pub struct Asked {
 
 pub fn check(archive: Archive, asked: &Asked) -> Report {
     let runtime = archive.config.runtime();
-    let user = runtime.user.split(':').next().and_then(|user| user.parse().ok());
+    let user = runtime.user.split(':').next().and_then(|user| user.parse().ok()).filter(|user| *user != 0);
     let Merged { findings: in_layers, stack, bytes, passwd } =
         merge::merge(&archive.layers, user, asked.budget);
     let mut findings = config::check(&archive.config, passwd.as_deref());
