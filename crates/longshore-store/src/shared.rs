@@ -65,6 +65,7 @@ mod webhook;
 mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::StoreError;
 use crate::model::Ended;
@@ -90,11 +91,18 @@ struct Open {
 impl Shared {
     fn new(core: Core) -> Shared {
         let core = Arc::new(core);
-        let submissions = Limits { most: 2000, weigh: submit::weigh, parallel: 2 };
+        const NOW: Duration = Duration::ZERO;
+        let submissions = Limits { most: 2000, weigh: submit::weigh, parallel: 2, apart: NOW };
         // One at a time: two would look for the same tasks.
-        let claims = Limits { most: 2000, weigh: claim::weigh, parallel: 1 };
-        let reports = Limits { most: 2000, weigh: ending::weigh, parallel: 2 };
-        let beats = Limits { most: 500, weigh: |_: &heartbeat::Beat| 1, parallel: 1 };
+        let claims = Limits { most: 2000, weigh: claim::weigh, parallel: 1, apart: NOW };
+        let reports = Limits { most: 2000, weigh: ending::weigh, parallel: 2, apart: NOW };
+        // Nobody waits for a heartbeat, and a fleet of thousands sends them all the time.
+        let beats = Limits {
+            most: 500,
+            weigh: |_: &heartbeat::Beat| 1,
+            parallel: 1,
+            apart: Duration::from_millis(20),
+        };
         let open = Open {
             submissions: Batches::start(Arc::clone(&core), submissions, submit::together),
             claims: Batches::start(Arc::clone(&core), claims, claim::together),

@@ -233,11 +233,10 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
         .enumerate()
         .map(|(at, answer)| answer.unwrap_or(Ok(tasks.remove(&at).unwrap_or_default())));
     let mut answers: Vec<Answer> = answers.collect();
-    for task in answers.iter_mut().flatten().flatten() {
-        if let Some(history) = &mut task.conversation {
-            *history = conversation::history(core, history.id.clone()).await?;
-        }
-    }
+    let histories = || answers.iter().flatten().flatten().filter_map(|task| task.conversation.as_ref());
+    let read = conversation::histories(core, histories().map(|it| it.id.clone()).collect()).await?;
+    let histories = answers.iter_mut().flatten().flatten().filter_map(|task| task.conversation.as_mut());
+    histories.zip(read).for_each(|(history, read)| *history = read);
     Ok(answers)
 }
 
