@@ -83,6 +83,7 @@ codes! {
     PackageCache "package_cache" Warning "remove the cache in the RUN that fills it (pip --no-cache-dir, npm cache clean, rm -rf /var/lib/apt/lists/*)"
     SetuidFile "setuid_file" Warning "RUN find / -xdev -perm /6000 -type f -exec chmod a-s {} +; or a distroless base"
     WorldWritable "world_writable" Warning "chmod o-w; an agent writes to /tmp only"
+    TmpNotOpen "tmp_not_open" Warning "chmod 1777 /tmp: runc before 1.2 gives a tmpfs the mode of the folder below it, and agents cannot write there"
     UserWritable "user_writable" Info "COPY without --chown, so that an agent cannot change its own code"
     DeviceFile "device_file" Warning "remove it: an image needs no device files"
     // The archive

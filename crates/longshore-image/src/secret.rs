@@ -45,8 +45,8 @@ enum Body {
     Run(Alphabet, usize, usize),
     /// Parts of an alphabet with lengths, joined by a byte.
     Parts(Alphabet, u8, &'static [(usize, usize)]),
-    /// The literal stands in the middle of a run.
-    Inside(Alphabet, usize),
+    /// The literal stands in the middle: behind a beginning and so many characters, before so many and then none.
+    Inside { before: (&'static str, Alphabet, usize), after: usize },
     /// The rest of a PEM header and then base64 in lines.
     Pem,
 }
@@ -89,7 +89,7 @@ const PATTERNS: &[Pattern] = &[
     Pattern {
         literal: "T3BlbkFJ",
         kind: "an OpenAI key",
-        body: Body::Inside(Alphabet::Url, 20),
+        body: Body::Inside { before: ("sk-", Alphabet::Alnum, 20), after: 20 },
         only_own: false,
     },
     run("sk-ant-", "an Anthropic key", Alphabet::Url, 60, 160),
@@ -181,7 +181,7 @@ impl Pattern {
     /// What may be shown of it: the beginning, where the literal is that.
     fn shown(&self) -> &'static str {
         match self.body {
-            Body::Inside(..) | Body::Pem => "",
+            Body::Inside { .. } | Body::Pem => "",
             _ => self.literal,
         }
     }
@@ -209,12 +209,12 @@ impl Pattern {
                 }
                 (begins(text, start) && random(&rest[..at])).then_some(start)
             }
-            Body::Inside(alphabet, around) => {
-                let before =
-                    text[..start].iter().rev().take(REACH).take_while(|byte| alphabet.has(**byte)).count();
-                let after = length(rest, *alphabet, REACH);
-                let key = &text[start - before..end + after];
-                (before >= *around && after >= *around && random(key)).then_some(start - before)
+            Body::Inside { before: (lead, alphabet, count), after } => {
+                let begin = start.checked_sub(count + lead.len())?;
+                let whole = text[begin..].starts_with(lead.as_bytes())
+                    && text[start - count..start].iter().all(|byte| alphabet.has(*byte))
+                    && length(rest, *alphabet, after + 1) == *after;
+                (whole && begins(text, begin) && random(&text[begin..end + after])).then_some(begin)
             }
             Body::Pem => pem(text, start, rest),
         }

@@ -103,6 +103,7 @@ fn tools_caches_and_repositories_are_found() {
         entry("usr/bin/su", b'0', 0o4755, "", b"x"),
         entry("agent/open", b'0', 0o666, "", b"x"),
         folder("agent/drop", 0o777),
+        folder("tmp", 0o755),
         [header("agent/own.py", b'0', 0o644, 10001, "", 1), {
             let mut b = vec![b'x'];
             b.resize(512, 0);
@@ -121,6 +122,7 @@ fn tools_caches_and_repositories_are_found() {
             "package_cache layer 1: the cache of pip, 0.1 MiB in 1 files: `/root/.cache/pip/http/a`",
             "setuid_file layer 1: `/usr/bin/su`",
             "world_writable layer 1: `/agent/open`, `/agent/drop`",
+            "tmp_not_open layer 1: `/tmp`",
             "device_file layer 1: `/agent/null`",
             "user_writable layer 1: `/agent/own.py`",
         ]

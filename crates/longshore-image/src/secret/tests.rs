@@ -55,6 +55,8 @@ fn samples_words_and_hashes_are_no_keys() {
         "from transformers import hf_argparserwithaverylongnameindeedyes",
         "task-proj-",
         "desk-ant-hill",
+        // Texts lie beside one another in a program, this one's own too.
+        "sk-proj-sk-svcacct-sk-admin-sk-ant-sk-or-v1-T3BlbkFJsk-ant-hf_gsk_AIzaxai-pplx-r8_tvly-nvapi-lsv2_pt_AKIAASIAghp_",
         "npm_config_registry_and_other_variables_here_too",
     ] {
         check(text, "");

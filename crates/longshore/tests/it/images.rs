@@ -49,11 +49,13 @@ impl Engine {
 
     fn make_base(&self) {
         let folder = self.folder.path().join("base");
-        copy(Path::new(binary()), &folder.join("root/usr/local/bin/longshore"));
+        let longshore = folder.join("root/usr/local/bin/longshore");
+        copy(Path::new(binary()), &longshore);
+        // A debug build is mostly what debuggers read; where there is no `strip` the test takes longer.
+        let _ = Command::new("strip").arg(&longshore).status();
         for program in ["sh", "sleep", "cat"] {
             copy(&on_path(program), &folder.join("root/bin").join(program));
         }
-        fs::create_dir_all(folder.join("root/tmp")).expect("made");
         let text = "FROM scratch\nLABEL longshore.test=image\nCOPY root/ /\nENV PATH=/usr/local/bin:/bin\n";
         fs::write(folder.join("Dockerfile"), text).expect("written");
         self.docker(&["build", "--quiet", "--tag", &self.base(), &folder.display().to_string()]);
@@ -318,7 +320,7 @@ fn what_cannot_be_checked_or_built_says_why() {
     assert!(ran.status == 2 && ran.err.contains("no code of a finding"), "{ran:?}");
     let no_engine = |address: &str| {
         let output = command(dir.path()).args(["image", "check", "x"]).env("DOCKER_HOST", address).output();
-        ran(output.expect("the binary runs"))
+        crate::run::ran(output.expect("the binary runs"))
     };
     let told = no_engine("unix:///no/such/docker.sock");
     assert!(
