@@ -256,6 +256,10 @@ fn random(body: &[u8]) -> bool {
     if SAMPLES.iter().any(|sample| lower.contains(sample)) {
         return false;
     }
+    // Of 64 characters two are separators; many of them join words.
+    if body.iter().filter(|byte| matches!(byte, b'-' | b'_')).count() > 2 + body.len() / 10 {
+        return false;
+    }
     // Letters of one case alone are words.
     let kinds: [fn(&u8) -> bool; 3] = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit];
     if kinds.iter().filter(|kind| body.iter().any(|byte| kind(byte))).count() < 2 {
