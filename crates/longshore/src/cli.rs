@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use longshore_api::tls::{Trust, TrustError};
 
 use crate::commands::{
-    apply, batches, config, doctor, fleets, init, keys, llm_sim, migrate, probe, scale, schedules, serve,
-    submit, tasks, tenants, up, webhooks, worker, workers,
+    apply, batches, config, doctor, fleets, image, init, keys, llm_sim, migrate, probe, scale, schedules,
+    serve, submit, tasks, tenants, up, webhooks, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -37,6 +37,8 @@ pub enum Command {
     Worker(worker::Args),
     /// Write a longshore.toml, a small agent and a Dockerfile
     Init(init::Args),
+    /// Build, check and make images
+    Image(image::Args),
     /// Hand the fleets of longshore.toml to a control plane
     Apply(apply::Args),
     /// Show the effective configuration, without secrets

@@ -6,6 +6,7 @@ pub mod batches;
 pub mod config;
 pub mod doctor;
 pub mod fleets;
+pub mod image;
 pub mod init;
 pub mod keys;
 pub mod llm_sim;
@@ -36,6 +37,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Serve(args) => threads()?.block_on(serve::run(args)),
         Command::Worker(args) => threads()?.block_on(worker::run(args)),
         Command::Init(args) => init::run(&args),
+        Command::Image(args) => threads()?.block_on(image::run(args)),
         Command::Config(args) => config::run(&args),
         Command::Migrate(args) => client()?.block_on(migrate::run(args)),
         Command::Apply(args) => client()?.block_on(apply::run(args)),

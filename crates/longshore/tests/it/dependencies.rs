@@ -23,6 +23,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "longshore-server",
         &["longshore-core", "longshore-api", "longshore-store", "longshore-platform", "longshore-gateway"],
     ),
+    // Its stand-in for the control plane speaks the worker link.
+    ("longshore-image", &["longshore-core", "longshore-api"]),
     ("longshore-simulate", &["longshore-core"]),
     // Real servers for tests. In nobody's list: only dev-dependencies may name it.
     ("longshore-testkit", &[]),
@@ -38,6 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "longshore-worker",
             "longshore-server",
             "longshore-simulate",
+            "longshore-image",
         ],
     ),
 ];

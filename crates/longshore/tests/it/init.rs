@@ -20,9 +20,10 @@ fn init(language: &str) -> tempfile::TempDir {
 /// Small, not as root, without configuration.
 fn check_image(dir: &Path) {
     let image = fs::read_to_string(dir.join("Dockerfile")).expect("written");
-    assert!(image.matches("\nFROM ").count() == 2 && image.contains("-slim"), "{image}");
+    assert!(image.matches("\nFROM ").count() == 3 && image.contains("-slim"), "{image}");
     assert!(
-        image.contains("\nUSER 10001") && image.contains("ENTRYPOINT [\"longshore\", \"worker\", \"--\""),
+        image.contains("\nUSER 10001")
+            && image.contains("\nENTRYPOINT [\"/usr/local/bin/longshore\", \"worker\", \"--\"]\n"),
         "{image}"
     );
     let ignored = fs::read_to_string(dir.join(".dockerignore")).expect("written");

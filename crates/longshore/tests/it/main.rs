@@ -12,6 +12,7 @@ mod dependencies;
 mod examples;
 mod gateway_faults;
 mod idle_fleet;
+mod images;
 mod init;
 mod keys;
 mod llm_sim;
