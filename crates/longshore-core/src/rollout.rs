@@ -42,8 +42,9 @@ pub struct Plan {
     pub spent_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked_at: Option<Timestamp>,
-    /// Workers beyond those that the scaler wants, started to take the place of others.
-    pub surge: u32,
+    /// Workers beyond those that the scaler wants, started to take the place of others; below 0: so many have made room for
+    /// some that are to be started.
+    pub surge: i32,
     /// How workers of the release that comes have done so far.
     #[serde(default)]
     pub trials: BTreeMap<WorkerId, Trial>,
@@ -202,7 +203,12 @@ impl Plan {
             Step::Drain { workers } => there.saturating_sub(workers.len() as u32),
             Step::Wait(_) | Step::End => there,
         };
-        desired.saturating_sub(after.saturating_sub(self.surge))
+        desired.saturating_sub(self.counted(after))
+    }
+
+    /// Of so many workers, those that the scaler counts.
+    pub fn counted(&self, there: u32) -> u32 {
+        there.saturating_add_signed(self.surge.saturating_neg())
     }
 
     /// The release that all workers are to run in the end, as it looks now.
@@ -397,9 +403,7 @@ impl<'a> Scene<'a> {
     }
 
     fn forward(&self) -> (Option<Phase>, Step) {
-        // What is left of yet another release and does not work is in nobody's place.
-        let useless = self.going.iter().filter(|it| it.release != self.plan.from && !is_ready(it));
-        let useless: Vec<WorkerId> = useless.map(|it| it.cost.worker.clone()).collect();
+        let useless = self.useless();
         if !useless.is_empty() {
             return (None, Step::Drain { workers: useless });
         }
@@ -519,16 +523,35 @@ impl<'a> Scene<'a> {
     }
 
     /// How many workers the scaler must not count, once this step is done.
-    fn surge(&self, step: &Step) -> u32 {
+    fn surge(&self, step: &Step) -> i32 {
         let total = self.total();
         match step {
-            Step::Start { by, .. } => (total + by).saturating_sub(self.desired),
-            Step::Drain { workers } => (total - workers.len() as u32).saturating_sub(self.desired),
+            Step::Start { by, .. } => signed((total + by).saturating_sub(self.desired)),
+            // An old one goes first: its place is kept for the new one.
+            Step::Drain { workers } if self.plan.policy.surge == 0 && self.makes_room() => {
+                -signed(workers.len() as u32)
+            }
+            Step::Drain { workers } => {
+                signed((total - workers.len() as u32).saturating_sub(self.desired))
+            }
             // As long as none is drained for it, what came stays apart.
-            Step::Wait(_) => self.plan.surge.min(self.coming.len() as u32),
+            Step::Wait(_) => self.plan.surge.min(signed(self.coming.len() as u32)),
             Step::End => 0,
         }
     }
+
+    fn makes_room(&self) -> bool {
+        self.plan.phase == Phase::Forward && self.total() <= self.desired && self.useless().is_empty()
+    }
+
+    /// What is left of yet another release and does not work is in nobody's place.
+    fn useless(&self) -> Vec<WorkerId> {
+        self.names(|it| it.release != self.plan.from && !is_ready(it))
+    }
+}
+
+fn signed(n: u32) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
 }
 
 fn is_ready(it: &Seen) -> bool {

@@ -30,6 +30,7 @@ mod reader;
 mod register;
 mod replica;
 mod retention;
+mod rollout;
 mod schedule;
 mod search;
 mod step;

@@ -45,6 +45,7 @@ mod pool;
 mod register;
 mod replica;
 mod retention;
+mod rollout;
 mod schedule;
 mod search;
 mod sql;

@@ -14,7 +14,7 @@ use super::lease::{self, Lease};
 use super::register::{self, Known};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, conversation};
+use super::{Embedded, conversation, journal};
 use crate::error::ClaimError;
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
 
@@ -68,7 +68,7 @@ fn fresh(
     let mut tasks = Vec::with_capacity(turn.picks.len());
     let mut bytes = 0;
     for (ord, _) in &turn.picks {
-        let lease = grant(write, it, *ord, now)?;
+        let lease = grant(write, it, (*ord, worker.release), now)?;
         let task = leased(write.connection, &lease)?;
         bytes += task.input.text().len();
         tasks.push(task);
@@ -132,9 +132,18 @@ fn is_least_busy(
     Ok(first.as_deref() == Some(worker.as_str()))
 }
 
-fn grant(write: &mut Write<'_>, it: &ClaimRequest, ord: i64, now: Timestamp) -> rusqlite::Result<Lease> {
+fn grant(
+    write: &mut Write<'_>,
+    it: &ClaimRequest,
+    (ord, release): (i64, u64),
+    now: Timestamp,
+) -> rusqlite::Result<Lease> {
     let mut row = TaskRow::load(write, ord)?;
     row.run(write)?;
+    if row.attempts > 0 && ran_on(write, ord, row.attempts)?.is_some_and(|before| before > release) {
+        // What a newer release asked for is not what this one asks for.
+        journal::next_generation(write, ord)?;
+    }
     row.attempts += 1;
     row.started_at = row.started_at.or(Some(now));
     let lease = Lease {
@@ -151,13 +160,22 @@ fn grant(write: &mut Write<'_>, it: &ClaimRequest, ord: i64, now: Timestamp) -> 
     write
         .connection
         .prepare_cached(
-            "INSERT INTO attempt (ord, number, fence, worker, started_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO attempt (ord, number, fence, worker, started_at, release) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![ord, row.attempts, int(lease.fence.0), it.worker.as_str(), now.0])?;
-    let data = json!({ "attempt": row.attempts, "worker": it.worker });
+        .execute(params![ord, row.attempts, int(lease.fence.0), it.worker.as_str(), now.0, int(release)])?;
+    let data = json!({ "attempt": row.attempts, "worker": it.worker, "release": release });
     row.event(write, "started", &Json::of(&data), now)?;
     row.save(write)?;
     Ok(lease)
+}
+
+/// The release that an attempt ran on.
+fn ran_on(write: &Write<'_>, ord: i64, attempt: u32) -> rusqlite::Result<Option<u64>> {
+    let mut select =
+        write.connection.prepare_cached("SELECT release FROM attempt WHERE ord = ?1 AND number = ?2")?;
+    let release: Option<Option<i64>> =
+        select.query_row(params![ord, attempt], |row| row.get(0)).optional()?;
+    Ok(release.flatten().and_then(|release| u64::try_from(release).ok()))
 }
 
 /// All that a worker has to know of a task that it holds.

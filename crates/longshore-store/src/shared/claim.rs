@@ -24,7 +24,7 @@ use super::lease::held_by_workers;
 use super::live::{self, Live, live_columns};
 use super::register::{self, Known};
 use super::sql::args;
-use super::{conversation, register::Who};
+use super::{conversation, journal, register::Who};
 use crate::error::{ClaimError, LinkError};
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
 
@@ -113,9 +113,9 @@ const FENCES: &str =
 const GRANT: &str =
     "UPDATE @live AS live SET state = 'running', hold = NULL, since = NULL, due_at = NULL, attempts = attempts + 1,
         started_at = coalesce(started_at, n.at), last_event = last_event + 1, fence = n.fence, worker = n.worker,
-        claim_seq = n.claim_seq, attempt_at = n.at, expires_ms = n.expires_ms, last_n = 0
-     FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
-        AS n (id, fence, worker, claim_seq, at, expires_ms)
+        claim_seq = n.claim_seq, attempt_at = n.at, expires_ms = n.expires_ms, last_n = 0, release = n.release
+     FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+        AS n (id, fence, worker, claim_seq, at, expires_ms, release)
      WHERE live.id = n.id";
 
 const NUMBERS: &str =
@@ -391,6 +391,7 @@ async fn grant(
     let fences = connection.query(FENCES, args![given.len() as i64]).await?;
     let (mut expires, mut at) = (Vec::new(), Vec::new());
     let mut newest: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    let mut moved_back = Vec::new();
     for ((asked, task), fence) in given.iter_mut().zip(&fences) {
         let (it, now) = (&batch[*asked].request, batch[*asked].now);
         changes.now = now;
@@ -399,6 +400,11 @@ async fn grant(
         at.push(now.0);
         let (_, first) = newest.get(it.worker.as_str()).copied().unwrap_or((0, until));
         newest.insert(it.worker.as_str(), (int(it.seq), first.min(until)));
+        let release = workers.get(&it.worker).map(|worker| worker.release);
+        if task.row.release > release {
+            moved_back.push(task.row.uuid());
+        }
+        task.row.release = release;
         run(&mut task.row, &mut changes, it, get(fence, 0)?);
         if let Some(worker) = workers.get_mut(&it.worker) {
             worker.claim_seq = it.seq;
@@ -410,10 +416,14 @@ async fn grant(
     let fences: Vec<i64> = leases().map(|lease| int(lease.fence.0)).collect();
     let holders: Vec<&str> = leases().map(|lease| lease.worker.as_str()).collect();
     let seqs: Vec<i64> = leases().map(|lease| lease.claim_seq).collect();
+    let releases: Vec<Option<i64>> = rows().map(|row| row.release).collect();
+    if !moved_back.is_empty() {
+        journal::next_generations(connection, moved_back).await?;
+    }
     let (names, newest): (Vec<&str>, Vec<(i64, i64)>) = newest.into_iter().unzip();
     let (newest, firsts): (Vec<i64>, Vec<i64>) = newest.into_iter().unzip();
     futures_util::try_join!(
-        async { connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires]).await },
+        async { connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires, releases]).await },
         async { connection.execute(NUMBERS, args![names, newest, firsts]).await },
         lane::save(connection, turns),
         core.commit(connection, changes),
@@ -434,7 +444,7 @@ fn run(row: &mut Live, changes: &mut Changes, it: &ClaimRequest, fence: Fence) {
         attempt_at: changes.now,
         last_n: 0,
     });
-    let data = json!({ "attempt": row.attempts, "worker": it.worker });
+    let data = json!({ "attempt": row.attempts, "worker": it.worker, "release": row.release });
     let place = (row.id, row.last_event);
     changes.attempt_event(place, "started", &Json::of(&data), (row.attempts, fence), None);
 }

@@ -50,6 +50,8 @@ pub(super) struct Live {
     pub lease: Option<Lease>,
     pub batch: Option<BatchId>,
     pub parent: Option<TaskId>,
+    /// Of the worker that its newest attempt runs on, or ran on.
+    pub release: Option<i64>,
     /// It has a journal or steps. No column: whoever ends a task finds out (`ending`).
     pub journaled: bool,
 }
@@ -73,13 +75,13 @@ macro_rules! live_columns {
          live.conversation, live.conv_seq, live.publish_input, live.alone, live.failed_attempts, live.attempts,
          live.interrupted, live.strikes, live.cancel_requested, live.cancel_reason, live.failure, live.started_at,
          live.last_event, live.fence, live.worker, live.claim_seq, live.attempt_at, live.last_n, live.batch, live.parent,
-         live.deadline_at, live.expired"
+         live.deadline_at, live.expired, live.release"
     };
 }
 pub(super) use live_columns;
 
 /// How many columns there are.
-pub(super) const COLUMNS: usize = 36;
+pub(super) const COLUMNS: usize = 37;
 
 impl Live {
     pub(super) fn read(row: &Row) -> Result<Live, DbError> {
@@ -118,6 +120,7 @@ impl Live {
             parent: get_option(row, 33)?,
             deadline_at: get_option(row, 34)?,
             expired: row.try_get(35)?,
+            release: row.try_get(36)?,
             journaled: false,
         })
     }
