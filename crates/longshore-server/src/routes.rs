@@ -7,6 +7,7 @@ mod conversations;
 mod fleets;
 mod journal;
 mod keys;
+mod rollouts;
 mod schedules;
 mod search;
 pub mod tasks;
@@ -65,6 +66,12 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(fleets::pause))
         .routes(routes!(fleets::resume))
         .routes(routes!(fleets::tenants))
+        .routes(routes!(rollouts::releases))
+        .routes(routes!(rollouts::list, rollouts::deploy))
+        .routes(routes!(rollouts::show))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
+        .routes(routes!(rollouts::undo))
         .routes(routes!(workers::list))
         .routes(routes!(workers::show))
         .routes(routes!(workers::drain))

@@ -1,5 +1,6 @@
 //! The one face of all backends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use longshore_core::fleet::{DrainMode, Fleet};
 use longshore_core::id::{ConversationId, FleetName, Held, KeyId, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retention::Plan;
-use longshore_core::rollout::{Order, Release};
+use longshore_core::rollout::{Order, Release, Sample};
 use longshore_core::schedule::{Schedule, ScheduleName};
 use longshore_core::task::State;
 use longshore_core::tenant::Tenant;
@@ -261,6 +262,8 @@ forward! {
     fn open_rollouts() -> Result<Vec<RolloutRecord>, StoreError>;
     /// Newest first; the newest 200 of each fleet are kept.
     fn rollouts(fleet: Option<FleetName>, limit: usize) -> Result<Vec<RolloutRecord>, StoreError>;
+    /// What attempts on each release of a fleet have come to, ever.
+    fn outcomes(fleet: FleetName) -> Result<BTreeMap<Release, Sample>, StoreError>;
     /// Newest first.
     fn releases(fleet: FleetName, limit: usize) -> Result<Vec<ReleaseRecord>, StoreError>;
     fn release(fleet: FleetName, number: Release) -> Result<Option<ReleaseRecord>, StoreError>;

@@ -177,6 +177,9 @@ fn apply(
 ) -> rusqlite::Result<u64> {
     let Some(declaration) = change.after.as_ref().filter(|_| change.kind != FleetChangeKind::Unchanged) else {
         declare(write, change, change.release, now)?;
+        if change.kind == FleetChangeKind::Removed {
+            rollout::drop_open(write, &change.name, now)?;
+        }
         return Ok(change.release);
     };
     let Some(record) = record else {

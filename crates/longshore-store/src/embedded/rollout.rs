@@ -97,6 +97,10 @@ impl Embedded {
         .await
     }
 
+    pub(crate) async fn outcomes(&self, fleet: FleetName) -> Result<BTreeMap<Release, Sample>, StoreError> {
+        self.read(move |connection| Ok(samples(connection, &fleet)?)).await
+    }
+
     pub(crate) async fn releases(
         &self,
         fleet: FleetName,
@@ -212,6 +216,15 @@ fn before(connection: &Connection, fleet: &FleetName, now: Release) -> rusqlite:
         }
     }
     Ok(None)
+}
+
+/// A fleet that is not declared any more has nothing to roll out.
+pub(super) fn drop_open(write: &mut Write<'_>, fleet: &FleetName, now: Timestamp) -> rusqlite::Result<()> {
+    if let Some(open) = open(write.connection, fleet)? {
+        let by = "the fleet is not declared any more".into();
+        let _ = obey(write, open, Order::Supersede { by }, now)?;
+    }
+    Ok(())
 }
 
 type Obeyed = Result<RolloutRecord, (RolloutRecord, longshore_core::rollout::Refused)>;

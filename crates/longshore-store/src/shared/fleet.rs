@@ -262,6 +262,9 @@ async fn apply(
 ) -> Result<u64, DbError> {
     let Some(declaration) = change.after.as_ref().filter(|_| change.kind != FleetChangeKind::Unchanged) else {
         declare(connection, change, change.release, now).await?;
+        if change.kind == FleetChangeKind::Removed {
+            rollout::drop_open(connection, &change.name, now).await?;
+        }
         return Ok(change.release);
     };
     let Some(record) = record else {

@@ -30,7 +30,8 @@ macro_rules! columns {
     };
 }
 
-const OPEN: &str = concat!(columns!(), "WHERE fleet = $1 AND ended_at IS NULL");
+/// So that the leader writes no other plan meanwhile.
+const OPEN: &str = concat!(columns!(), "WHERE fleet = $1 AND ended_at IS NULL FOR UPDATE");
 const ALL_OPEN: &str = concat!(columns!(), "WHERE ended_at IS NULL ORDER BY fleet");
 const OF_FLEET: &str = concat!(columns!(), "WHERE fleet = $1 ORDER BY number DESC LIMIT $2");
 const NEWEST: &str = concat!(columns!(), "ORDER BY started_at DESC, fleet, number DESC LIMIT $1");
@@ -161,6 +162,10 @@ impl Shared {
         Ok(rows.await?.iter().map(read).collect::<Result<_, _>>()?)
     }
 
+    pub(crate) async fn outcomes(&self, fleet: FleetName) -> Result<BTreeMap<Release, Sample>, StoreError> {
+        Ok(self.core().run(async |it| samples(&it, &fleet).await).await?)
+    }
+
     pub(crate) async fn releases(
         &self,
         fleet: FleetName,
@@ -275,6 +280,19 @@ async fn before(
     Ok(None)
 }
 
+/// A fleet that is not declared any more has nothing to roll out.
+pub(super) async fn drop_open(
+    connection: &Connection,
+    fleet: &FleetName,
+    now: Timestamp,
+) -> Result<(), DbError> {
+    if let Some(open) = open(connection, fleet).await? {
+        let by = "the fleet is not declared any more".into();
+        let _ = obey(connection, open, Order::Supersede { by }, now).await?;
+    }
+    Ok(())
+}
+
 type Obeyed = Result<RolloutRecord, (RolloutRecord, Refused)>;
 
 async fn obey(
@@ -283,17 +301,11 @@ async fn obey(
     order: Order,
     now: Timestamp,
 ) -> Result<Obeyed, DbError> {
-    if let Err(refused) = open.plan.order(order.clone()) {
+    if let Err(refused) = open.plan.order(order) {
         return Ok(Err((open, refused)));
     }
-    // The leader may have saved a plan in between: then its row is read again, and locked by what was tried.
-    match save(connection, open.clone(), None, now).await? {
-        Some(saved) => Ok(Ok(saved)),
-        None => match self::open(connection, &open.fleet).await? {
-            Some(newer) => Box::pin(obey(connection, newer, order, now)).await,
-            None => Ok(Err((open, Refused::Ended))),
-        },
-    }
+    let saved = save(connection, open.clone(), None, now).await?;
+    Ok(saved.ok_or((open, Refused::Ended)))
 }
 
 /// Writes a plan if nobody has written another one since it was read; by the leader, or by an order.
@@ -336,10 +348,12 @@ async fn stand(connection: &Connection, record: &FleetRecord) -> Result<Stand, D
         _ => serving.clone(),
     };
     let has_workers = connection.query_opt(HAS_WORKERS, args![name]).await?.is_some();
-    let rows = connection.query(SAMPLES, args![name]).await?;
-    let samples: BTreeMap<Release, Sample> =
-        rows.iter().map(|row| Ok((count(row, 0)?, sample(row, 1)?))).collect::<Result<_, DbError>>()?;
-    Ok(Stand { serving, open, target, has_workers, samples })
+    Ok(Stand { serving, open, target, has_workers, samples: samples(connection, &record.name).await? })
+}
+
+async fn samples(connection: &Connection, fleet: &FleetName) -> Result<BTreeMap<Release, Sample>, DbError> {
+    let rows = connection.query(SAMPLES, args![fleet.as_str()]).await?;
+    rows.iter().map(|row| Ok((count(row, 0)?, sample(row, 1)?))).collect()
 }
 
 fn sample(row: &Row, at: usize) -> Result<Sample, DbError> {
