@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use longshore_api::client::{Client, ClientError};
+use longshore_api::client::Client;
 use longshore_api::rollout::{Deploy, Deployed, ReleaseList, Rollout, RolloutList, Undo};
 use tokio::time::sleep;
 
-use super::wait::over;
+use super::wait::{Patience, Stumble, over, passes};
 use crate::cli::{Format, Remote};
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
@@ -15,9 +15,6 @@ use crate::signals;
 
 /// How often a rollout is asked for while it is waited for.
 const ASK: Duration = Duration::from_millis(300);
-
-/// How long a control plane that answered before may be away.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Debug, clap::Args)]
 pub struct DeployArgs {
@@ -42,7 +39,7 @@ pub struct DeployArgs {
     supersede: bool,
 
     /// Wait for so long at most; the rollout goes on
-    #[arg(long, value_name = "TIME", value_parser = super::submit::time)]
+    #[arg(long, value_name = "TIME", value_parser = super::submit::duration)]
     timeout: Option<Duration>,
 
     #[command(flatten)]
@@ -109,7 +106,7 @@ struct WaitArgs {
     one: One,
 
     /// Wait for so long at most; the rollout goes on
-    #[arg(long, value_name = "TIME", value_parser = super::submit::time)]
+    #[arg(long, value_name = "TIME", value_parser = super::submit::duration)]
     timeout: Option<Duration>,
 }
 
@@ -237,7 +234,7 @@ async fn for_end(
 async fn follow(client: &Client, mut rollout: Rollout, tell: bool) -> Outcome<Rollout> {
     let (fleet, number) = (rollout.fleet.to_string(), rollout.number);
     let mut said = String::new();
-    let mut away = None;
+    let mut patience = Patience::default();
     loop {
         if rollout.ended_at.is_some() {
             return Ok(rollout);
@@ -249,14 +246,14 @@ async fn follow(client: &Client, mut rollout: Rollout, tell: bool) -> Outcome<Ro
         }
         sleep(ASK).await;
         match client.rollout(&fleet, Some(number)).await {
-            Ok(newer) => (rollout, away) = (newer, None),
-            Err(error) if passes(&error) => {
-                let since = away.get_or_insert_with(tokio::time::Instant::now);
-                if since.elapsed() > PATIENCE {
-                    return Err(error.into());
-                }
+            Ok(newer) => {
+                rollout = newer;
+                patience.reset();
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => match Stumble::from(error) {
+                stumble if passes(&stumble) => patience.pause(stumble).await?,
+                stumble => return Err(stumble.into()),
+            },
         }
     }
 }
@@ -264,13 +261,6 @@ async fn follow(client: &Client, mut rollout: Rollout, tell: bool) -> Outcome<Ro
 /// A sentence without its numbers of seconds, which change at each look.
 fn steady(says: &str) -> String {
     says.split(", and watched for").next().unwrap_or(says).to_owned()
-}
-
-fn passes(error: &ClientError) -> bool {
-    match error {
-        ClientError::Problem(problem) => matches!(problem.status, 502..=504),
-        _ => true,
-    }
 }
 
 fn show(one: &One, rollout: &Rollout) -> Outcome {
