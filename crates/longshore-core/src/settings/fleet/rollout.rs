@@ -1,10 +1,10 @@
-//! Reads `[fleet.NAME.rollout]`, and `pin_release` beside it.
+//! Reads `[fleet.NAME.rollout]`.
 
 use crate::rollout::{Canary, Policy};
 use crate::settings::section::Section;
 
 pub(super) fn read(fleet: &mut Section<'_>) -> Policy {
-    let default = Policy { pin_release: fleet.boolean("pin_release").unwrap_or_default(), ..Policy::default() };
+    let default = Policy::default();
     let Some(mut section) = fleet.section("rollout") else { return default };
     let batch = section.whole("batch", 1..=1_000).unwrap_or(default.batch);
     let policy = Policy {
