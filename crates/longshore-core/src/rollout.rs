@@ -192,7 +192,27 @@ impl Plan {
 
     /// The release that workers are started on when the fleet grows.
     pub fn serving(&self) -> Release {
-        if matches!(self.phase, Phase::Finishing | Phase::Done) { self.to } else { self.from }
+        match self.phase {
+            Phase::Finishing | Phase::Done => self.to,
+            // Nothing but what began on it holds the old release.
+            Phase::Forward if self.retiring().is_some() => self.to,
+            _ => self.from,
+        }
+    }
+
+    /// The release whose last worker is there for nothing but the tasks that began on it.
+    pub fn retiring(&self) -> Option<Release> {
+        let waits = matches!(self.step, Step::Wait(Wait::Pinned { .. }));
+        (self.phase == Phase::Forward && waits).then_some(self.from)
+    }
+
+    /// Tasks that began on any other release than this one may run on it as well; none: they may not.
+    pub fn unpins(&self) -> Option<Release> {
+        match self.phase {
+            Phase::Done => Some(self.to),
+            Phase::Back { .. } | Phase::RolledBack { .. } => Some(self.from),
+            Phase::Forward | Phase::Finishing | Phase::Superseded { .. } => None,
+        }
     }
 
     /// How many workers the fleet still lacks once the step is done, of those that the scaler wants: `there` are neither
@@ -409,6 +429,13 @@ impl<'a> Scene<'a> {
         }
         if let Some(wait) = self.unproven() {
             return (None, Step::Wait(wait));
+        }
+        if self.going.is_empty() && self.pinned > 0 {
+            // Whoever they began on has gone, or goes.
+            return match self.leaving {
+                0 => (None, Step::Start { release: self.plan.from, by: 1 }),
+                _ => (None, Step::Wait(Wait::Pinned { tasks: self.pinned })),
+            };
         }
         if self.going.is_empty() && (!self.coming.is_empty() || self.desired == 0) {
             return match self.leaving {

@@ -4,6 +4,13 @@ ALTER TABLE worker RENAME COLUMN generation TO release;
 -- That its worker ran; NULL: not known.
 ALTER TABLE attempt ADD COLUMN release INTEGER;
 
+-- The release that it must finish on, where its fleet says so.
+ALTER TABLE task ADD COLUMN pinned INTEGER;
+CREATE INDEX task_pinned ON task (fleet, pinned) WHERE pinned IS NOT NULL AND finished_at IS NULL;
+ALTER TABLE fleet ADD COLUMN pin_release INTEGER NOT NULL DEFAULT 0;
+-- Workers of this release take nothing but tasks that must finish on it.
+ALTER TABLE fleet ADD COLUMN retiring INTEGER;
+
 -- What workers are told when they start.
 CREATE TABLE release (
     fleet       TEXT    NOT NULL,

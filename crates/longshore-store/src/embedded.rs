@@ -26,6 +26,7 @@ mod lock;
 mod meta;
 mod migrate;
 pub(crate) mod open;
+mod pin;
 mod reader;
 mod register;
 mod replica;

@@ -41,6 +41,7 @@ mod meta;
 mod migrate;
 pub(crate) mod open;
 mod partition;
+mod pin;
 mod pool;
 mod register;
 mod replica;

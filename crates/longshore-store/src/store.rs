@@ -264,6 +264,8 @@ forward! {
     fn rollouts(fleet: Option<FleetName>, limit: usize) -> Result<Vec<RolloutRecord>, StoreError>;
     /// What attempts on each release of a fleet have come to, ever.
     fn outcomes(fleet: FleetName) -> Result<BTreeMap<Release, Sample>, StoreError>;
+    /// Unfinished tasks that must finish on the release they began on.
+    fn pinned(fleet: FleetName) -> Result<BTreeMap<Release, u64>, StoreError>;
     /// Newest first.
     fn releases(fleet: FleetName, limit: usize) -> Result<Vec<ReleaseRecord>, StoreError>;
     fn release(fleet: FleetName, number: Release) -> Result<Option<ReleaseRecord>, StoreError>;

@@ -209,6 +209,9 @@ fn a_worker_stays_for_tasks_that_began_on_it() {
     assert_eq!(plan.step, Step::Wait(Wait::Pinned { tasks: 3 }));
     let spent = plan.spent_ms;
     assert_eq!(decide(&plan, &observed, at(5_000)).spent_ms, spent, "nobody is late for that");
+    assert_eq!((plan.serving(), plan.retiring()), (2, Some(1)), "what is new begins on the new one");
+    let gone = Observed { workers: crew("c2 d2"), ..observed };
+    assert_eq!(decide(&plan, &gone, at(5_000)).step, Step::Start { release: 1, by: 1 });
     let free = seen("b1 c2 d2", 2);
     assert!(matches!(decide(&plan, &free, at(6_000)).step, Step::Drain { .. }));
 }

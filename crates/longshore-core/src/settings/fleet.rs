@@ -77,7 +77,7 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
     fleet.probe = read_probe(&mut section);
     fleet.retention = retention::read(&mut section);
     fleet.rollout = rollout::read(&mut section);
-    section.later(&["supervisor", "egress", "image", "resources", "pin_release"]);
+    section.later(&["supervisor", "egress", "image", "resources"]);
     section.finish();
     fleet
 }

@@ -237,6 +237,9 @@ fn rollout(out: &mut Lines, policy: &rollout::Policy) {
         ("canary", canary),
     ];
     out.line("rollout", inline(parts));
+    if policy.pin_release {
+        out.line("pin_release", "true".into());
+    }
 }
 
 fn schedule(out: &mut Lines, schedule: &Schedule) {

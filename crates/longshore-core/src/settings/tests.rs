@@ -159,6 +159,7 @@ fn every_key_is_read() {
         drain = { timeout = "30s", mode = "handover" }
         probe = { interval = "5s", timeout = "1s", failures = 5, startup = "1m" }
         retention = { journal = "1h", results = "never", tasks = "never", max_tasks = 10 }
+        pin_release = true
         rollout = { surge = 3, batch = 2, hold = "0s", ready = "30s", deadline = "10m", crashes = 1, canary = { min_samples = 0, failure_rate = 0.2, cost = 1.5, latency = 3 } }
     "#;
     let Settings { store, server, providers, tenants, fleets, schedules, webhooks } = good(text, &[]);
@@ -222,7 +223,7 @@ fn every_key_is_read() {
             deadline_ms: 600_000,
             crashes: 1,
             canary: rollout::Canary { min_samples: 0, failure_rate: 0.2, cost: 1.5, latency: 3.0 },
-            pin_release: false,
+            pin_release: true,
         },
         health_path: String::new(),
         kill_grace_ms: 0,
@@ -552,11 +553,11 @@ prop_compose! {
 prop_compose! {
     fn any_rollout()(
         surge in 0u32..=1000, batch in 1u32..=1000, hold_ms in 0u64..1 << 30, ready_ms in 1u64..1 << 40,
-        more in 1u64..1 << 40, crashes in 0u32..=1000, min_samples in 0u32..=1_000_000,
+        more in 1u64..1 << 40, crashes in 0u32..=1000, min_samples in 0u32..=1_000_000, pin_release: bool,
         (failure_rate, cost, latency) in (0.0f64..9.0, 0.0f64..9.0, 0.0f64..1e9),
     ) -> rollout::Policy {
         let canary = rollout::Canary { min_samples, failure_rate, cost, latency };
-        rollout::Policy { surge, batch, hold_ms, ready_ms, deadline_ms: hold_ms + more, crashes, canary, pin_release: false }
+        rollout::Policy { surge, batch, hold_ms, ready_ms, deadline_ms: hold_ms + more, crashes, canary, pin_release }
     }
 }
 

@@ -177,8 +177,12 @@ async fn observe(
         0 => Default::default(),
         _ => app.store.outcomes(record.name.clone()).await?,
     };
+    let pinned = match plan.policy.pin_release {
+        true => app.store.pinned(record.name.clone()).await?,
+        false => Default::default(),
+    };
     let desired = desired.saturating_sub(u32::try_from(others).unwrap_or(u32::MAX));
-    Ok(Observed { workers: seen, desired, samples, pinned: Default::default() })
+    Ok(Observed { workers: seen, desired, samples, pinned })
 }
 
 fn see(worker: &WorkerRecord, cost: Candidate) -> Seen {

@@ -86,6 +86,8 @@ CREATE TABLE @live (
     expired         boolean  NOT NULL DEFAULT false,
     -- Of the worker that its newest attempt runs on, or ran on.
     release         bigint,
+    -- The release that it must finish on, where its fleet says so.
+    pinned          bigint,
     CHECK ((hold IS NOT NULL) = (state = 'queued')),
     CHECK ((fence IS NOT NULL) = (state = 'running')),
     CHECK ((due_at IS NOT NULL) = (hold IS NOT NULL AND hold IN ('scheduled', 'backoff')))
@@ -98,6 +100,8 @@ CREATE INDEX live_due ON @live (due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX live_by_worker ON @live (worker, fence) WHERE worker IS NOT NULL;
 CREATE INDEX live_by_conversation ON @live (conversation, conv_seq) WHERE conversation IS NOT NULL;
 CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL AND NOT expired;
+-- Costs nothing where no fleet pins its tasks.
+CREATE INDEX live_pinned ON @live (fleet, pinned, tenant, rank, id) WHERE pinned IS NOT NULL;
 CREATE INDEX live_by_wait ON @live (wait_until) WHERE wait_until IS NOT NULL;
 CREATE INDEX live_by_parent ON @live (parent) WHERE parent IS NOT NULL;
 CREATE SEQUENCE @fence;
@@ -346,6 +350,9 @@ CREATE TABLE @gate (
     tenant_max_running bigint,
     rate_tasks      bigint,
     rate_per_ms     bigint,
+    -- Its tasks finish on the release that they began on; workers of the retiring one take nothing else.
+    pin_release     boolean  NOT NULL DEFAULT false,
+    retiring        bigint,
     -- Where the lane stood that was next last; where the default tenant stands; when the bucket of its rate is full, in
     -- nanoseconds since 1970.
     virtual_time    bigint   NOT NULL DEFAULT 0,

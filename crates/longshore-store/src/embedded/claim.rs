@@ -11,6 +11,7 @@ use serde_json::json;
 use super::column::{count, get, get_option, int};
 use super::lane::{self, Turn};
 use super::lease::{self, Lease};
+use super::pin::Pin;
 use super::register::{self, Known};
 use super::task_row::TaskRow;
 use super::writer::Write;
@@ -64,11 +65,15 @@ fn fresh(
     worker: &Known,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<LeasedTask>> {
-    let Some(turn) = pick(write, it, &worker.fleet, now)? else { return Ok(Vec::new()) };
+    let pin = Pin::of(write.connection, &worker.fleet, worker.release)?;
+    let Some(turn) = pick(write, it, &worker.fleet, pin, now)? else { return Ok(Vec::new()) };
     let mut tasks = Vec::with_capacity(turn.picks.len());
     let mut bytes = 0;
     for (ord, _) in &turn.picks {
         let lease = grant(write, it, (*ord, worker.release), now)?;
+        if let Some(pin) = pin {
+            pin.hold(write, *ord)?;
+        }
         let task = leased(write.connection, &lease)?;
         bytes += task.input.text().len();
         tasks.push(task);
@@ -91,6 +96,7 @@ fn pick(
     write: &mut Write<'_>,
     it: &ClaimRequest,
     fleet: &FleetName,
+    pin: Option<Pin>,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Turn>> {
     let (holds, holds_suspect): (bool, bool) = write
@@ -103,7 +109,7 @@ fn pick(
     // Caps are held by what is counted: all that was done before has to be.
     write.settle_counts()?;
     let idle = it.in_flight == 0 && !holds;
-    if let Some(suspect) = lane::suspect(write.connection, fleet, now)? {
+    if let Some(suspect) = lane::suspect(write.connection, fleet, pin, now)? {
         if idle {
             return Ok(Some(suspect));
         }
@@ -112,7 +118,7 @@ fn pick(
             return Ok(None);
         }
     }
-    lane::turn(write.connection, fleet, it.max.min(MOST), now).map(Some)
+    lane::turn(write.connection, fleet, it.max.min(MOST), pin, now).map(Some)
 }
 
 /// Whether no other worker of the fleet that may claim holds fewer tasks; among equals the first by name.

@@ -206,10 +206,10 @@ fn declare(write: &Write<'_>, change: &FleetChange, release: u64, now: Timestamp
             .connection
             .prepare_cached(
                 "INSERT INTO fleet (name, declaration, release, active, changed_at, max_running, tenant_max_running,
-                    rate_tasks, rate_per_ms)
-                 VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8)
+                    rate_tasks, rate_per_ms, pin_release)
+                 VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9)
                  ON CONFLICT (name) DO UPDATE SET declaration = ?2, active = 1, changed_at = ?4,
-                    max_running = ?5, tenant_max_running = ?6, rate_tasks = ?7, rate_per_ms = ?8",
+                    max_running = ?5, tenant_max_running = ?6, rate_tasks = ?7, rate_per_ms = ?8, pin_release = ?9",
             )?
             .execute(params![
                 change.name.as_str(),
@@ -220,6 +220,7 @@ fn declare(write: &Write<'_>, change: &FleetChange, release: u64, now: Timestamp
                 declaration.tenants.max_running,
                 declaration.rate.map(|rate| rate.tasks),
                 declaration.rate.map(|rate| int(rate.per_ms)),
+                declaration.rollout.pin_release,
             ])
             .map(drop),
         (None, _) => write

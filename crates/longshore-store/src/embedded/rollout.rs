@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Embedded;
 use super::column::{count, document, get, get_option, int};
-use super::fleet;
+use super::{fleet, pin};
 use super::writer::Write;
 use crate::error::StoreError;
 use crate::model::{
@@ -171,6 +171,7 @@ pub(super) fn wish(
     let rollout = stand.begin(&record.name, (number, to), &next, means, now);
     insert(write, &rollout)?;
     serve(write, &record.name, rollout.plan.serving())?;
+    pin::follow(write, &record.name, &rollout.plan)?;
     Ok(Deployed::Begun(rollout))
 }
 
@@ -266,6 +267,7 @@ fn save(
         return Ok(None);
     }
     serve(write, &it.fleet, it.plan.serving())?;
+    pin::follow(write, &it.fleet, &it.plan)?;
     it.version += 1;
     Ok(Some(it))
 }

@@ -43,9 +43,10 @@ const PUT: &str =
     "INSERT INTO @fleet (name, declaration, release, active, changed_at) VALUES ($1, $2, $3, true, $4)
      ON CONFLICT (name) DO UPDATE SET declaration = $2, active = true, changed_at = $4";
 /// What an operator or claims wrote there stays.
-const PUT_GATE: &str = "INSERT INTO @gate (fleet, max_running, tenant_max_running, rate_tasks, rate_per_ms)
-     VALUES ($1, $2, $3, $4, $5)
-     ON CONFLICT (fleet) DO UPDATE SET max_running = $2, tenant_max_running = $3, rate_tasks = $4, rate_per_ms = $5";
+const PUT_GATE: &str = "INSERT INTO @gate (fleet, max_running, tenant_max_running, rate_tasks, rate_per_ms, pin_release)
+     VALUES ($1, $2, $3, $4, $5, $6)
+     ON CONFLICT (fleet) DO UPDATE SET max_running = $2, tenant_max_running = $3, rate_tasks = $4, rate_per_ms = $5,
+        pin_release = $6";
 const REMOVE: &str = "UPDATE @fleet SET active = false, changed_at = $2 WHERE name = $1";
 const PAUSE: &str = "WITH fleet AS (UPDATE @fleet SET changed_at = $3 WHERE name = $1)
      UPDATE @gate SET paused = $2 WHERE fleet = $1";
@@ -300,7 +301,8 @@ async fn declare(
             let tasks = declaration.rate.map(|rate| i64::from(rate.tasks));
             let per = declaration.rate.map(|rate| int(rate.per_ms));
             connection.execute(PUT, args![name, text.text(), release, now.0]).await?;
-            connection.execute(PUT_GATE, args![name, fleet, tenants, tasks, per]).await.map(drop)
+            let pins = declaration.rollout.pin_release;
+            connection.execute(PUT_GATE, args![name, fleet, tenants, tasks, per, pins]).await.map(drop)
         }
         (None, _) => connection.execute(REMOVE, args![name, now.0]).await.map(drop),
     }

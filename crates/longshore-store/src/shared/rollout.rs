@@ -16,10 +16,11 @@ use super::Shared;
 use super::column::{count, document, get, get_option, int};
 use super::connection::Connection;
 use super::fault::DbError;
-use super::fleet;
+use super::{fleet, pin};
 use super::replica::epoch;
 use super::sql::args;
 use crate::error::StoreError;
+use crate::signals::{Topic, Wakes};
 use crate::model::{
     Deployed, Epoch, FleetRecord, Means, NewRelease, Ordered, ROLLOUTS, ReleaseRecord, RolloutRecord, Stand,
 };
@@ -141,7 +142,13 @@ impl Shared {
             }
             Ok(saved)
         });
-        Ok(done.await?)
+        let saved = done.await?;
+        if saved.as_ref().is_some_and(|saved| saved.plan.policy.pin_release && saved.plan.unpins().is_some()) {
+            // What was pinned may run anywhere now.
+            let fleet = saved.as_ref().map(|saved| Topic::Runnable(saved.fleet.clone()));
+            self.core().fire(Wakes::from_iter(fleet));
+        }
+        Ok(saved)
     }
 
     pub(crate) async fn open_rollouts(&self) -> Result<Vec<RolloutRecord>, StoreError> {
@@ -232,6 +239,7 @@ pub(super) async fn wish(
     let rollout = stand.begin(&record.name, (number, to), &next, means, now);
     insert(connection, &rollout).await?;
     connection.execute(SERVE, args![record.name.as_str(), int(rollout.plan.serving())]).await?;
+    pin::follow(connection, &record.name, &rollout.plan).await?;
     Ok(Deployed::Begun(rollout))
 }
 
@@ -331,6 +339,7 @@ async fn save(
     if connection.execute(SAVE, args).await? == 0 {
         return Ok(None);
     }
+    pin::follow(connection, &it.fleet, &it.plan).await?;
     it.version += 1;
     Ok(Some(it))
 }

@@ -1,10 +1,11 @@
-//! Reads `[fleet.NAME.rollout]`.
+//! Reads `[fleet.NAME.rollout]`, and `pin_release` beside it.
 
 use crate::rollout::{Canary, Policy};
 use crate::settings::section::Section;
 
 pub(super) fn read(fleet: &mut Section<'_>) -> Policy {
-    let default = Policy::default();
+    let pin_release = fleet.boolean("pin_release").unwrap_or_default();
+    let default = Policy { pin_release, ..Policy::default() };
     let Some(mut section) = fleet.section("rollout") else { return default };
     let batch = section.whole("batch", 1..=1_000).unwrap_or(default.batch);
     let policy = Policy {

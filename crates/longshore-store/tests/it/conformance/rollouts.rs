@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use longshore_core::fleet::Fleet;
-use longshore_core::rollout::{Order, Phase, Refused, Release, Step};
+use longshore_core::rollout::{Order, Phase, Refused, Release, Step, Wait};
 use longshore_core::task::Ending;
 use longshore_store::*;
 use uuid::Uuid;
@@ -227,4 +227,46 @@ pub async fn a_task_that_goes_back_to_an_older_release_asks_anew(world: &World) 
     world.end(&older, held, Ending::Succeeded).await;
     let outcomes = world.store.outcomes(fleet("a")).await.unwrap();
     assert_eq!((outcomes[&2].succeeded, outcomes[&2].cost_nano), (1, 1_500));
+}
+
+pub async fn a_pinned_task_finishes_on_the_release_it_began_on(world: &World) {
+    let pinned = |concurrency| {
+        let mut fleet = with(concurrency);
+        fleet.rollout.pin_release = true;
+        fleet
+    };
+    world.store.put_fleets(vec![pinned(1)], world.now()).await.unwrap();
+    let old = started(world, "old", 1).await;
+    let id = world.submit(new_task()).await;
+    assert_eq!(world.claim_one(&old, 1).await.id, id);
+    world.store.put_fleets(vec![pinned(2)], world.now()).await.unwrap();
+    let new = started(world, "new", 2).await;
+    world.crash(&old).await;
+    assert_eq!(world.store.pinned(fleet("a")).await.unwrap().get(&1), Some(&1));
+    assert!(world.claim(&new, 1, 5).await.unwrap().is_empty(), "it began on release 1");
+    let fresh = world.submit(new_task()).await;
+    let given = world.claim(&new, 1, 5).await.unwrap();
+    assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [fresh], "what waits behind it is taken");
+    // The last of the old ones is there for nothing else.
+    let last = started(world, "last", 1).await;
+    let mut rollout = open(world).await.unwrap();
+    rollout.plan.step = Step::Wait(Wait::Pinned { tasks: 1 });
+    let saved = world.store.save_rollout(rollout, world.epoch, world.now()).await.unwrap().unwrap();
+    assert_eq!(serving(world).await, 2);
+    let more = world.submit(new_task()).await;
+    let given = world.claim(&last, 1, 5).await.unwrap();
+    assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [id]);
+    world.crash(&last).await;
+    // Where the new one is given up, its tasks go on with the old one.
+    let mut back = saved;
+    back.plan.order(Order::Undo { reason: "asked".into() }).unwrap();
+    back.plan.step = Step::Wait(Wait::Room);
+    world.store.save_rollout(back, world.epoch, world.now()).await.unwrap().unwrap();
+    world.crash(&new).await;
+    let mended = started(world, "mended", 1).await;
+    let given: Vec<_> = world.claim(&mended, 1, 5).await.unwrap().iter().map(|task| task.id).collect();
+    let mut all = vec![id, fresh, more];
+    all.retain(|id| !given.contains(id));
+    assert!(all.is_empty() && given.len() == 3, "{given:?}");
+    assert_eq!(world.store.pinned(fleet("a")).await.unwrap().get(&2), None);
 }
