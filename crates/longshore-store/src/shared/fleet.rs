@@ -101,6 +101,7 @@ impl Shared {
         let done = self.core().run(async |it| {
             it.begin().await?;
             it.execute(LOCK, args![]).await?;
+            it.query(rollout::LOCK_OPEN, args![]).await?;
             let records = all(&it).await?;
             let mut changes = fleet_changes(&records, &fleets);
             for change in &mut changes {

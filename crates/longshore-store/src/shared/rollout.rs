@@ -33,6 +33,9 @@ macro_rules! columns {
 
 /// So that the leader writes no other plan meanwhile.
 const OPEN: &str = concat!(columns!(), "WHERE fleet = $1 AND ended_at IS NULL FOR UPDATE");
+/// Rollouts are locked before gates and tasks, as whoever saves a plan locks them.
+pub(super) const LOCK_OPEN: &str =
+    "SELECT 1 FROM @rollout WHERE ended_at IS NULL ORDER BY fleet, number FOR UPDATE";
 const ALL_OPEN: &str = concat!(columns!(), "WHERE ended_at IS NULL ORDER BY fleet");
 const OF_FLEET: &str = concat!(columns!(), "WHERE fleet = $1 ORDER BY number DESC LIMIT $2");
 const NEWEST: &str = concat!(columns!(), "ORDER BY started_at DESC, fleet, number DESC LIMIT $1");
@@ -146,7 +149,7 @@ impl Shared {
         if saved.as_ref().is_some_and(|saved| saved.plan.policy.pin_release && saved.plan.unpins().is_some()) {
             // What was pinned may run anywhere now.
             let fleet = saved.as_ref().map(|saved| Topic::Runnable(saved.fleet.clone()));
-            self.core().fire(Wakes::from_iter(fleet));
+            self.core().fire(Wakes::from(fleet));
         }
         Ok(saved)
     }
