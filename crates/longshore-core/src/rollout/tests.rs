@@ -259,6 +259,7 @@ impl World {
 
     /// Does a part of a step, as a controller does that is killed in the middle.
     fn apply(&mut self, plan: &Plan, part: usize) {
+        let lacks = plan.lacks(self.active(), self.desired);
         match &plan.step {
             Step::Start { release, by } => (0..(*by as usize).min(part)).for_each(|_| self.start(*release)),
             Step::Drain { workers } => {
@@ -268,7 +269,6 @@ impl World {
             }
             Step::Wait(_) | Step::End => {}
         }
-        let lacks = plan.lacks(self.active(), self.desired);
         (0..lacks).for_each(|_| self.start(plan.serving()));
     }
 
