@@ -14,6 +14,7 @@ mod depth;
 mod error;
 mod extract;
 mod keys;
+mod lately;
 mod link;
 mod metrics;
 mod open_store;
