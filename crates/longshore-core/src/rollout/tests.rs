@@ -257,15 +257,23 @@ impl World {
         Observed { workers: self.workers.clone(), desired: self.desired, ..Observed::default() }
     }
 
-    /// Does a part of a step, as a controller does that is killed in the middle.
+    /// Does a part of a step, as a controller does that is killed in the middle; only after all of it what is missing is started.
     fn apply(&mut self, plan: &Plan, part: usize) {
         let lacks = plan.lacks(self.active(), self.desired);
         match &plan.step {
-            Step::Start { release, by } => (0..(*by as usize).min(part)).for_each(|_| self.start(*release)),
+            Step::Start { release, by } => {
+                (0..(*by as usize).min(part)).for_each(|_| self.start(*release));
+                if part < *by as usize {
+                    return;
+                }
+            }
             Step::Drain { workers } => {
                 let told = &workers[..workers.len().min(part)];
                 let tell = |it: &mut Seen| it.standing = Standing::Draining;
                 self.workers.iter_mut().filter(|it| told.contains(&it.cost.worker)).for_each(tell);
+                if told.len() < workers.len() {
+                    return;
+                }
             }
             Step::Wait(_) | Step::End => {}
         }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use longshore_core::fleet::Fleet;
 use longshore_core::rollout::{Order, Phase, Refused, Release, Step, Wait};
-use longshore_core::task::Ending;
+use longshore_core::task::{Ending, Interruption};
 use longshore_store::*;
 use uuid::Uuid;
 
@@ -229,6 +229,13 @@ pub async fn a_task_that_goes_back_to_an_older_release_asks_anew(world: &World) 
     assert_eq!((outcomes[&2].succeeded, outcomes[&2].cost_nano), (1, 1_500));
 }
 
+/// Its machine is gone: nobody suspects its tasks.
+async fn ends(world: &World, crew: &Crew) {
+    let (worker, cause) = (crew.id.clone(), Interruption::WorkerEnded);
+    let end = WorkerEnd { worker, nonce: None, cause, why: "gone".into() };
+    world.store.worker_ended(end, 0.5, world.now()).await.unwrap();
+}
+
 pub async fn a_pinned_task_finishes_on_the_release_it_began_on(world: &World) {
     let pinned = |concurrency| {
         let mut fleet = with(concurrency);
@@ -241,7 +248,7 @@ pub async fn a_pinned_task_finishes_on_the_release_it_began_on(world: &World) {
     assert_eq!(world.claim_one(&old, 1).await.id, id);
     world.store.put_fleets(vec![pinned(2)], world.now()).await.unwrap();
     let new = started(world, "new", 2).await;
-    world.crash(&old).await;
+    ends(world, &old).await;
     assert_eq!(world.store.pinned(fleet("a")).await.unwrap().get(&1), Some(&1));
     assert!(world.claim(&new, 1, 5).await.unwrap().is_empty(), "it began on release 1");
     let fresh = world.submit(new_task()).await;
@@ -256,13 +263,13 @@ pub async fn a_pinned_task_finishes_on_the_release_it_began_on(world: &World) {
     let more = world.submit(new_task()).await;
     let given = world.claim(&last, 1, 5).await.unwrap();
     assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [id]);
-    world.crash(&last).await;
+    ends(world, &last).await;
     // Where the new one is given up, its tasks go on with the old one.
     let mut back = saved;
     back.plan.order(Order::Undo { reason: "asked".into() }).unwrap();
     back.plan.step = Step::Wait(Wait::Room);
     world.store.save_rollout(back, world.epoch, world.now()).await.unwrap().unwrap();
-    world.crash(&new).await;
+    ends(world, &new).await;
     let mended = started(world, "mended", 1).await;
     let given: Vec<_> = world.claim(&mended, 1, 5).await.unwrap().iter().map(|task| task.id).collect();
     let mut all = vec![id, fresh, more];
