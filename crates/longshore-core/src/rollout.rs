@@ -66,11 +66,17 @@ pub enum Phase {
     /// All workers that remain are new; the others finish.
     Finishing,
     /// Those of the old release come back.
-    Back { reason: String },
+    Back {
+        reason: String,
+    },
     Done,
-    RolledBack { reason: String },
+    RolledBack {
+        reason: String,
+    },
     /// Another rollout took its place.
-    Superseded { by: String },
+    Superseded {
+        by: String,
+    },
 }
 
 /// A worker of the release that comes.
@@ -100,13 +106,22 @@ pub enum Wait {
     Begins,
     Paused,
     /// Workers that were started are not ready.
-    Starting { workers: u32 },
+    Starting {
+        workers: u32,
+    },
     /// They are ready, but not yet for long enough.
-    Holding { workers: u32, left_ms: u64 },
+    Holding {
+        workers: u32,
+        left_ms: u64,
+    },
     /// The last of the other releases finish.
-    Draining { workers: u32 },
+    Draining {
+        workers: u32,
+    },
     /// Tasks finish on the release that they began on, and these are left.
-    Pinned { tasks: u64 },
+    Pinned {
+        tasks: u64,
+    },
     /// A worker of the old release has to be there before one of the new can go.
     Room,
 }
@@ -124,10 +139,14 @@ pub struct Seen {
 pub enum Standing {
     Starting,
     Ready,
-    NotReady { why: String },
+    NotReady {
+        why: String,
+    },
     Draining,
     /// It ended though nobody told it to.
-    Crashed { why: String },
+    Crashed {
+        why: String,
+    },
 }
 
 /// What is seen of a fleet.
@@ -233,7 +252,11 @@ impl Plan {
 
     /// The release that all workers are to run in the end, as it looks now.
     pub fn heads_for(&self) -> Release {
-        if matches!(self.phase, Phase::Forward | Phase::Finishing | Phase::Done) { self.to } else { self.from }
+        if matches!(self.phase, Phase::Forward | Phase::Finishing | Phase::Done) {
+            self.to
+        } else {
+            self.from
+        }
     }
 
     /// Does what an operator, or another rollout, asks for.
@@ -558,9 +581,7 @@ impl<'a> Scene<'a> {
             Step::Drain { workers } if self.plan.policy.surge == 0 && self.makes_room() => {
                 -signed(workers.len() as u32)
             }
-            Step::Drain { workers } => {
-                signed((total - workers.len() as u32).saturating_sub(self.desired))
-            }
+            Step::Drain { workers } => signed((total - workers.len() as u32).saturating_sub(self.desired)),
             // As long as none is drained for it, what came stays apart.
             Step::Wait(_) => self.plan.surge.min(signed(self.coming.len() as u32)),
             Step::End => 0,

@@ -75,12 +75,7 @@ fn check(text: &str, desired: u32, ms: i64, says: &str) {
 fn one_new_worker_comes_before_an_old_one_goes() {
     check("a1 b1", 2, 0, "release 1 is replaced by 2: starts 1 worker of release 2");
     check("a1 b1 c2?", 2, 0, "release 1 is replaced by 2: 1 worker is not ready yet");
-    check(
-        "a1 b1 c2",
-        2,
-        1_000,
-        "release 1 is replaced by 2: 1 worker is ready, and watched for another 1s",
-    );
+    check("a1 b1 c2", 2, 1_000, "release 1 is replaced by 2: 1 worker is ready, and watched for another 1s");
     check("a1 b1 c2", 2, 2_000, "release 1 is replaced by 2: drains `a`");
     check("a1- b1 c2", 2, 2_000, "release 1 is replaced by 2: starts 1 worker of release 2");
     check("a1- b1- c2 d2", 2, 2_000, "release 2 has replaced 1: 2 workers are still draining");
@@ -134,8 +129,7 @@ fn a_release_that_does_worse_goes_back() {
         cost_nano: (succeeded + failed) * nano,
     };
     let goes = |old: Sample, new: Sample| {
-        let observed =
-            Observed { samples: BTreeMap::from([(1, old), (2, new)]), ..seen("a1 b1 c2", 2) };
+        let observed = Observed { samples: BTreeMap::from([(1, old), (2, new)]), ..seen("a1 b1 c2", 2) };
         match decide(&plan(POLICY), &observed, at(0)).phase {
             Phase::Back { reason } => reason,
             phase => phase.as_str().into(),

@@ -14,8 +14,8 @@ use crate::id::{FleetName, TenantName};
 use crate::provider::{Kind, Limit, Price, Provider, ProviderName};
 use crate::rate::{self, Rate};
 use crate::retention;
-use crate::rollout;
 use crate::retry::Backoff;
+use crate::rollout;
 use crate::task::{OnBusy, OnInterrupt};
 use crate::tenant::MOST_WEIGHT;
 

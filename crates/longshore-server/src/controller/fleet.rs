@@ -146,8 +146,7 @@ impl Controller {
     ) -> Result<(), StoreError> {
         let leases = app.store.leases(None).await?;
         let cost = |worker: &WorkerRecord| candidate(worker, record, &leases);
-        let workers: Vec<_> =
-            observed.active.iter().map(|worker| (worker.clone(), cost(worker))).collect();
+        let workers: Vec<_> = observed.active.iter().map(|worker| (worker.clone(), cost(worker))).collect();
         let saved =
             rollout::decide(app, &mut self.rollout, record, open, (&workers, answer.desired), self.epoch);
         let Some(RolloutRecord { plan, .. }) = saved.await? else {
@@ -313,8 +312,7 @@ impl Controller {
         let leases = app.store.leases(None).await?;
         let candidates: Vec<_> = among.iter().map(|worker| candidate(worker, record, &leases)).collect();
         let victims = drain::choose(&candidates, by);
-        let victims: Vec<_> =
-            among.iter().filter(|worker| victims.contains(&worker.id)).cloned().collect();
+        let victims: Vec<_> = among.iter().filter(|worker| victims.contains(&worker.id)).cloned().collect();
         self.drain(app, crew, record, &victims).await
     }
 

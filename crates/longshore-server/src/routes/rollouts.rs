@@ -192,7 +192,8 @@ fn answer(app: &App, fleet: &FleetName, outcome: Outcome) -> Answer<Json<Deploye
             return Err(Refused::new(409, "no_history", detail));
         }
         Outcome::Busy(rollout) => {
-            let detail = format!("fleet `{fleet}`: rollout {} is under way: {}", rollout.number, rollout.plan);
+            let detail =
+                format!("fleet `{fleet}`: rollout {} is under way: {}", rollout.number, rollout.plan);
             return Err(Refused::new(409, "rollout_under_way", detail).hint(format!(
                 "wait for its end, or let this one take its place: `longshore deploy {fleet} IMAGE --supersede`"
             )));

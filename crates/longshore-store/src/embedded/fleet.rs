@@ -14,8 +14,8 @@ use super::rollout::{self, Wished};
 use super::writer::Write;
 use crate::error::StoreError;
 use crate::model::{
-    DecisionRecord, Deployed, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, NewRelease,
-    fleet_changes,
+    DecisionRecord, Deployed, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load,
+    NewRelease, fleet_changes,
 };
 
 /// Decisions kept of each fleet.
@@ -175,7 +175,8 @@ fn apply(
     record: Option<&FleetRecord>,
     now: Timestamp,
 ) -> rusqlite::Result<u64> {
-    let Some(declaration) = change.after.as_ref().filter(|_| change.kind != FleetChangeKind::Unchanged) else {
+    let Some(declaration) = change.after.as_ref().filter(|_| change.kind != FleetChangeKind::Unchanged)
+    else {
         declare(write, change, change.release, now)?;
         if change.kind == FleetChangeKind::Removed {
             rollout::drop_open(write, &change.name, now)?;

@@ -204,12 +204,7 @@ pub(super) fn order(
             "UPDATE worker SET drain_mode = ?2, drain_timeout_ms = ?3, drain_at = coalesce(drain_at, ?4)
              WHERE id = ?1 AND state != 'gone'",
         )?
-        .execute(params![
-            worker.as_str(),
-            drain_mode_text(order.mode),
-            int(order.timeout_ms),
-            now.0
-        ])?;
+        .execute(params![worker.as_str(), drain_mode_text(order.mode), int(order.timeout_ms), now.0])?;
     write.wake_worker(worker);
     Ok(changed > 0)
 }

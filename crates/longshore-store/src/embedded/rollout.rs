@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Embedded;
 use super::column::{count, document, get, get_option, int};
-use super::{fleet, pin};
 use super::writer::Write;
+use super::{fleet, pin};
 use crate::error::StoreError;
 use crate::model::{
     Deployed, Epoch, FleetRecord, Means, NewRelease, Ordered, ROLLOUTS, ReleaseRecord, RolloutRecord, Stand,
@@ -206,9 +206,8 @@ fn undo(
 
 /// The release that the fleet ran before the one that it runs now.
 fn before(connection: &Connection, fleet: &FleetName, now: Release) -> rusqlite::Result<Option<Release>> {
-    let mut select = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM rollout WHERE fleet = ?1 ORDER BY number DESC"
-    ))?;
+    let mut select = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM rollout WHERE fleet = ?1 ORDER BY number DESC"))?;
     let mut rows = select.query([fleet.as_str()])?;
     while let Some(row) = rows.next()? {
         let plan = read(row)?.plan;

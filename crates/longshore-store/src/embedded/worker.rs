@@ -26,13 +26,7 @@ impl Embedded {
                     "INSERT OR IGNORE INTO worker (id, fleet, state, platform, release, planned_at)
                      VALUES (?1, ?2, 'starting', ?3, ?4, ?5)",
                 )?
-                .execute(params![
-                    it.id.as_str(),
-                    it.fleet.as_str(),
-                    it.platform,
-                    int(it.release),
-                    now.0
-                ])?;
+                .execute(params![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.release), now.0])?;
             Ok(inserted > 0)
         })
         .await
@@ -122,7 +116,8 @@ fn ended(write: &mut Write<'_>, end: &WorkerEnd, roll: f64, now: Timestamp) -> r
     ending::interrupt(write, &leases, end.cause, roll, now)
 }
 
-const COLUMNS: &str = "id, fleet, nonce, claim_seq, state, reason, memory, concurrency, version, host, pid, probe_addr,
+const COLUMNS: &str =
+    "id, fleet, nonce, claim_seq, state, reason, memory, concurrency, version, host, pid, probe_addr,
     platform, identity, release, planned_at, registered_at, last_seen, drain_mode, drain_timeout_ms, drain_at,
     ended_at, end, (SELECT count(*) FROM lease WHERE lease.worker = worker.id)";
 

@@ -350,15 +350,13 @@ async fn pick(
         return Ok((rows.iter().map(read_picked).collect::<Result<_, _>>()?, Vec::new()));
     }
     let (floor, version) = core.floors.begin(fleet);
-    let (mut rows, mut fences) = futures_util::try_join!(
-        search(connection, fleet, floor, wanted, None),
-        async {
+    let (mut rows, mut fences) =
+        futures_util::try_join!(search(connection, fleet, floor, wanted, None), async {
             match wanted <= DRAWN_AT_ONCE {
                 true => connection.query(FENCES, args![wanted]).await,
                 false => Ok(Vec::new()),
             }
-        }
-    )?;
+        })?;
     if (rows.len() as i64) < wanted && floor != Position::FIRST {
         // Another replica may have put something in front, and whoever is told that there is nothing waits.
         rows = search(connection, fleet, Position::FIRST, wanted, None).await?;
@@ -506,7 +504,9 @@ async fn grant(
     let (names, newest): (Vec<&str>, Vec<(i64, i64)>) = newest.into_iter().unzip();
     let (newest, firsts): (Vec<i64>, Vec<i64>) = newest.into_iter().unzip();
     futures_util::try_join!(
-        async { connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires, releases, pinned]).await },
+        async {
+            connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires, releases, pinned]).await
+        },
         async { connection.execute(NUMBERS, args![names, newest, firsts]).await },
         lane::save(connection, turns),
         core.commit(connection, changes),

@@ -17,8 +17,8 @@ use super::rollout::{self, Wished};
 use super::sql::args;
 use crate::error::StoreError;
 use crate::model::{
-    DecisionRecord, Deployed, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, NewRelease,
-    fleet_changes,
+    DecisionRecord, Deployed, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load,
+    NewRelease, fleet_changes,
 };
 
 use crate::signals::{Topic, Wakes};
@@ -248,10 +248,7 @@ async fn all(connection: &Connection) -> Result<Vec<FleetRecord>, DbError> {
     connection.query(ALL, args![]).await?.iter().map(read).collect()
 }
 
-pub(super) async fn find(
-    connection: &Connection,
-    name: &FleetName,
-) -> Result<Option<FleetRecord>, DbError> {
+pub(super) async fn find(connection: &Connection, name: &FleetName) -> Result<Option<FleetRecord>, DbError> {
     connection.query_opt(ONE, args![name.as_str()]).await?.as_ref().map(read).transpose()
 }
 
@@ -262,7 +259,8 @@ async fn apply(
     record: Option<&FleetRecord>,
     now: Timestamp,
 ) -> Result<u64, DbError> {
-    let Some(declaration) = change.after.as_ref().filter(|_| change.kind != FleetChangeKind::Unchanged) else {
+    let Some(declaration) = change.after.as_ref().filter(|_| change.kind != FleetChangeKind::Unchanged)
+    else {
         declare(connection, change, change.release, now).await?;
         if change.kind == FleetChangeKind::Removed {
             rollout::drop_open(connection, &change.name, now).await?;

@@ -46,7 +46,8 @@ const RETIRE: &str =
 /// Tasks in order, so that no two transactions wait crosswise.
 const UNPIN: &str = "UPDATE @live SET pinned = NULL WHERE id IN
         (SELECT id FROM @live WHERE fleet = $1 AND pinned IS NOT NULL AND pinned <> $2 ORDER BY id FOR UPDATE)";
-const PINNED: &str = "SELECT pinned, count(*) FROM @live WHERE fleet = $1 AND pinned IS NOT NULL GROUP BY pinned";
+const PINNED: &str =
+    "SELECT pinned, count(*) FROM @live WHERE fleet = $1 AND pinned IS NOT NULL GROUP BY pinned";
 
 /// What a plan means for workers that are there for nothing but pinned tasks.
 pub(super) async fn follow(connection: &Connection, fleet: &FleetName, plan: &Plan) -> Result<(), DbError> {

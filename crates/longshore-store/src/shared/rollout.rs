@@ -16,14 +16,14 @@ use super::Shared;
 use super::column::{count, document, get, get_option, int};
 use super::connection::Connection;
 use super::fault::DbError;
-use super::{fleet, pin};
 use super::replica::epoch;
 use super::sql::args;
+use super::{fleet, pin};
 use crate::error::StoreError;
-use crate::signals::{Topic, Wakes};
 use crate::model::{
     Deployed, Epoch, FleetRecord, Means, NewRelease, Ordered, ROLLOUTS, ReleaseRecord, RolloutRecord, Stand,
 };
+use crate::signals::{Topic, Wakes};
 
 macro_rules! columns {
     () => {
@@ -80,9 +80,7 @@ impl Shared {
             it.begin().await?;
             it.execute(fleet::LOCK, args![]).await?;
             let deployed = match fleet::find(&it, &fleet).await? {
-                Some(record) => {
-                    wish(&it, &record, Wished::New(&release), release.supersede, now).await?
-                }
+                Some(record) => wish(&it, &record, Wished::New(&release), release.supersede, now).await?,
                 None => Deployed::UnknownFleet,
             };
             it.commit().await?;
@@ -146,7 +144,8 @@ impl Shared {
             Ok(saved)
         });
         let saved = done.await?;
-        if saved.as_ref().is_some_and(|saved| saved.plan.policy.pin_release && saved.plan.unpins().is_some()) {
+        if saved.as_ref().is_some_and(|saved| saved.plan.policy.pin_release && saved.plan.unpins().is_some())
+        {
             // What was pinned may run anywhere now.
             let fleet = saved.as_ref().map(|saved| Topic::Runnable(saved.fleet.clone()));
             self.core().fire(Wakes::from(fleet));

@@ -125,8 +125,12 @@ struct HistoryArgs {
 
 pub async fn deploy(args: DeployArgs) -> Outcome {
     let client = args.remote.client()?;
-    let wish =
-        Deploy { fleet: args.fleet.clone(), image: args.image, commit: args.commit, supersede: args.supersede };
+    let wish = Deploy {
+        fleet: args.fleet.clone(),
+        image: args.image,
+        commit: args.commit,
+        supersede: args.supersede,
+    };
     let deployed = client.deploy(&wish).await?;
     let rollout = match (args.detach, &deployed.rollout) {
         (false, Some(rollout)) => rollout.number,
@@ -144,18 +148,25 @@ pub async fn run(args: Args) -> Outcome {
         Action::Undo(args) => undo(args).await,
         Action::Wait(args) => {
             let client = args.one.remote.client()?;
-            let ended =
-                for_end(&client, &args.one.fleet, None, args.timeout, !args.one.format.json).await?;
+            let ended = for_end(&client, &args.one.fleet, None, args.timeout, !args.one.format.json).await?;
             ending(&ended, Goal::Through, args.one.format)
         }
         Action::History(args) => {
             let list = args.remote.client()?.rollouts(args.fleet.as_deref()).await?;
-            if args.format.json { output::json(&list)? } else { history(&list)? }
+            if args.format.json {
+                output::json(&list)?
+            } else {
+                history(&list)?
+            }
             Ok(Exit::Done)
         }
         Action::Releases(one) => {
             let list = one.remote.client()?.releases(&one.fleet).await?;
-            if one.format.json { output::json(&list)? } else { releases(&list)? }
+            if one.format.json {
+                output::json(&list)?
+            } else {
+                releases(&list)?
+            }
             Ok(Exit::Done)
         }
     }
@@ -179,7 +190,9 @@ fn told(fleet: &str, deployed: &Deployed, format: Format) -> Outcome {
         output::json(deployed)?;
     } else {
         output::line(&match (&deployed.rollout, deployed.outcome.as_str()) {
-            (Some(rollout), _) => format!("rollout {} of fleet {fleet}: {}", rollout.number, clean(&rollout.says)),
+            (Some(rollout), _) => {
+                format!("rollout {} of fleet {fleet}: {}", rollout.number, clean(&rollout.says))
+            }
             (None, _) => format!("fleet {fleet} runs that already, as release {}", deployed.release),
         })?;
     }
@@ -197,7 +210,12 @@ fn ending(rollout: &Rollout, goal: Goal, format: Format) -> Outcome {
     if format.json {
         output::json(rollout)?;
     } else {
-        output::line(&format!("rollout {} of fleet {}: {}", rollout.number, rollout.fleet, clean(&rollout.says)))?;
+        output::line(&format!(
+            "rollout {} of fleet {}: {}",
+            rollout.number,
+            rollout.fleet,
+            clean(&rollout.says)
+        ))?;
     }
     let reached = match goal {
         Goal::Through => rollout.phase == "done",
@@ -268,7 +286,12 @@ fn show(one: &One, rollout: &Rollout) -> Outcome {
         output::json(rollout)?;
         return Ok(Exit::Done);
     }
-    output::line(&format!("rollout {} of fleet {}: {}", rollout.number, rollout.fleet, clean(&rollout.says)))?;
+    output::line(&format!(
+        "rollout {} of fleet {}: {}",
+        rollout.number,
+        rollout.fleet,
+        clean(&rollout.says)
+    ))?;
     let used = output::length(rollout.spent_ms);
     let all = output::length(rollout.deadline_ms);
     if rollout.ended_at.is_none() {
@@ -307,8 +330,17 @@ fn history(list: &RolloutList) -> Outcome<()> {
 }
 
 fn releases(list: &ReleaseList) -> Outcome<()> {
-    let mut table =
-        Table::new(&["RELEASE", "SERVING", "MADE", "IMAGE OR COMMAND", "COMMIT", "SUCCEEDED", "FAILED", "MEAN", "COST"]);
+    let mut table = Table::new(&[
+        "RELEASE",
+        "SERVING",
+        "MADE",
+        "IMAGE OR COMMAND",
+        "COMMIT",
+        "SUCCEEDED",
+        "FAILED",
+        "MEAN",
+        "COST",
+    ]);
     for it in &list.items {
         table.row(vec![
             it.number.to_string(),

@@ -129,7 +129,10 @@ async fn what_does_not_come_up_goes_back_by_itself() {
     apply(&plane, &mute);
     let ids = plane.submit_many("g", (0..20).map(|n| json!(n))).await;
     let waited = check(&plane, &["rollout", "wait", "g"], 3);
-    assert!(waited.out.contains("was rolled back") && waited.out.contains("not ready within 2s"), "{waited:?}");
+    assert!(
+        waited.out.contains("was rolled back") && waited.out.contains("not ready within 2s"),
+        "{waited:?}"
+    );
     uninterrupted(&plane, &ids).await;
     let after = plane.crew(3).await;
     let names = |workers: &[Worker]| workers.iter().map(|it| it.id.clone()).collect::<Vec<_>>();

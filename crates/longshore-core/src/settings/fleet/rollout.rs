@@ -29,9 +29,8 @@ pub(super) fn read(fleet: &mut Section<'_>) -> Policy {
 fn read_canary(section: &mut Section<'_>) -> Canary {
     let default = Canary::default();
     let Some(mut section) = section.section("canary") else { return default };
-    let mut margin = |key, default| {
-        section.number(key, "a number, 0 or above", |number| number >= 0.0).unwrap_or(default)
-    };
+    let mut margin =
+        |key, default| section.number(key, "a number, 0 or above", |number| number >= 0.0).unwrap_or(default);
     let (failure_rate, cost) = (margin("failure_rate", default.failure_rate), margin("cost", default.cost));
     let latency = margin("latency", default.latency);
     let min_samples = section.whole("min_samples", 0..=1_000_000).unwrap_or(default.min_samples);

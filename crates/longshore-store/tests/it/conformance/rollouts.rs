@@ -253,7 +253,11 @@ pub async fn a_pinned_task_finishes_on_the_release_it_began_on(world: &World) {
     assert!(world.claim(&new, 1, 5).await.unwrap().is_empty(), "it began on release 1");
     let fresh = world.submit(new_task()).await;
     let given = world.claim(&new, 1, 5).await.unwrap();
-    assert_eq!(given.iter().map(|task| task.id).collect::<Vec<_>>(), [fresh], "what waits behind it is taken");
+    assert_eq!(
+        given.iter().map(|task| task.id).collect::<Vec<_>>(),
+        [fresh],
+        "what waits behind it is taken"
+    );
     // The last of the old ones is there for nothing else.
     let last = started(world, "last", 1).await;
     let mut rollout = open(world).await.unwrap();
