@@ -20,6 +20,7 @@ use crate::fleet::{
 use crate::journal::Journal;
 use crate::key::{CreateKey, CreatedKey, Key, KeyList};
 use crate::problem::Problem;
+use crate::rollout::{Deploy, Deployed, ReleaseList, Rollout, RolloutList, Undo};
 use crate::schedule::{Schedule, ScheduleList};
 pub use crate::search::TaskQuery;
 use crate::sse::{SseEvent, SseReader};
@@ -262,6 +263,37 @@ impl Client {
 
     pub async fn set_scale(&self, fleet: &str, replicas: Option<u32>) -> Result<ScaleStatus, ClientError> {
         self.post(&format!("/v1/fleets/{}/scale", escape(fleet)), &SetScale { replicas }).await
+    }
+
+    pub async fn deploy(&self, wish: &Deploy) -> Result<Deployed, ClientError> {
+        self.post("/v1/rollouts", wish).await
+    }
+
+    pub async fn rollouts(&self, fleet: Option<&str>) -> Result<RolloutList, ClientError> {
+        let query: Vec<_> = fleet.map(|fleet| ("fleet", fleet)).into_iter().collect();
+        self.get("/v1/rollouts", &query).await
+    }
+
+    /// The newest one, or the one with this number.
+    pub async fn rollout(&self, fleet: &str, number: Option<u64>) -> Result<Rollout, ClientError> {
+        let query: Vec<_> = number.map(|number| ("number", number.to_string())).into_iter().collect();
+        self.get(&format!("/v1/rollouts/{}", escape(fleet)), &query).await
+    }
+
+    pub async fn pause_rollout(&self, fleet: &str) -> Result<Rollout, ClientError> {
+        self.post(&format!("/v1/rollouts/{}/pause", escape(fleet)), &()).await
+    }
+
+    pub async fn resume_rollout(&self, fleet: &str) -> Result<Rollout, ClientError> {
+        self.post(&format!("/v1/rollouts/{}/resume", escape(fleet)), &()).await
+    }
+
+    pub async fn undo_rollout(&self, fleet: &str, how: &Undo) -> Result<Deployed, ClientError> {
+        self.post(&format!("/v1/rollouts/{}/undo", escape(fleet)), how).await
+    }
+
+    pub async fn releases(&self, fleet: &str) -> Result<ReleaseList, ClientError> {
+        self.get(&format!("/v1/fleets/{}/releases", escape(fleet)), &()).await
     }
 
     /// `gone`: those that ended lately as well.

@@ -17,8 +17,8 @@ use crate::link::WorkerState;
 pub struct FleetStatus {
     #[schema(value_type = String)]
     pub name: FleetName,
-    /// Grows by one when a change means new workers.
-    pub generation: u64,
+    /// That its workers are started on. Another one begins with a rollout when a change means new workers.
+    pub release: u64,
     /// False when it is no longer declared: its tasks stay, new ones are refused.
     pub active: bool,
     #[schema(value_type = Object)]
@@ -190,7 +190,8 @@ pub struct Worker {
     /// Why it is not ready, or how it ended.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    pub generation: u64,
+    /// Of its fleet.
+    pub release: u64,
     pub platform: String,
     pub concurrency: u32,
     /// Tasks that it holds now.

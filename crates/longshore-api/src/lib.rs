@@ -14,6 +14,7 @@ pub mod link_client;
 pub mod llm;
 pub mod llm_error;
 pub mod problem;
+pub mod rollout;
 pub mod schedule;
 pub mod search;
 pub mod sse;

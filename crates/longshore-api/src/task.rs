@@ -195,6 +195,9 @@ pub struct Attempt {
     pub number: u32,
     pub fence: u64,
     pub worker: String,
+    /// Of its fleet, that the worker ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]

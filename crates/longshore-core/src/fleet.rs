@@ -9,6 +9,7 @@ use crate::id::FleetName;
 use crate::rate::Rate;
 use crate::retention;
 use crate::retry::Backoff;
+use crate::rollout;
 use crate::task::{OnBusy, OnInterrupt};
 
 /// How tasks reach the agent.
@@ -74,6 +75,9 @@ pub struct Fleet {
     /// What is forgotten of its tasks after their end, and when.
     #[serde(default)]
     pub retention: retention::Policy,
+    /// How its workers are replaced by those of another release.
+    #[serde(default)]
+    pub rollout: rollout::Policy,
     /// Path of an http agent's health check; empty: none.
     pub health_path: String,
     /// From SIGTERM to SIGKILL when an agent is told to stop.
@@ -165,6 +169,7 @@ impl Fleet {
             drain: Drain::default(),
             probe: Probe::default(),
             retention: retention::Policy::default(),
+            rollout: rollout::Policy::default(),
             health_path: "/healthz".into(),
             kill_grace_ms: 10_000,
         }
@@ -172,6 +177,42 @@ impl Fleet {
 }
 
 impl Fleet {
+    /// What a worker is told when it starts; all else is blank. Where this differs, it is another release.
+    pub fn told_at_start(&self) -> Fleet {
+        let mut fleet = self.clone();
+        fleet.scaling = Default::default();
+        fleet.retention = Default::default();
+        fleet.rollout = Default::default();
+        (fleet.max_running, fleet.rate, fleet.tenants) = Default::default();
+        fleet.task = TaskDefaults { result_limit: fleet.task.result_limit, ..Default::default() };
+        fleet
+    }
+
+    /// A release as its workers are to run it: what they are told when they start is the release's, all else is what is
+    /// declared now.
+    pub fn running(&self, release: &Fleet) -> Fleet {
+        let mut fleet = release.clone();
+        (fleet.scaling, fleet.retention, fleet.rollout) = (self.scaling, self.retention, self.rollout);
+        (fleet.max_running, fleet.rate, fleet.tenants) = (self.max_running, self.rate, self.tenants);
+        fleet.task = TaskDefaults { result_limit: release.task.result_limit, ..self.task.clone() };
+        fleet
+    }
+
+    /// The image that its workers are started from; none: they are started by a command.
+    pub fn image(&self) -> Option<String> {
+        None
+    }
+
+    /// The same with another image.
+    ///
+    /// Errors: in words, why its workers are not started from one.
+    pub fn with_image(&self, _image: &str) -> Result<Fleet, String> {
+        match self.platform {
+            Platform::Process => Err("platform `process` runs a command and no image".into()),
+            Platform::External => Err("somebody else starts its workers".into()),
+        }
+    }
+
     /// What may keep its tasks from being started though workers are free; `paused` is the operator's word.
     pub fn caps(&self, paused: bool) -> Caps {
         let tenant_max_running = self.tenants.max_running;
@@ -213,6 +254,7 @@ impl Fleet {
             ),
             (self.working_dir.starts_with('/'), "working_dir: must be absolute"),
             (all_differ(&self.providers), "providers: a name is listed twice"),
+            (self.rollout.check().is_ok(), "rollout: a rollout could not go by these numbers"),
             (self.retention.check().is_ok(), "retention: nothing can be kept longer than `tasks`"),
         ];
         rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err((*rule).to_owned()))

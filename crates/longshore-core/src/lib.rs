@@ -24,6 +24,7 @@ pub mod restart;
 pub mod retention;
 pub mod retry;
 pub mod role;
+pub mod rollout;
 pub mod scale;
 pub mod schedule;
 pub mod search;

@@ -9,6 +9,7 @@ mod leader;
 mod liveness;
 mod providers;
 mod retention;
+mod rollout;
 mod schedules;
 mod secret;
 mod webhooks;

@@ -12,37 +12,64 @@ use crate::app::ReadAt;
 /// How long another replica's new declaration may go unnoticed.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 
+/// A fleet as it was read.
+#[derive(Clone)]
+struct Declared {
+    record: Arc<FleetRecord>,
+    /// The providers that its workers may call, in the order of its declaration; then those of the release that still runs.
+    providers: Arc<[String]>,
+}
+
 #[derive(Default)]
 pub struct Lately(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    fleets: HashMap<FleetName, ReadAt<Arc<FleetRecord>>>,
+    fleets: HashMap<FleetName, ReadAt<Declared>>,
     /// Grows with each declaration, so that what was read before it is not kept after it.
     declared: u64,
 }
 
 impl Lately {
-    /// What is not there is asked for each time: it may be declared any moment.
     pub async fn read(
         &self,
         store: &Store,
         name: &FleetName,
     ) -> Result<Option<Arc<FleetRecord>>, StoreError> {
-        let declared = {
+        Ok(self.declared(store, name).await?.map(|declared| declared.record))
+    }
+
+    /// While one release takes the place of another, workers of both make calls.
+    pub async fn providers(
+        &self,
+        store: &Store,
+        name: &FleetName,
+    ) -> Result<Option<Arc<[String]>>, StoreError> {
+        Ok(self.declared(store, name).await?.map(|declared| declared.providers))
+    }
+
+    /// What is not there is asked for each time: it may be declared any moment.
+    async fn declared(&self, store: &Store, name: &FleetName) -> Result<Option<Declared>, StoreError> {
+        let declarations = {
             let known = self.0.lock().expect("no holder panics");
             match known.fleets.get(name) {
-                Some((at, fleet)) if at.elapsed() < KNOWN_FOR => return Ok(Some(Arc::clone(fleet))),
+                Some((at, fleet)) if at.elapsed() < KNOWN_FOR => return Ok(Some(fleet.clone())),
                 _ => known.declared,
             }
         };
         let at = Instant::now();
-        let Some(fleet) = store.fleet(name.clone()).await?.map(Arc::new) else { return Ok(None) };
-        let mut known = self.0.lock().expect("no holder panics");
-        if known.declared == declared {
-            known.fleets.insert(name.clone(), (at, Arc::clone(&fleet)));
+        let Some(record) = store.fleet(name.clone()).await? else { return Ok(None) };
+        let mut providers = record.declaration.providers.clone();
+        if let Some(release) = store.release(name.clone(), record.release).await? {
+            let more = release.declaration.providers.into_iter().filter(|name| !providers.contains(name));
+            providers.extend(more.collect::<Vec<_>>());
         }
-        Ok(Some(fleet))
+        let declared = Declared { record: Arc::new(record), providers: providers.into() };
+        let mut known = self.0.lock().expect("no holder panics");
+        if known.declared == declarations {
+            known.fleets.insert(name.clone(), (at, declared.clone()));
+        }
+        Ok(Some(declared))
     }
 
     pub fn forget(&self) {

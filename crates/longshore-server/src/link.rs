@@ -17,6 +17,7 @@ use axum::{Json, Router};
 use http::request::Parts;
 use longshore_api::link::{self, Deregister, Register, Registered};
 use longshore_core::access::{Subject, Verb, is_key};
+use longshore_core::fleet::Fleet;
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::role::Role;
 use longshore_core::task::Interruption;
@@ -172,8 +173,7 @@ async fn register(
         );
     }
     token.check(&hello.fleet)?;
-    let fleet = app.store.fleet(hello.fleet.clone()).await?;
-    let fleet = fleet.ok_or_else(|| Refused::no_fleet(&hello.fleet))?.declaration;
+    let fleet = declared_for(&app, &hello).await?;
     let concurrency = hello.concurrency.unwrap_or(fleet.concurrency).clamp(1, 10_000);
     let registration = Registration {
         worker: hello.worker.clone(),
@@ -209,6 +209,20 @@ async fn register(
         links: links(&app),
         gateways: app.live_gateways(),
     }))
+}
+
+/// What a worker is told: its own release, where it was started for one, else what the fleet's workers are started on now.
+async fn declared_for(app: &App, hello: &Register) -> Answer<Fleet> {
+    let fleet = app.store.fleet(hello.fleet.clone()).await?;
+    let fleet = fleet.ok_or_else(|| Refused::no_fleet(&hello.fleet))?;
+    let known = app.store.worker(hello.worker.clone()).await?;
+    let planned = known.filter(|known| known.planned_at.is_some() && known.fleet == hello.fleet);
+    let release = planned.map_or(fleet.release, |worker| worker.release);
+    let release = app.store.release(fleet.name.clone(), release).await?;
+    Ok(match release {
+        Some(release) => fleet.declaration.running(&release.declaration),
+        None => fleet.declaration,
+    })
 }
 
 /// Where workers reach the replicas that live now; none while there is only the one that they were started with.

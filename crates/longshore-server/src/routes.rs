@@ -8,6 +8,7 @@ mod fleets;
 mod input;
 mod journal;
 mod keys;
+mod rollouts;
 mod schedules;
 mod search;
 pub mod tasks;
@@ -66,6 +67,12 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(fleets::pause))
         .routes(routes!(fleets::resume))
         .routes(routes!(fleets::tenants))
+        .routes(routes!(rollouts::releases))
+        .routes(routes!(rollouts::list, rollouts::deploy))
+        .routes(routes!(rollouts::show))
+        .routes(routes!(rollouts::pause))
+        .routes(routes!(rollouts::resume))
+        .routes(routes!(rollouts::undo))
         .routes(routes!(workers::list))
         .routes(routes!(workers::show))
         .routes(routes!(workers::drain))

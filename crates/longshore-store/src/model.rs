@@ -8,6 +8,7 @@ mod key;
 mod link;
 mod replica;
 mod retention;
+mod rollout;
 mod schedule;
 mod search;
 mod task;
@@ -31,6 +32,8 @@ pub use link::{
 };
 pub use replica::{Epoch, Replica};
 pub use retention::{Erased, Forgotten};
+pub use rollout::{Deployed, NewRelease, Ordered, ReleaseRecord, RolloutRecord};
+pub(crate) use rollout::{Means, ROLLOUTS, Stand};
 pub use schedule::{Fire, Fired, ScheduleEvent, ScheduleRecord};
 pub(crate) use schedule::{ScheduleChange, schedule_changes};
 pub use search::{MatchPage, SearchPage, TaskFilter};

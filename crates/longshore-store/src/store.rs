@@ -1,5 +1,6 @@
 //! The one face of all backends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use longshore_core::fleet::{DrainMode, Fleet};
 use longshore_core::id::{ConversationId, FleetName, Held, KeyId, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retention::Plan;
+use longshore_core::rollout::{Order, Release, Sample};
 use longshore_core::schedule::{Schedule, ScheduleName};
 use longshore_core::task::State;
 use longshore_core::tenant::Tenant;
@@ -265,6 +267,28 @@ forward! {
     fn decisions(fleet: FleetName, limit: usize) -> Result<Vec<DecisionRecord>, StoreError>;
     /// What waits for what; costs the same for ten tasks and ten million.
     fn load(fleet: FleetName, now: Timestamp) -> Result<Load, StoreError>;
+}
+
+// Releases and rollouts.
+forward! {
+    /// Wants a fleet to run a release that is not known yet; begins a rollout, or says why there is none.
+    fn deploy(fleet: FleetName, release: NewRelease, now: Timestamp) -> Result<Deployed, StoreError>;
+    /// Has a rollout that is under way go back; else begins one to a release of before, the last one if none is named.
+    fn undo_rollout(fleet: FleetName, to: Option<Release>, reason: String, now: Timestamp) -> Result<Deployed, StoreError>;
+    fn order_rollout(fleet: FleetName, order: Order, now: Timestamp) -> Result<Ordered, StoreError>;
+    /// Saves a plan as it is to be carried out; `None`: another one was written since it was read, or another replica leads.
+    fn save_rollout(rollout: RolloutRecord, epoch: Epoch, now: Timestamp) -> Result<Option<RolloutRecord>, StoreError>;
+    /// Those that are under way, by fleet: one of each at most.
+    fn open_rollouts() -> Result<Vec<RolloutRecord>, StoreError>;
+    /// Newest first; the newest 200 of each fleet are kept.
+    fn rollouts(fleet: Option<FleetName>, limit: usize) -> Result<Vec<RolloutRecord>, StoreError>;
+    /// What attempts on each release of a fleet have come to, ever.
+    fn outcomes(fleet: FleetName) -> Result<BTreeMap<Release, Sample>, StoreError>;
+    /// Unfinished tasks that must finish on the release they began on.
+    fn pinned(fleet: FleetName) -> Result<BTreeMap<Release, u64>, StoreError>;
+    /// Newest first.
+    fn releases(fleet: FleetName, limit: usize) -> Result<Vec<ReleaseRecord>, StoreError>;
+    fn release(fleet: FleetName, number: Release) -> Result<Option<ReleaseRecord>, StoreError>;
 }
 
 // Tenants and pauses.

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use longshore_api::tls::{Trust, TrustError};
 
 use crate::commands::{
-    apply, batches, config, doctor, fleets, image, init, keys, llm_sim, migrate, probe, scale, schedules,
+    apply, batches, config, doctor, fleets, image, init, keys, llm_sim, migrate, probe, rollout, scale, schedules,
     serve, submit, tasks, tenants, up, webhooks, worker, workers,
 };
 
@@ -22,7 +22,7 @@ const AFTER: &str = "\
 Environment: LONGSHORE_SERVER and LONGSHORE_TOKEN name the control plane, LONGSHORE_CONFIG the configuration file, \
 LONGSHORE_LOG the log filter (such as `info` or `longshore_worker=debug`).
 
-Exit status: 0 done, 1 error, 2 usage, 3 the task failed, 4 a wait timed out, 5 unreachable or not authorised, \
+Exit status: 0 done, 1 error, 2 usage, 3 the task or rollout failed, 4 a wait timed out, 5 unreachable or not authorised, \
 130 interrupted.";
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +59,10 @@ pub enum Command {
     Workers(workers::Args),
     /// Show or set how many workers a fleet has, and why
     Scale(scale::Args),
+    /// Have a fleet run another image, and wait until it does
+    Deploy(rollout::DeployArgs),
+    /// Show, pause, resume and undo rollouts
+    Rollout(rollout::Args),
     /// List, show, pause, resume and run schedules
     Schedules(schedules::Args),
     /// List webhooks and their messages, send again, try out

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod llm_sim;
 pub mod migrate;
 pub mod probe;
+pub mod rollout;
 pub mod scale;
 pub mod schedules;
 pub mod serve;
@@ -48,6 +49,8 @@ pub fn run(command: Command) -> Outcome {
         Command::Fleets(args) => client()?.block_on(fleets::run(args)),
         Command::Workers(args) => client()?.block_on(workers::run(args)),
         Command::Keys(args) => client()?.block_on(keys::run(args)),
+        Command::Deploy(args) => client()?.block_on(rollout::deploy(args)),
+        Command::Rollout(args) => client()?.block_on(rollout::run(args)),
         Command::Scale(args) => client()?.block_on(scale::run(args)),
         Command::Schedules(args) => client()?.block_on(schedules::run(args)),
         Command::Webhooks(args) => client()?.block_on(webhooks::run(args)),

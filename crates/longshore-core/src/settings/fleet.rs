@@ -2,6 +2,7 @@
 
 mod providers;
 mod retention;
+mod rollout;
 
 use std::collections::BTreeMap;
 
@@ -75,7 +76,8 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
     fleet.drain = read_drain(&mut section, fleet.kill_grace_ms);
     fleet.probe = read_probe(&mut section);
     fleet.retention = retention::read(&mut section);
-    section.later(&["supervisor", "egress", "image", "resources", "pin_release"]);
+    fleet.rollout = rollout::read(&mut section);
+    section.later(&["supervisor", "egress", "image", "resources"]);
     section.finish();
     fleet
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::{Address, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore, Tls};
 use crate::fleet::{DrainMode, Fleet, Platform, Protocol, SecretSource};
 use crate::provider::{Limit, Price, Provider, show_price};
+use crate::rollout;
 use crate::schedule::{Missed, Overlap, Schedule};
 use crate::task::OnInterrupt;
 use crate::units::{show_duration, show_size};
@@ -216,6 +217,29 @@ fn policies(out: &mut Lines, fleet: &Fleet) {
         ("tasks", kept(retention.tasks_ms)),
     ];
     out.line("retention", inline(parts.into_iter().chain(most)));
+    rollout(out, &fleet.rollout);
+}
+
+fn rollout(out: &mut Lines, policy: &rollout::Policy) {
+    let canary = inline([
+        ("min_samples", policy.canary.min_samples.to_string()),
+        ("failure_rate", number(policy.canary.failure_rate)),
+        ("cost", number(policy.canary.cost)),
+        ("latency", number(policy.canary.latency)),
+    ]);
+    let parts = [
+        ("surge", policy.surge.to_string()),
+        ("batch", policy.batch.to_string()),
+        ("hold", duration(policy.hold_ms)),
+        ("ready", duration(policy.ready_ms)),
+        ("deadline", duration(policy.deadline_ms)),
+        ("crashes", policy.crashes.to_string()),
+        ("canary", canary),
+    ];
+    out.line("rollout", inline(parts));
+    if policy.pin_release {
+        out.line("pin_release", "true".into());
+    }
 }
 
 fn schedule(out: &mut Lines, schedule: &Schedule) {

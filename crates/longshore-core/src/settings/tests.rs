@@ -15,6 +15,7 @@ use crate::provider::{Kind, Limit, Price, Provider, ProviderName};
 use crate::rate::{self, Rate};
 use crate::retention;
 use crate::retry::Backoff;
+use crate::rollout;
 use crate::task::{OnBusy, OnInterrupt};
 use crate::tenant::MOST_WEIGHT;
 
@@ -158,6 +159,8 @@ fn every_key_is_read() {
         drain = { timeout = "30s", mode = "handover" }
         probe = { interval = "5s", timeout = "1s", failures = 5, startup = "1m" }
         retention = { journal = "1h", results = "never", tasks = "never", max_tasks = 10 }
+        pin_release = true
+        rollout = { surge = 3, batch = 2, hold = "0s", ready = "30s", deadline = "10m", crashes = 1, canary = { min_samples = 0, failure_rate = 0.2, cost = 1.5, latency = 3 } }
     "#;
     let Settings { store, server, providers, tenants, fleets, schedules, webhooks } = good(text, &[]);
     assert_eq!((schedules, webhooks), (Vec::new(), Vec::new()));
@@ -211,6 +214,16 @@ fn every_key_is_read() {
             results_ms: None,
             tasks_ms: None,
             max_tasks: Some(10),
+        },
+        rollout: rollout::Policy {
+            surge: 3,
+            batch: 2,
+            hold_ms: 0,
+            ready_ms: 30_000,
+            deadline_ms: 600_000,
+            crashes: 1,
+            canary: rollout::Canary { min_samples: 0, failure_rate: 0.2, cost: 1.5, latency: 3.0 },
+            pin_release: true,
         },
         health_path: String::new(),
         kill_grace_ms: 0,
@@ -538,6 +551,17 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn any_rollout()(
+        surge in 0u32..=1000, batch in 1u32..=1000, hold_ms in 0u64..1 << 30, ready_ms in 1u64..1 << 40,
+        more in 1u64..1 << 40, crashes in 0u32..=1000, min_samples in 0u32..=1_000_000, pin_release: bool,
+        (failure_rate, cost, latency) in (0.0f64..9.0, 0.0f64..9.0, 0.0f64..1e9),
+    ) -> rollout::Policy {
+        let canary = rollout::Canary { min_samples, failure_rate, cost, latency };
+        rollout::Policy { surge, batch, hold_ms, ready_ms, deadline_ms: hold_ms + more, crashes, canary, pin_release }
+    }
+}
+
+prop_compose! {
     fn any_fleet()(
         name in "[a-z][a-z0-9]{0,9}", first in "[^\u{0}]{1,12}", rest in proptest::collection::vec(any_text(), 0..3),
         http: bool, external: bool, concurrency in 1u32..=10_000,
@@ -545,6 +569,7 @@ prop_compose! {
         secrets in proptest::collection::btree_map("[A-Z]{7,9}", any_source(), 0..3),
         caps in (proptest::option::of(1u32..), proptest::option::of(1u32..), proptest::option::of(any_rate())),
         task in any_task(), scaling in any_scaling(), times in (1u64..1 << 40, 1u64..1 << 40, 0u64..1 << 40), retention in any_retention(),
+        rollout in any_rollout(),
     ) -> Fleet {
         let mut fleet = Fleet::new(FleetName::new(name).expect("valid"), vec![first], "/srv/a b".into());
         fleet.command.extend(rest);
@@ -554,7 +579,7 @@ prop_compose! {
         (fleet.drain.timeout_ms, fleet.probe.startup_ms, fleet.kill_grace_ms) = times;
         let (max_running, of_tenant, rate) = caps;
         let tenants = TenantCaps { max_running: of_tenant };
-        Fleet { concurrency, env, secrets, task, max_running, rate, tenants, scaling, retention, ..fleet }
+        Fleet { concurrency, env, secrets, task, max_running, rate, tenants, scaling, retention, rollout, ..fleet }
     }
 }
 

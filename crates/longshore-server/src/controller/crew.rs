@@ -151,7 +151,7 @@ impl Crew {
         let planned = PlannedWorker {
             id: id.clone(),
             fleet: fleet.name.clone(),
-            generation: record.generation,
+            release: record.release,
             platform: self.0.app.own_platform.clone(),
         };
         // Not saved: another replica leads by now, or has made the very same plan.

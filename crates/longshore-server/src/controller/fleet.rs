@@ -6,16 +6,17 @@ use std::time::Duration;
 use longshore_api::link::WorkerState;
 use longshore_core::drain::{self, Candidate};
 use longshore_core::errors::chain;
-use longshore_core::fleet::{Fleet, Platform};
+use longshore_core::fleet::Platform;
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
+use longshore_core::rollout::{Phase, Plan};
 use longshore_core::scale::{self, Answer, Decision, Load, Memory};
 use longshore_store::{
-    DecisionRecord, Epoch, FleetRecord, LeaseRecord, StoreError, WorkerFilter, WorkerRecord,
+    DecisionRecord, Epoch, FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerFilter, WorkerRecord,
 };
 use tracing::{info, warn};
 
-use super::Crew;
+use super::{Crew, rollout};
 use crate::app::{App, now};
 use crate::convert::worker_state;
 use crate::depth;
@@ -71,10 +72,12 @@ async fn look(
     if crew.is_closed() {
         return Ok(());
     }
+    let mut open = app.store.open_rollouts().await?;
     for record in app.store.fleets().await? {
+        let open = open.iter().position(|open| open.fleet == record.name).map(|at| open.swap_remove(at));
         if record.declaration.platform == Platform::Process && !app.is_stopping() {
             let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
-            controller.keep(app, crew, &record).await?;
+            controller.keep(app, crew, &record, open).await?;
         }
     }
     Ok(())
@@ -85,6 +88,7 @@ struct Controller {
     epoch: Epoch,
     memory: Memory,
     last_said: Option<String>,
+    rollout: rollout::Memory,
 }
 
 /// A fleet's workers as they are now.
@@ -98,28 +102,69 @@ struct Observed {
 
 impl Controller {
     fn new(epoch: Epoch) -> Controller {
-        Controller { epoch, memory: Memory::default(), last_said: None }
+        Controller { epoch, memory: Memory::default(), last_said: None, rollout: Default::default() }
     }
 
-    async fn keep(&mut self, app: &App, crew: &Crew, record: &FleetRecord) -> Result<(), StoreError> {
+    async fn keep(
+        &mut self,
+        app: &App,
+        crew: &Crew,
+        record: &FleetRecord,
+        open: Option<RolloutRecord>,
+    ) -> Result<(), StoreError> {
         let observed = observe(app, record).await?;
         for worker in &observed.draining {
             crew.enforce(worker);
         }
         if !record.active {
-            let all: Vec<_> = observed.active.iter().collect();
-            return drain_these(app, crew, &record.declaration, &all).await;
+            return self.drain(app, crew, record, &observed.active).await;
         }
-        let current = observed.active.iter().filter(|worker| worker.generation == record.generation);
+        let serving = self.rollout.at(app, record, record.release).await?;
+        let current = observed.active.iter().filter(|worker| worker.release == record.release);
         let newest =
             current.filter(|w| worker_state(w) == WorkerState::Ready).filter_map(|w| w.registered_at).max();
         if let Some(registered_at) = newest {
             crew.came_up(&record.name, registered_at);
         }
-        let answer = self.decide(app, record, &observed).await?;
+        let open = open.map(|open| self.rollout.recall(open));
+        let answer = self.decide(app, &serving, &observed, open.as_ref()).await?;
         self.memory = answer.memory.clone();
         self.say(app, record, &answer).await?;
-        apply(app, crew, record, &observed, &answer).await
+        let Some(open) = open else { return self.apply(app, crew, &serving, &observed, &answer).await };
+        self.roll(app, crew, (record, &serving), open, &observed, &answer).await
+    }
+
+    /// A step of a rollout; the scaler adds what is missing beside it, and removes nothing while the rollout moves workers.
+    async fn roll(
+        &mut self,
+        app: &App,
+        crew: &Crew,
+        (record, serving): (&FleetRecord, &FleetRecord),
+        open: RolloutRecord,
+        observed: &Observed,
+        answer: &Answer,
+    ) -> Result<(), StoreError> {
+        let leases = app.store.leases(None).await?;
+        let cost = |worker: &WorkerRecord| candidate(worker, record, &leases);
+        let workers: Vec<_> = observed.active.iter().map(|worker| (worker.clone(), cost(worker))).collect();
+        let saved =
+            rollout::decide(app, &mut self.rollout, record, open, (&workers, answer.desired), self.epoch);
+        let Some(RolloutRecord { plan, .. }) = saved.await? else {
+            app.look_again.notify_one();
+            return Ok(());
+        };
+        rollout::apply(app, crew, &mut self.rollout, record, &plan, &workers).await?;
+        let there = u32::try_from(workers.len()).unwrap_or(u32::MAX);
+        match &answer.decision {
+            Decision::Grow { by, .. } => {
+                let serving = self.rollout.at(app, serving, plan.serving()).await?;
+                start(crew, &serving, by.get().min(plan.lacks(there, answer.desired))).await
+            }
+            Decision::Shrink { by, .. } if plan.paused || plan.phase == Phase::Finishing => {
+                self.drain_cheapest(app, crew, record, &observed.active, by.get()).await
+            }
+            Decision::Shrink { .. } | Decision::Hold(_) => Ok(()),
+        }
     }
 
     async fn decide(
@@ -127,6 +172,7 @@ impl Controller {
         app: &App,
         record: &FleetRecord,
         observed: &Observed,
+        open: Option<&RolloutRecord>,
     ) -> Result<Answer, StoreError> {
         let fleet = &record.declaration;
         let load = match depth::of(app, record).await {
@@ -135,6 +181,7 @@ impl Controller {
             Err(_) => Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: false, standstill: None },
         };
         let crew = observed.crew.unwrap_or(scale::Crew { ready: 0, starting: 0, draining: 0 });
+        let crew = open.map_or(crew, |open| without_surge(crew, &open.plan));
         Ok(scale::decide(
             &load,
             &crew,
@@ -206,29 +253,91 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
 }
 
 /// Started by this installation, so watched and replaced by it.
-fn is_ours(worker: &WorkerRecord) -> bool {
+pub(super) fn is_ours(worker: &WorkerRecord) -> bool {
     worker.platform.starts_with("process")
 }
 
-async fn apply(
-    app: &App,
-    crew: &Crew,
-    record: &FleetRecord,
-    observed: &Observed,
-    answer: &Answer,
-) -> Result<(), StoreError> {
-    let outdated = observed.active.iter().any(|worker| worker.generation < record.generation);
-    match &answer.decision {
-        Decision::Grow { by, .. } => start(crew, record, by.get()).await,
-        _ if outdated => replace(app, crew, record, observed, answer).await,
-        Decision::Shrink { by, .. } => {
-            drain_cheapest(app, crew, record, &observed.active.iter().collect::<Vec<_>>(), by.get()).await
+impl Controller {
+    async fn apply(
+        &mut self,
+        app: &App,
+        crew: &Crew,
+        record: &FleetRecord,
+        observed: &Observed,
+        answer: &Answer,
+    ) -> Result<(), StoreError> {
+        let outdated = observed.active.iter().any(|worker| worker.release != record.release);
+        match &answer.decision {
+            Decision::Grow { by, .. } => start(crew, record, by.get()).await,
+            _ if outdated => self.replace(app, crew, record, observed, answer).await,
+            Decision::Shrink { by, .. } => {
+                self.drain_cheapest(app, crew, record, &observed.active, by.get()).await
+            }
+            Decision::Hold(_) => Ok(()),
         }
-        Decision::Hold(_) => Ok(()),
+    }
+
+    /// Replaces what a rollout did not see, such as workers that somebody else started, one by one.
+    async fn replace(
+        &mut self,
+        app: &App,
+        crew: &Crew,
+        record: &FleetRecord,
+        observed: &Observed,
+        answer: &Answer,
+    ) -> Result<(), StoreError> {
+        let starting = observed.active.iter().any(|worker| worker_state(worker) != WorkerState::Ready);
+        let workers = observed.active.len() as u32;
+        if workers <= answer.desired && !starting {
+            info!(fleet = %record.name, release = record.release, "a new worker replaces an outdated one");
+            return start(crew, record, 1).await;
+        }
+        if starting || !observed.draining.is_empty() {
+            return Ok(());
+        }
+        let old: Vec<_> =
+            observed.active.iter().filter(|worker| worker.release != record.release).cloned().collect();
+        self.drain_cheapest(app, crew, record, &old, 1).await
+    }
+
+    /// Drains the `by` workers with the least work at risk.
+    async fn drain_cheapest(
+        &mut self,
+        app: &App,
+        crew: &Crew,
+        record: &FleetRecord,
+        among: &[WorkerRecord],
+        by: u32,
+    ) -> Result<(), StoreError> {
+        let leases = app.store.leases(None).await?;
+        let candidates: Vec<_> = among.iter().map(|worker| candidate(worker, record, &leases)).collect();
+        let victims = drain::choose(&candidates, by);
+        let victims: Vec<_> = among.iter().filter(|worker| victims.contains(&worker.id)).cloned().collect();
+        self.drain(app, crew, record, &victims).await
+    }
+
+    async fn drain(
+        &mut self,
+        app: &App,
+        crew: &Crew,
+        record: &FleetRecord,
+        victims: &[WorkerRecord],
+    ) -> Result<(), StoreError> {
+        for worker in victims {
+            rollout::drain(app, crew, &mut self.rollout, record, worker).await?;
+        }
+        Ok(())
     }
 }
 
-async fn start(crew: &Crew, record: &FleetRecord, by: u32) -> Result<(), StoreError> {
+/// The workers that the scaler counts: surge is apart, and a place that is kept for a new worker is taken.
+fn without_surge(crew: scale::Crew, plan: &Plan) -> scale::Crew {
+    let counted = plan.counted(crew.workers());
+    let ready = crew.ready.min(counted);
+    scale::Crew { ready, starting: counted - ready, draining: crew.draining }
+}
+
+pub(super) async fn start(crew: &Crew, record: &FleetRecord, by: u32) -> Result<(), StoreError> {
     for _ in 0..by {
         if !crew.may_start(&record.name) {
             break;
@@ -236,42 +345,6 @@ async fn start(crew: &Crew, record: &FleetRecord, by: u32) -> Result<(), StoreEr
         crew.start(record).await?;
     }
     Ok(())
-}
-
-/// Replaces workers of an older declaration one by one: a new one comes up before an old one drains.
-async fn replace(
-    app: &App,
-    crew: &Crew,
-    record: &FleetRecord,
-    observed: &Observed,
-    answer: &Answer,
-) -> Result<(), StoreError> {
-    let starting = observed.active.iter().any(|worker| worker_state(worker) != WorkerState::Ready);
-    let workers = observed.active.len() as u32;
-    if workers <= answer.desired && !starting {
-        info!(fleet = %record.name, generation = record.generation, "a new worker replaces an outdated one");
-        return start(crew, record, 1).await;
-    }
-    if starting || !observed.draining.is_empty() {
-        return Ok(());
-    }
-    let old: Vec<_> = observed.active.iter().filter(|worker| worker.generation < record.generation).collect();
-    drain_cheapest(app, crew, record, &old, 1).await
-}
-
-/// Drains the `by` workers with the least work at risk.
-async fn drain_cheapest(
-    app: &App,
-    crew: &Crew,
-    record: &FleetRecord,
-    among: &[&WorkerRecord],
-    by: u32,
-) -> Result<(), StoreError> {
-    let leases = app.store.leases(None).await?;
-    let candidates: Vec<_> = among.iter().map(|worker| candidate(worker, record, &leases)).collect();
-    let victims = drain::choose(&candidates, by);
-    let victims: Vec<_> = among.iter().filter(|worker| victims.contains(&worker.id)).copied().collect();
-    drain_these(app, crew, &record.declaration, &victims).await
 }
 
 fn candidate(worker: &WorkerRecord, record: &FleetRecord, leases: &[LeaseRecord]) -> Candidate {
@@ -284,21 +357,7 @@ fn candidate(worker: &WorkerRecord, record: &FleetRecord, leases: &[LeaseRecord]
             .map(|lease| now().since(lease.started_at).as_millis() as u64)
             .sum(),
         ready: worker_state(worker) == WorkerState::Ready,
-        generation_current: worker.generation == record.generation,
+        generation_current: worker.release == record.release,
         started_at: worker.planned_at.or(worker.registered_at).unwrap_or_default(),
     }
-}
-
-async fn drain_these(
-    app: &App,
-    crew: &Crew,
-    fleet: &Fleet,
-    victims: &[&WorkerRecord],
-) -> Result<(), StoreError> {
-    for worker in victims {
-        info!(worker = %worker.id, fleet = %fleet.name, in_flight = worker.in_flight, "worker is told to drain");
-        crew.drain(worker, fleet.drain.mode, fleet.drain.timeout_ms).await?;
-        app.look_again.notify_one();
-    }
-    Ok(())
 }

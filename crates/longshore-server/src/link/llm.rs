@@ -90,10 +90,9 @@ fn caller(held: Held, fleet: FleetName, headers: &http::HeaderMap) -> Answer<Cal
     Ok(Caller { held, fleet, call, undelivered: undelivered.take(llm::UNDELIVERED_MOST).collect() })
 }
 
-/// The providers that a fleet may call, in the order of its declaration.
+/// The providers that a fleet may call.
 pub async fn providers(app: &App, fleet: &FleetName) -> Answer<Arc<[String]>> {
-    let record = app.fleet_lately(fleet).await?.ok_or_else(|| Refused::no_fleet(fleet))?;
-    Ok(record.declaration.providers.as_slice().into())
+    app.fleets.providers(&app.store, fleet).await?.ok_or_else(|| Refused::no_fleet(fleet))
 }
 
 /// What a worker is told of its fleet's providers; of those that this control plane does not declare, nothing.

@@ -68,7 +68,7 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
     Ok(FleetStatus {
         usage,
         tasks: counts.iter().find(|counts| counts.fleet == name).map(convert::counts).unwrap_or_default(),
-        generation: record.generation,
+        release: record.release,
         active: record.active,
         declaration: record.declaration,
         workers,

@@ -73,8 +73,14 @@ pub async fn drain(
     if record.ended_at.is_some() {
         return Err(Refused::new(409, "already_ended", format!("worker `{id}` has ended")));
     }
-    let fleet = app.store.fleet(record.fleet.clone()).await?;
-    let fleet = fleet.ok_or_else(|| Refused::no_fleet(&record.fleet))?.declaration;
+    let release = app.store.release(record.fleet.clone(), record.release).await?;
+    let fleet = match release {
+        Some(release) => release.declaration,
+        None => {
+            let fleet = app.store.fleet(record.fleet.clone()).await?;
+            fleet.ok_or_else(|| Refused::no_fleet(&record.fleet))?.declaration
+        }
+    };
     let timeout_ms = match how.timeout {
         Some(text) => timeout_ms(&text)?,
         None => fleet.drain.timeout_ms,

@@ -61,6 +61,13 @@ const API: &[(&str, &str, [u16; 14])] = &[
     ("POST",  "/v1/fleets/{name}/pause",       [401, 401, 401, 401,  403, 403, 200, 200,  403, 403,  403, 401, 401, 401]),
     ("POST",  "/v1/fleets/{name}/resume",      [401, 401, 401, 401,  403, 403, 200, 200,  403, 403,  403, 401, 401, 401]),
     ("GET",   "/v1/fleets/{name}/tenants",     [401, 401, 401, 401,  200, 403, 403, 200,  403, 403,  403, 401, 401, 401]),
+    ("GET",   "/v1/fleets/{name}/releases",    [401, 401, 401, 401,  200, 403, 403, 200,  403, 403,  403, 401, 401, 401]),
+    ("GET",   "/v1/rollouts",                  [401, 401, 401, 401,  200, 403, 403, 200,  200, 403,  403, 401, 401, 401]),
+    ("POST",  "/v1/rollouts",                  [401, 401, 401, 401,  403, 403, 422, 422,  403, 403,  403, 401, 401, 401]),
+    ("GET",   "/v1/rollouts/{name}",           [401, 401, 401, 401,  404, 403, 403, 404,  403, 403,  403, 401, 401, 401]),
+    ("POST",  "/v1/rollouts/{name}/pause",     [401, 401, 401, 401,  403, 403, 409, 409,  403, 403,  403, 401, 401, 401]),
+    ("POST",  "/v1/rollouts/{name}/resume",    [401, 401, 401, 401,  403, 403, 409, 409,  403, 403,  403, 401, 401, 401]),
+    ("POST",  "/v1/rollouts/{name}/undo",      [401, 401, 401, 401,  403, 403, 409, 409,  403, 403,  403, 401, 401, 401]),
     ("GET",  "/v1/workers",                    [401, 401, 401, 401,  200, 403, 403, 200,  200, 403,  403, 401, 401, 401]),
     ("GET",  "/v1/workers/{id}",               [401, 401, 401, 401,  200, 403, 403, 200,  404, 403,  403, 401, 401, 401]),
     ("POST", "/v1/workers/{id}/drain",         [401, 401, 401, 401,  403, 403, 200, 200,  404, 403,  403, 401, 401, 401]),
@@ -243,6 +250,7 @@ async fn prepared(scene: &Scene, method: &str, path: &str) -> (String, Option<Va
         }
         ("POST", "/v1/fleets:apply") => (path.into(), Some(json!({ "fleets": [], "dry_run": true }))),
         ("POST", "/v1/fleets/{name}/scale") => (of(""), Some(json!({ "replicas": null }))),
+        ("POST", "/v1/rollouts") => (path.into(), Some(json!({ "fleet": "a", "image": "x:1" }))),
         ("POST", "/v1/keys") => (path.into(), Some(json!({ "name": "made" }))),
         ("POST", "/v1/keys/{id}/revoke") => {
             let (status, made) = scene.post("/v1/keys", &scene.admin, json!({ "name": "to revoke" })).await;

@@ -87,6 +87,10 @@ CREATE TABLE @live (
     last_n          bigint   NOT NULL DEFAULT 0,
     -- Its deadline passed while it ran, and its worker was told: it is not to be told again.
     expired         boolean  NOT NULL DEFAULT false,
+    -- Of the worker that its newest attempt runs on, or ran on.
+    release         bigint,
+    -- The release that it must finish on, where its fleet says so.
+    pinned          bigint,
     CHECK ((hold IS NOT NULL) = (state = 'queued')),
     CHECK ((fence IS NOT NULL) = (state = 'running')),
     CHECK ((wait_for IS NOT NULL) = (state = 'waiting')),
@@ -101,6 +105,8 @@ CREATE INDEX live_due ON @live (due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX live_by_worker ON @live (worker, fence) WHERE worker IS NOT NULL;
 CREATE INDEX live_by_conversation ON @live (conversation, conv_seq) WHERE conversation IS NOT NULL;
 CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL AND NOT expired;
+-- Costs nothing where no fleet pins its tasks.
+CREATE INDEX live_pinned ON @live (fleet, pinned, tenant, rank, id) WHERE pinned IS NOT NULL;
 CREATE INDEX live_by_wait ON @live (wait_until) WHERE wait_until IS NOT NULL;
 CREATE INDEX live_by_parent ON @live (parent, id) WHERE parent IS NOT NULL;
 -- Who locks tasks looks here for their parents: where there are no children it is empty. Said in other words than above, so
@@ -261,7 +267,7 @@ CREATE TABLE @worker (
     probe_addr      text,
     platform        text     NOT NULL,
     identity        text,
-    generation      bigint   NOT NULL,
+    release         bigint   NOT NULL,
     planned_at      bigint,
     registered_at   bigint,
     last_seen       bigint,
@@ -292,11 +298,49 @@ CREATE TABLE @stale_nonce (
 CREATE TABLE @fleet (
     name            text     PRIMARY KEY,
     declaration     text     NOT NULL,
-    generation      bigint   NOT NULL,
+    -- That its workers are started on.
+    release         bigint   NOT NULL,
     active          boolean  NOT NULL,
     replicas        bigint,
     changed_at      bigint   NOT NULL
 );
+
+-- What workers are told when they start.
+CREATE TABLE @release (
+    fleet           text     NOT NULL,
+    number          bigint   NOT NULL,
+    declaration     text     NOT NULL,
+    built_from      text,
+    created_at      bigint   NOT NULL,
+    PRIMARY KEY (fleet, number)
+);
+
+-- What attempts on a release have come to; those that were interrupted are not counted. Several rows each, as for
+-- fleet_count.
+CREATE TABLE @outcome (
+    fleet           text     NOT NULL,
+    release         bigint   NOT NULL,
+    slot            smallint NOT NULL,
+    succeeded       bigint   NOT NULL,
+    failed          bigint   NOT NULL,
+    succeeded_ms    bigint   NOT NULL,
+    cost_nano       bigint   NOT NULL,
+    PRIMARY KEY (fleet, release, slot)
+) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0);
+
+-- `plan` is saved before each step that it says, by whoever leads. `version` grows with each write.
+CREATE TABLE @rollout (
+    fleet           text     NOT NULL,
+    number          bigint   NOT NULL,
+    version         bigint   NOT NULL,
+    plan            text     NOT NULL,
+    started_at      bigint   NOT NULL,
+    ended_at        bigint,
+    PRIMARY KEY (fleet, number)
+) WITH (fillfactor = 40);
+-- One at a time.
+CREATE UNIQUE INDEX rollout_open ON @rollout (fleet) WHERE ended_at IS NULL;
 
 -- Kept in the transactions that move tasks, so that counting is free. Several rows each, so that transactions do not wait
 -- for one another; their sum counts.
@@ -344,6 +388,9 @@ CREATE TABLE @gate (
     tenant_max_running bigint,
     rate_tasks      bigint,
     rate_per_ms     bigint,
+    -- Its tasks finish on the release that they began on; workers of the retiring one take nothing else.
+    pin_release     boolean  NOT NULL DEFAULT false,
+    retiring        bigint,
     -- Where the lane stood that was next last; where the default tenant stands; when the bucket of its rate is full, in
     -- nanoseconds since 1970.
     virtual_time    bigint   NOT NULL DEFAULT 0,

@@ -11,10 +11,11 @@ use serde_json::json;
 use super::column::{count, get, get_option, int};
 use super::lane::{self, Turn};
 use super::lease::{self, Lease};
+use super::pin::Pin;
 use super::register::{self, Known};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, conversation, waiting};
+use super::{Embedded, conversation, journal, waiting};
 use crate::error::ClaimError;
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
 
@@ -64,11 +65,15 @@ fn fresh(
     worker: &Known,
     now: Timestamp,
 ) -> rusqlite::Result<Vec<LeasedTask>> {
-    let Some(turn) = pick(write, it, &worker.fleet, now)? else { return Ok(Vec::new()) };
+    let pin = Pin::of(write.connection, &worker.fleet, worker.release)?;
+    let Some(turn) = pick(write, it, &worker.fleet, pin, now)? else { return Ok(Vec::new()) };
     let mut tasks = Vec::with_capacity(turn.picks.len());
     let mut bytes = 0;
     for (ord, _) in &turn.picks {
-        let lease = grant(write, it, *ord, now)?;
+        let lease = grant(write, it, (*ord, worker.release), now)?;
+        if let Some(pin) = pin {
+            pin.hold(write, *ord)?;
+        }
         let task = leased(write.connection, &lease)?;
         bytes += task.input.text().len();
         tasks.push(task);
@@ -91,6 +96,7 @@ fn pick(
     write: &mut Write<'_>,
     it: &ClaimRequest,
     fleet: &FleetName,
+    pin: Option<Pin>,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Turn>> {
     let (holds, holds_suspect): (bool, bool) = write
@@ -103,7 +109,7 @@ fn pick(
     // Caps are held by what is counted: all that was done before has to be.
     write.settle_counts()?;
     let idle = it.in_flight == 0 && !holds;
-    if let Some(suspect) = lane::suspect(write.connection, fleet, now)? {
+    if let Some(suspect) = lane::suspect(write.connection, fleet, pin, now)? {
         if idle {
             return Ok(Some(suspect));
         }
@@ -112,7 +118,7 @@ fn pick(
             return Ok(None);
         }
     }
-    lane::turn(write.connection, fleet, it.max.min(MOST), now).map(Some)
+    lane::turn(write.connection, fleet, it.max.min(MOST), pin, now).map(Some)
 }
 
 /// Whether no other worker of the fleet that may claim holds fewer tasks; among equals the first by name.
@@ -132,9 +138,18 @@ fn is_least_busy(
     Ok(first.as_deref() == Some(worker.as_str()))
 }
 
-fn grant(write: &mut Write<'_>, it: &ClaimRequest, ord: i64, now: Timestamp) -> rusqlite::Result<Lease> {
+fn grant(
+    write: &mut Write<'_>,
+    it: &ClaimRequest,
+    (ord, release): (i64, u64),
+    now: Timestamp,
+) -> rusqlite::Result<Lease> {
     let mut row = TaskRow::load(write, ord)?;
     row.run(write)?;
+    if row.attempts > 0 && ran_on(write, ord, row.attempts)?.is_some_and(|before| before > release) {
+        // What a newer release asked for is not what this one asks for.
+        journal::next_generation(write, ord)?;
+    }
     row.attempts += 1;
     row.started_at = row.started_at.or(Some(now));
     let lease = Lease {
@@ -151,13 +166,22 @@ fn grant(write: &mut Write<'_>, it: &ClaimRequest, ord: i64, now: Timestamp) -> 
     write
         .connection
         .prepare_cached(
-            "INSERT INTO attempt (ord, number, fence, worker, started_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO attempt (ord, number, fence, worker, started_at, release) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![ord, row.attempts, int(lease.fence.0), it.worker.as_str(), now.0])?;
-    let data = json!({ "attempt": row.attempts, "worker": it.worker });
+        .execute(params![ord, row.attempts, int(lease.fence.0), it.worker.as_str(), now.0, int(release)])?;
+    let data = json!({ "attempt": row.attempts, "worker": it.worker, "release": release });
     row.event(write, "started", &Json::of(&data), now)?;
     row.save(write)?;
     Ok(lease)
+}
+
+/// The release that an attempt ran on.
+fn ran_on(write: &Write<'_>, ord: i64, attempt: u32) -> rusqlite::Result<Option<u64>> {
+    let mut select =
+        write.connection.prepare_cached("SELECT release FROM attempt WHERE ord = ?1 AND number = ?2")?;
+    let release: Option<Option<i64>> =
+        select.query_row(params![ord, attempt], |row| row.get(0)).optional()?;
+    Ok(release.flatten().and_then(|release| u64::try_from(release).ok()))
 }
 
 /// All that a worker has to know of a task that it holds.

@@ -37,6 +37,14 @@ pub(super) fn get_option<T: Column>(row: &Row<'_>, at: usize) -> rusqlite::Resul
     row.get::<_, Option<Read<T>>>(at).map(|read| read.map(|read| read.0))
 }
 
+/// A stored document as the type that it was made from.
+pub(super) fn document<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+    let json: Json = get(row, at)?;
+    json.read().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
 /// A count: what is written is never negative.
 pub(super) fn count<T: TryFrom<i64> + Default>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
     row.get::<_, i64>(at).map(|value| T::try_from(value).unwrap_or_default())

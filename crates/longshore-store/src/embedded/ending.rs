@@ -3,6 +3,7 @@
 
 use longshore_core::id::{Held, WorkerId};
 use longshore_core::json::Json;
+use longshore_core::rollout::Sample;
 use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State};
 use longshore_core::time::Timestamp;
 use longshore_core::wait::{Begin, Wait};
@@ -10,11 +11,11 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::column::{id, int};
+use super::column::{get, id, int};
 use super::lease::{self, Lease};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, conversation, event, family, journal, lane, waiting};
+use super::{Embedded, conversation, event, family, journal, lane, rollout, waiting};
 use crate::error::LinkError;
 use crate::model::{EndAttempt, Ended};
 
@@ -207,18 +208,42 @@ impl End<'_> {
                 ("interrupted", cause.as_str().map(str::to_owned), Some(json!({ "cause": cause })))
             }
         };
-        write
+        let (started_at, release): (Timestamp, Option<i64>) = write
             .connection
             .prepare_cached(
                 "UPDATE attempt SET ended_at = ?3, outcome = ?4, reason = ?5, writer = ?6
-                 WHERE ord = ?1 AND number = ?2",
+                 WHERE ord = ?1 AND number = ?2 RETURNING started_at, release",
             )?
-            .execute(params![lease.ord, lease.attempt, now.0, outcome, reason, self.writer.as_str()])?;
+            .query_row(
+                params![lease.ord, lease.attempt, now.0, outcome, reason, self.writer.as_str()],
+                |row| Ok((get(row, 0)?, row.get(1)?)),
+            )?;
+        if let Some(release) = release.and_then(|release| u64::try_from(release).ok()) {
+            self.sample(write, row, lease, (release, now.since(started_at).as_millis() as u64))?;
+        }
         let mut data = json!({ "attempt": lease.attempt, "outcome": outcome });
         if let (Some(data), Some(serde_json::Value::Object(detail))) = (data.as_object_mut(), detail) {
             data.extend(detail);
         }
         row.event(write, "attempt_ended", &Json::of(&data), now)
+    }
+
+    /// What the attempt says of the release that it ran on; nothing if it was interrupted.
+    fn sample(
+        &self,
+        write: &Write<'_>,
+        row: &TaskRow,
+        lease: &Lease,
+        (release, ran_ms): (u64, u64),
+    ) -> rusqlite::Result<()> {
+        let (succeeded, failed) = match self.ending {
+            Ending::Succeeded => (1, 0),
+            Ending::Failed(_) => (0, 1),
+            Ending::Interrupted(_) | Ending::Waited(_) => return Ok(()),
+        };
+        let cost_nano = journal::bought_by(write, lease.ord, lease.fence)?;
+        let succeeded_ms = ran_ms * succeeded;
+        rollout::add(write, &row.fleet, release, &Sample { succeeded, failed, succeeded_ms, cost_nano })
     }
 
     /// What it waits for may be there already: that is seen here, in the transaction that ends the attempt.

@@ -8,12 +8,14 @@ use longshore_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Embedded;
-use super::column::{count, get, get_option, int};
+use super::column::{count, document, get, get_option, int};
 use super::lane::{self, Gate};
+use super::rollout::{self, Wished};
 use super::writer::Write;
 use crate::error::StoreError;
 use crate::model::{
-    DecisionRecord, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
+    DecisionRecord, Deployed, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load,
+    NewRelease, fleet_changes,
 };
 
 /// Decisions kept of each fleet.
@@ -26,9 +28,11 @@ impl Embedded {
         now: Timestamp,
     ) -> Result<Vec<FleetChange>, StoreError> {
         self.write(move |write| {
-            let changes = fleet_changes(&all(write.connection)?, &fleets);
-            for change in &changes {
-                apply(write, change, now)?;
+            let records = all(write.connection)?;
+            let mut changes = fleet_changes(&records, &fleets);
+            for change in &mut changes {
+                let record = records.iter().find(|record| record.name == change.name);
+                change.release = apply(write, change, record, now)?;
                 // Under other caps others may start.
                 write.wake_fleet(&change.name);
             }
@@ -43,11 +47,7 @@ impl Embedded {
     }
 
     pub(crate) async fn fleet(&self, name: FleetName) -> Result<Option<FleetRecord>, StoreError> {
-        self.read(move |connection| {
-            let select = format!("SELECT {COLUMNS} FROM fleet WHERE name = ?1");
-            Ok(connection.prepare_cached(&select)?.query_row([name.as_str()], read).optional()?)
-        })
-        .await
+        self.read(move |connection| Ok(find(connection, &name)?)).await
     }
 
     pub(crate) async fn set_replicas(
@@ -144,17 +144,18 @@ impl Embedded {
     }
 }
 
-const COLUMNS: &str = "name, declaration, generation, active, replicas, changed_at, paused";
+pub(super) fn find(connection: &Connection, name: &FleetName) -> rusqlite::Result<Option<FleetRecord>> {
+    let select = format!("SELECT {COLUMNS} FROM fleet WHERE name = ?1");
+    connection.prepare_cached(&select)?.query_row([name.as_str()], read).optional()
+}
+
+const COLUMNS: &str = "name, declaration, release, active, replicas, changed_at, paused";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<FleetRecord> {
-    let declaration: Json = get(row, 1)?;
-    let declaration = declaration.read().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
-    })?;
     Ok(FleetRecord {
         name: get(row, 0)?,
-        declaration,
-        generation: count(row, 2)?,
+        declaration: document(row, 1)?,
+        release: count(row, 2)?,
         active: row.get(3)?,
         replicas: row.get(4)?,
         changed_at: get_option(row, 5)?.unwrap_or_default(),
@@ -167,27 +168,60 @@ fn all(connection: &Connection) -> rusqlite::Result<Vec<FleetRecord>> {
     select.query_map([], read)?.collect()
 }
 
-fn apply(write: &Write<'_>, change: &FleetChange, now: Timestamp) -> rusqlite::Result<()> {
+/// Makes a change; returns the release that its workers are to run.
+fn apply(
+    write: &mut Write<'_>,
+    change: &FleetChange,
+    record: Option<&FleetRecord>,
+    now: Timestamp,
+) -> rusqlite::Result<u64> {
+    let Some(declaration) = change.after.as_ref().filter(|_| change.kind != FleetChangeKind::Unchanged)
+    else {
+        declare(write, change, change.release, now)?;
+        if change.kind == FleetChangeKind::Removed {
+            rollout::drop_open(write, &change.name, now)?;
+        }
+        return Ok(change.release);
+    };
+    let Some(record) = record else {
+        let release = rollout::first(write, declaration, now)?;
+        declare(write, change, release, now)?;
+        return Ok(release);
+    };
+    declare(write, change, record.release, now)?;
+    if !change.restarts {
+        return Ok(record.release);
+    }
+    let new = NewRelease { declaration: declaration.clone(), commit: None, supersede: true };
+    let record = FleetRecord { declaration: declaration.clone(), ..record.clone() };
+    Ok(match rollout::wish(write, &record, Wished::New(&new), true, now)? {
+        Deployed::Begun(rollout) | Deployed::UnderWay(rollout) => rollout.plan.heads_for(),
+        _ => record.release,
+    })
+}
+
+fn declare(write: &Write<'_>, change: &FleetChange, release: u64, now: Timestamp) -> rusqlite::Result<()> {
     match (&change.after, change.kind) {
         (_, FleetChangeKind::Unchanged) => Ok(()),
         (Some(declaration), _) => write
             .connection
             .prepare_cached(
-                "INSERT INTO fleet (name, declaration, generation, active, changed_at, max_running, tenant_max_running,
-                    rate_tasks, rate_per_ms)
-                 VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8)
-                 ON CONFLICT (name) DO UPDATE SET declaration = ?2, generation = ?3, active = 1, changed_at = ?4,
-                    max_running = ?5, tenant_max_running = ?6, rate_tasks = ?7, rate_per_ms = ?8",
+                "INSERT INTO fleet (name, declaration, release, active, changed_at, max_running, tenant_max_running,
+                    rate_tasks, rate_per_ms, pin_release)
+                 VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7, ?8, ?9)
+                 ON CONFLICT (name) DO UPDATE SET declaration = ?2, active = 1, changed_at = ?4,
+                    max_running = ?5, tenant_max_running = ?6, rate_tasks = ?7, rate_per_ms = ?8, pin_release = ?9",
             )?
             .execute(params![
                 change.name.as_str(),
                 Json::of(declaration).text(),
-                int(change.generation),
+                int(release),
                 now.0,
                 declaration.max_running,
                 declaration.tenants.max_running,
                 declaration.rate.map(|rate| rate.tasks),
                 declaration.rate.map(|rate| int(rate.per_ms)),
+                declaration.rollout.pin_release,
             ])
             .map(drop),
         (None, _) => write

@@ -10,7 +10,7 @@ mod generation;
 mod read;
 mod request;
 
-pub(super) use generation::{attempt_ends, attempt_failed, progressed};
+pub(super) use generation::{attempt_ends, attempt_failed, bought_by, next_generation, progressed};
 
 use rusqlite::{Row, params};
 

@@ -11,6 +11,7 @@ use longshore_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::column::{count, get, int};
+use super::pin::Pin;
 use super::writer::Write;
 
 /// What a fleet may start, and where its virtual time stands.
@@ -105,6 +106,7 @@ pub(super) fn has_suspects(connection: &Connection, fleet: &FleetName) -> rusqli
 pub(super) fn suspect(
     connection: &Connection,
     fleet: &FleetName,
+    pin: Option<Pin>,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Turn>> {
     // Nearly always there is none.
@@ -125,7 +127,9 @@ pub(super) fn suspect(
         if found.room == 0 {
             continue;
         }
-        if let Some(ord) = suspect_at_head(connection, fleet, &found.tenant)? {
+        if let Some(ord) = suspect_at_head(connection, fleet, &found.tenant)?
+            && pin.is_none_or(|pin| pin.lets(connection, ord).unwrap_or(true))
+        {
             let fleet = fleet.clone();
             return Ok(Some(Turn { fleet, gate, lanes: vec![found], picks: vec![(ord, 0)] }));
         }
@@ -152,6 +156,7 @@ pub(super) fn turn(
     connection: &Connection,
     fleet: &FleetName,
     n: u32,
+    pin: Option<Pin>,
     now: Timestamp,
 ) -> rusqlite::Result<Turn> {
     let gate = Gate::read(connection, fleet)?;
@@ -163,7 +168,7 @@ pub(super) fn turn(
     order.iter().for_each(|at| turns[*at] += 1);
     let mut tasks = Vec::with_capacity(found.len());
     for (found, n) in found.iter().zip(turns) {
-        tasks.push(tasks_of(connection, fleet, &found.tenant, n)?.into_iter());
+        tasks.push(tasks_of(connection, fleet, &found.tenant, n, pin)?.into_iter());
     }
     let picks = order.into_iter().filter_map(|at| Some((tasks[at].next()?, at))).collect();
     Ok(Turn { fleet: fleet.clone(), gate, lanes: found, picks })
@@ -203,14 +208,44 @@ fn tasks_of(
     fleet: &FleetName,
     tenant: &TenantName,
     n: usize,
+    pin: Option<Pin>,
 ) -> rusqlite::Result<Vec<i64>> {
     if n == 0 {
         return Ok(Vec::new());
+    }
+    if let Some(pin) = pin {
+        return pinned_tasks_of(connection, fleet, tenant, n, pin);
     }
     let mut select = connection.prepare_cached(
         "SELECT ord FROM runnable WHERE fleet = ?1 AND tenant = ?2 AND NOT alone ORDER BY rank, ord LIMIT ?3",
     )?;
     let rows = select.query_map(params![fleet.as_str(), tenant.as_str(), int(n as u64)], |row| row.get(0))?;
+    rows.collect()
+}
+
+/// The same of those that a worker may take. One that takes nothing new looks at pinned tasks alone, which are few.
+fn pinned_tasks_of(
+    connection: &Connection,
+    fleet: &FleetName,
+    tenant: &TenantName,
+    n: usize,
+    pin: Pin,
+) -> rusqlite::Result<Vec<i64>> {
+    let mut select = connection.prepare_cached(match pin.fresh {
+        true => {
+            "SELECT ord FROM runnable WHERE fleet = ?1 AND tenant = ?2 AND NOT alone
+                AND coalesce((SELECT pinned FROM task WHERE task.ord = runnable.ord), ?4) = ?4
+             ORDER BY rank, ord LIMIT ?3"
+        }
+        false => {
+            "SELECT r.ord FROM task AS t JOIN runnable AS r ON r.fleet = t.fleet AND r.tenant = t.tenant
+                AND r.rank = -t.priority AND r.ord = t.ord
+             WHERE t.fleet = ?1 AND t.tenant = ?2 AND t.pinned = ?4 AND t.finished_at IS NULL AND NOT r.alone
+             ORDER BY r.rank, r.ord LIMIT ?3"
+        }
+    })?;
+    let (n, release) = (int(n as u64), int(pin.release));
+    let rows = select.query_map(params![fleet.as_str(), tenant.as_str(), n, release], |row| row.get(0))?;
     rows.collect()
 }
 

@@ -34,7 +34,7 @@ impl Embedded {
     pub(crate) async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
         self.read(move |connection| {
             let mut select = connection.prepare_cached(
-                "SELECT number, fence, worker, started_at, ended_at, outcome, reason FROM attempt
+                "SELECT number, fence, worker, started_at, ended_at, outcome, reason, release FROM attempt
                  WHERE ord = (SELECT ord FROM task WHERE id = ?1) ORDER BY number",
             )?;
             let rows = select.query_map([id(&task)], read_attempt)?;
@@ -126,6 +126,7 @@ fn read_attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
         ended_at: get_option(row, 4)?,
         outcome: get_option(row, 5)?,
         reason: row.get(6)?,
+        release: row.get::<_, Option<i64>>(7)?.and_then(|release| u64::try_from(release).ok()),
     })
 }
 

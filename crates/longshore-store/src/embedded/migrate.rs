@@ -20,6 +20,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0005.sql"),
     include_str!("../../sql/0004.sql"),
     include_str!("../../sql/0007.sql"),
+    include_str!("../../sql/0009.sql"),
 ];
 
 /// Migrates a file that is open. Nothing is done to one that is new enough.

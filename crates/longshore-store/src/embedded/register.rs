@@ -6,7 +6,7 @@ use longshore_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
-use super::column::{count, drain_mode_text, get, get_option};
+use super::column::{count, drain_mode_text, get, get_option, int};
 use super::writer::Write;
 use super::{Embedded, ending, lease};
 use crate::error::{LinkError, RegisterError};
@@ -20,7 +20,7 @@ pub(super) struct Known {
     pub state: WorkerState,
     pub drain: Option<DrainOrder>,
     pub platform: String,
-    pub generation: i64,
+    pub release: u64,
 }
 
 /// The worker, if this is its newest nonce and it has not ended.
@@ -40,7 +40,7 @@ pub(super) fn known(connection: &Connection, worker: &WorkerId, nonce: Uuid) -> 
 fn find(connection: &Connection, worker: &WorkerId) -> rusqlite::Result<Option<Known>> {
     connection
         .prepare_cached(
-            "SELECT fleet, nonce, claim_seq, state, drain_mode, drain_timeout_ms, platform, generation
+            "SELECT fleet, nonce, claim_seq, state, drain_mode, drain_timeout_ms, platform, release
              FROM worker WHERE id = ?1",
         )?
         .query_row([worker.as_str()], |row| {
@@ -55,7 +55,7 @@ fn find(connection: &Connection, worker: &WorkerId) -> rusqlite::Result<Option<K
                 state: get(row, 3)?,
                 drain,
                 platform: row.get(6)?,
-                generation: row.get(7)?,
+                release: count(row, 7)?,
             })
         })
         .optional()
@@ -82,9 +82,9 @@ fn register(
     it: &Registration,
     now: Timestamp,
 ) -> Result<RegisterOutcome, RegisterError> {
-    let generation = fleet_generation(write, &it.fleet)?;
+    let release = served(write, &it.fleet)?;
     let Some(known) = find(write.connection, &it.worker)? else {
-        insert(write, it, generation, now)?;
+        insert(write, it, release, now)?;
         return Ok(RegisterOutcome { last_claim: 0, released: Vec::new() });
     };
     if known.fleet != it.fleet {
@@ -98,21 +98,21 @@ fn register(
     let last_claim = if same { known.claim_seq } else { 0 };
     // A planned worker runs what it was planned for; any other learns the newest declaration by this very
     // answer.
-    let generation = if same || known.platform != EXTERNAL { known.generation } else { generation };
-    update(write, it, (last_claim, generation, same), now)?;
+    let release = if same || known.platform != EXTERNAL { known.release } else { release };
+    update(write, it, (last_claim, release, same), now)?;
     Ok(RegisterOutcome { last_claim, released })
 }
 
 /// The platform of a worker that nobody planned.
 const EXTERNAL: &str = "external";
 
-fn fleet_generation(write: &Write<'_>, fleet: &FleetName) -> Result<i64, RegisterError> {
-    let generation = write
+fn served(write: &Write<'_>, fleet: &FleetName) -> Result<u64, RegisterError> {
+    let release = write
         .connection
-        .prepare_cached("SELECT generation FROM fleet WHERE name = ?1")?
-        .query_row([fleet.as_str()], |row| row.get(0))
+        .prepare_cached("SELECT release FROM fleet WHERE name = ?1")?
+        .query_row([fleet.as_str()], |row| count(row, 0))
         .optional()?;
-    generation.ok_or_else(|| RegisterError::UnknownFleet(fleet.clone()))
+    release.ok_or_else(|| RegisterError::UnknownFleet(fleet.clone()))
 }
 
 /// Remembers the old nonce as stale and takes back what it held.
@@ -132,12 +132,12 @@ fn supersede(
     ending::interrupt(write, &leases, Interruption::Superseded, 0.0, now)
 }
 
-fn insert(write: &Write<'_>, it: &Registration, generation: i64, now: Timestamp) -> rusqlite::Result<()> {
+fn insert(write: &Write<'_>, it: &Registration, release: u64, now: Timestamp) -> rusqlite::Result<()> {
     write
         .connection
         .prepare_cached(
             "INSERT INTO worker (id, fleet, nonce, state, concurrency, version, host, pid, probe_addr, platform,
-                generation, registered_at, last_seen)
+                release, registered_at, last_seen)
              VALUES (?1, ?2, ?3, 'starting', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)",
         )?
         .execute(params![
@@ -150,7 +150,7 @@ fn insert(write: &Write<'_>, it: &Registration, generation: i64, now: Timestamp)
             it.pid,
             it.probe_addr,
             EXTERNAL,
-            generation,
+            int(release),
             now.0,
         ])
         .map(drop)
@@ -161,14 +161,14 @@ fn insert(write: &Write<'_>, it: &Registration, generation: i64, now: Timestamp)
 fn update(
     write: &Write<'_>,
     it: &Registration,
-    (last_claim, generation, same): (u64, i64, bool),
+    (last_claim, release, same): (u64, u64, bool),
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     write
         .connection
         .prepare_cached(
             "UPDATE worker SET nonce = ?2, claim_seq = ?3, concurrency = ?4, version = ?5, host = ?6, pid = ?7,
-                probe_addr = ?8, generation = ?9, last_seen = ?10, ended_at = NULL, end = NULL,
+                probe_addr = ?8, release = ?9, last_seen = ?10, ended_at = NULL, end = NULL,
                 registered_at = iif(?11, registered_at, ?10),
                 state = iif(?11 AND state != 'gone', state, 'starting'), reason = iif(?11, reason, ''),
                 drain_mode = iif(?11, drain_mode, NULL), drain_timeout_ms = iif(?11, drain_timeout_ms, NULL),
@@ -184,7 +184,7 @@ fn update(
             it.host,
             it.pid,
             it.probe_addr,
-            generation,
+            int(release),
             now.0,
             same,
         ])
@@ -204,12 +204,7 @@ pub(super) fn order(
             "UPDATE worker SET drain_mode = ?2, drain_timeout_ms = ?3, drain_at = coalesce(drain_at, ?4)
              WHERE id = ?1 AND state != 'gone'",
         )?
-        .execute(params![
-            worker.as_str(),
-            drain_mode_text(order.mode),
-            super::column::int(order.timeout_ms),
-            now.0
-        ])?;
+        .execute(params![worker.as_str(), drain_mode_text(order.mode), int(order.timeout_ms), now.0])?;
     write.wake_worker(worker);
     Ok(changed > 0)
 }

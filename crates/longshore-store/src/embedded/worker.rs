@@ -23,16 +23,10 @@ impl Embedded {
             let inserted = write
                 .connection
                 .prepare_cached(
-                    "INSERT OR IGNORE INTO worker (id, fleet, state, platform, generation, planned_at)
+                    "INSERT OR IGNORE INTO worker (id, fleet, state, platform, release, planned_at)
                      VALUES (?1, ?2, 'starting', ?3, ?4, ?5)",
                 )?
-                .execute(params![
-                    it.id.as_str(),
-                    it.fleet.as_str(),
-                    it.platform,
-                    int(it.generation),
-                    now.0
-                ])?;
+                .execute(params![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.release), now.0])?;
             Ok(inserted > 0)
         })
         .await
@@ -122,8 +116,9 @@ fn ended(write: &mut Write<'_>, end: &WorkerEnd, roll: f64, now: Timestamp) -> r
     ending::interrupt(write, &leases, end.cause, roll, now)
 }
 
-const COLUMNS: &str = "id, fleet, nonce, claim_seq, state, reason, memory, concurrency, version, host, pid, probe_addr,
-    platform, identity, generation, planned_at, registered_at, last_seen, drain_mode, drain_timeout_ms, drain_at,
+const COLUMNS: &str =
+    "id, fleet, nonce, claim_seq, state, reason, memory, concurrency, version, host, pid, probe_addr,
+    platform, identity, release, planned_at, registered_at, last_seen, drain_mode, drain_timeout_ms, drain_at,
     ended_at, end, (SELECT count(*) FROM lease WHERE lease.worker = worker.id)";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<WorkerRecord> {
@@ -146,7 +141,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<WorkerRecord> {
         probe_addr: row.get(11)?,
         platform: row.get(12)?,
         identity: get_option(row, 13)?,
-        generation: count(row, 14)?,
+        release: count(row, 14)?,
         planned_at: get_option(row, 15)?,
         registered_at: get_option(row, 16)?,
         last_seen: get_option(row, 17)?,

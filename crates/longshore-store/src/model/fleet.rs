@@ -9,8 +9,8 @@ use longshore_core::time::Timestamp;
 pub struct FleetRecord {
     pub name: FleetName,
     pub declaration: Fleet,
-    /// Grows by one when a change means new workers.
-    pub generation: u64,
+    /// The release that its workers are started on.
+    pub release: u64,
     /// False when it is no longer declared: its tasks stay, new ones are refused.
     pub active: bool,
     /// Workers that an operator asked for; `None`: the scaler decides.
@@ -37,8 +37,8 @@ pub struct FleetChange {
     pub after: Option<Fleet>,
     /// Its workers have to be replaced.
     pub restarts: bool,
-    /// Once the change is made.
-    pub generation: u64,
+    /// What its workers are to run; known once the change is made.
+    pub release: u64,
 }
 
 /// Compares what is declared now with what is to be declared; writes nothing.
@@ -57,12 +57,12 @@ fn removal(record: &FleetRecord) -> FleetChange {
         before: Some(record.declaration.clone()),
         after: None,
         restarts: false,
-        generation: record.generation,
+        release: record.release,
     }
 }
 
 fn change(record: Option<&FleetRecord>, next: &Fleet) -> FleetChange {
-    let restarts = record.is_some_and(|record| told_at_start(&record.declaration) != told_at_start(next));
+    let restarts = record.is_some_and(|record| record.declaration.told_at_start() != next.told_at_start());
     let kind = match record {
         Some(record) if !record.active => FleetChangeKind::Added,
         Some(record) if record.declaration == *next => FleetChangeKind::Unchanged,
@@ -75,19 +75,8 @@ fn change(record: Option<&FleetRecord>, next: &Fleet) -> FleetChange {
         before: record.filter(|record| record.active).map(|record| record.declaration.clone()),
         after: Some(next.clone()),
         restarts,
-        generation: record.map_or(1, |record| record.generation + u64::from(restarts)),
+        release: record.map_or(1, |record| record.release),
     }
-}
-
-/// Blanks what a running worker need not know: all else it was told when it started.
-fn told_at_start(fleet: &Fleet) -> Fleet {
-    let mut fleet = fleet.clone();
-    fleet.scaling = Default::default();
-    fleet.retention = Default::default();
-    (fleet.max_running, fleet.rate, fleet.tenants) = Default::default();
-    fleet.task =
-        longshore_core::fleet::TaskDefaults { result_limit: fleet.task.result_limit, ..Default::default() };
-    fleet
 }
 
 /// How many tasks of a fleet are in which state.

@@ -114,6 +114,8 @@ pub struct AttemptRecord {
     pub number: u32,
     pub fence: Fence,
     pub worker: WorkerId,
+    /// That its worker ran; not known of attempts of long ago.
+    pub release: Option<u64>,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
     /// Absent while it runs.

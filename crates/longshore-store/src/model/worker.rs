@@ -69,7 +69,7 @@ pub struct RegisterOutcome {
 pub struct PlannedWorker {
     pub id: WorkerId,
     pub fleet: FleetName,
-    pub generation: u64,
+    pub release: u64,
     pub platform: String,
 }
 
@@ -112,8 +112,8 @@ pub struct WorkerRecord {
     pub platform: String,
     /// What its platform needs to find it again.
     pub identity: Option<Json>,
-    /// Of the fleet's declaration that it runs.
-    pub generation: u64,
+    /// Of its fleet.
+    pub release: u64,
     pub planned_at: Option<Timestamp>,
     pub registered_at: Option<Timestamp>,
     pub last_seen: Option<Timestamp>,

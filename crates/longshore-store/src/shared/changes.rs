@@ -7,6 +7,7 @@ use longshore_core::batch::BatchId;
 use longshore_core::id::{Fence, FleetName, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::retention::Dropped;
+use longshore_core::rollout::Sample;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
 use longshore_core::wait::Wait;
@@ -141,6 +142,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     ORPHANED,
     super::counts::SAVE,
     super::counts::SAVE_LANES,
+    super::counts::SAVE_OUTCOMES,
     batch_counts::LOCK,
     batch_counts::SAVE,
 ];
@@ -163,6 +165,10 @@ impl Changes {
             topics: Wakes::default(),
             positions: Vec::new(),
         }
+    }
+
+    pub(super) fn sample(&mut self, fleet: &FleetName, release: i64, it: &Sample) {
+        self.counts.sample(fleet, release, it);
     }
 
     pub(super) fn count(&mut self, fleet: &FleetName, tenant: &TenantName, from: Option<Place>, to: Place) {

@@ -23,9 +23,10 @@ use super::floor::Position;
 use super::lane::{self, Turn, Way};
 use super::lease::held_by_workers;
 use super::live::{self, Live, live_columns};
+use super::pin::{self, Pin, Pins};
 use super::register::{self, Known};
 use super::sql::args;
-use super::{conversation, question, register::Who};
+use super::{conversation, journal, question, register::Who};
 use crate::error::{ClaimError, LinkError};
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
 
@@ -101,9 +102,21 @@ const PICK: &str = concat!(
     live_columns!(),
     ", task.input, task.labels
      FROM (SELECT * FROM @live WHERE fleet = $1 AND tenant = 'default' AND hold = 'ready' AND (rank, id) >= ($2, $3)
+                AND ($5::bigint IS NULL OR coalesce(pinned, $5) = $5)
            ORDER BY rank, id
            LIMIT $4 + (SELECT count(*) FROM @live WHERE alone AND fleet = $1)
            FOR UPDATE SKIP LOCKED) AS live",
+    of_task!(),
+    "ORDER BY live.rank, live.id"
+);
+
+/// For workers that take nothing new: what is pinned to their release.
+const PICK_PINNED: &str = concat!(
+    "SELECT ",
+    live_columns!(),
+    ", task.input, task.labels
+     FROM (SELECT * FROM @live WHERE fleet = $1 AND pinned = $2 AND tenant = 'default' AND hold = 'ready'
+           ORDER BY rank, id LIMIT $3 FOR UPDATE SKIP LOCKED) AS live",
     of_task!(),
     "ORDER BY live.rank, live.id"
 );
@@ -115,9 +128,10 @@ const FENCES: &str =
 const GRANT: &str =
     "UPDATE @live AS live SET state = 'running', hold = NULL, since = NULL, due_at = NULL, attempts = attempts + 1,
         started_at = coalesce(started_at, n.at), last_event = last_event + 1, fence = n.fence, worker = n.worker,
-        claim_seq = n.claim_seq, attempt_at = n.at, expires_ms = n.expires_ms, last_n = 0
-     FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
-        AS n (id, fence, worker, claim_seq, at, expires_ms)
+        claim_seq = n.claim_seq, attempt_at = n.at, expires_ms = n.expires_ms, last_n = 0, release = n.release,
+        pinned = coalesce(live.pinned, n.pinned)
+     FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+        AS n (id, fence, worker, claim_seq, at, expires_ms, release, pinned)
      WHERE live.id = n.id";
 
 const NUMBERS: &str =
@@ -160,14 +174,15 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
     connection.ready(&[register::LOCK, HOLDS, AGAIN, PICK, FENCES, GRANT, NUMBERS, lane::WAYS]).await?;
     connection.ready(changes::STATEMENTS).await?;
     let ids: Vec<&str> = batch.iter().map(|asked| asked.request.worker.as_str()).collect();
-    let (begun, workers, alone, ways) = futures_util::join!(
+    let (begun, workers, alone, ways, pins) = futures_util::join!(
         connection.begin(),
         register::lock(connection, &ids),
         async { connection.query(KEPT_ALONE, args![ids]).await },
         lane::ways(connection, &ids),
+        pin::pins(connection, &ids),
     );
     begun?;
-    let ways = ways?;
+    let (ways, pins) = (ways?, pins?);
     let mut workers = workers?;
     let mut alone = alone?.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, _>>()?;
     let mut answers: Vec<Option<Answer>> = Vec::with_capacity(batch.len());
@@ -194,14 +209,18 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
     let wanted = in_turn.map(|(fleet, claims)| (fleet, wanted(batch, claims))).collect();
     let mut turns = lane::lock(connection, &wanted, now).await?;
     let (mut given, mut fences) = (Vec::new(), Vec::new());
-    for (fleet, claims) in &fresh {
-        let mut turn = turns.iter_mut().find(|turn| turn.fleet == *fleet);
+    let release = |at: usize| workers.get(&batch[at].request.worker).map(|worker| worker.release);
+    let groups: Vec<_> =
+        fresh.iter().flat_map(|(fleet, claims)| by_pin(&pins, fleet, claims, release)).collect();
+    for (fleet, claims) in &groups {
+        let pin = claims.first().and_then(|at| pin::of(&pins, fleet, release(*at)));
+        let mut turn = turns.iter_mut().find(|turn| turn.fleet == **fleet);
         let (picked, room) = match &mut turn {
-            Some(turn) => (turn.pick(connection).await?, turn.room),
+            Some(turn) => (turn.pick(connection, pin).await?, turn.room),
             None => {
-                let (picked, drawn) = pick(core, connection, fleet, batch, claims).await?;
-                // Not with several fleets: the next one's tasks are locked later than these were drawn.
-                fences = if fresh.len() == 1 { drawn } else { Vec::new() };
+                let (picked, drawn) = pick(core, connection, fleet, batch, (claims, pin)).await?;
+                // Not with several: the next one's tasks are locked later than these were drawn.
+                fences = if groups.len() == 1 { drawn } else { Vec::new() };
                 (picked, u64::MAX)
             }
         };
@@ -210,6 +229,7 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
         if let Some(turn) = turn {
             let tenants: Vec<_> = given[before..].iter().map(|(_, task)| task.row.tenant.clone()).collect();
             turn.started(&mut changes, &tenants, now);
+            turn.taken(&tenants);
             lane::take_room(&mut turns, &tenants);
         }
     }
@@ -217,7 +237,7 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
         // Nothing was written: there is nothing to be kept either.
         connection.roll_back().await;
     } else {
-        grant(core, connection, batch, (&mut given, fences, &turns, changes), &mut workers).await?;
+        grant(core, connection, batch, (&mut given, fences, &turns, changes), (&mut workers, &pins)).await?;
     }
     let mut asked = questions(connection, given.iter().map(|(_, task)| &task.row)).await?;
     let mut tasks: HashMap<usize, Vec<LeasedTask>> = HashMap::new();
@@ -238,6 +258,23 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
     let histories = answers.iter_mut().flatten().flatten().filter_map(|task| task.conversation.as_mut());
     histories.zip(read).for_each(|(history, read)| *history = read);
     Ok(answers)
+}
+
+/// Claims of a fleet that may take the same tasks, together: where tasks are pinned, those of each release.
+fn by_pin<'a>(
+    pins: &Pins,
+    fleet: &'a FleetName,
+    claims: &[usize],
+    release: impl Fn(usize) -> Option<i64>,
+) -> Vec<(&'a FleetName, Vec<usize>)> {
+    if !pins.contains_key(fleet) {
+        return vec![(fleet, claims.to_vec())];
+    }
+    let mut groups: BTreeMap<Option<i64>, Vec<usize>> = BTreeMap::new();
+    for at in claims {
+        groups.entry(release(*at)).or_default().push(*at);
+    }
+    groups.into_values().map(|claims| (fleet, claims)).collect()
 }
 
 enum Judged {
@@ -301,19 +338,28 @@ async fn pick(
     connection: &Connection,
     fleet: &FleetName,
     batch: &[Asked],
-    claims: &[usize],
+    (claims, pin): (&[usize], Option<Pin>),
 ) -> Result<(VecDeque<Picked>, Vec<Row>), DbError> {
     let wanted = int(wanted(batch, claims));
+    if let Some(pin) = pin {
+        // No floor: what one release may not take is in front of what another may.
+        let rows = match pin.fresh {
+            true => search(connection, fleet, Position::FIRST, wanted, Some(pin.release)).await?,
+            false => connection.query(PICK_PINNED, args![fleet.as_str(), pin.release, wanted]).await?,
+        };
+        return Ok((rows.iter().map(read_picked).collect::<Result<_, _>>()?, Vec::new()));
+    }
     let (floor, version) = core.floors.begin(fleet);
-    let (mut rows, mut fences) = futures_util::try_join!(search(connection, fleet, floor, wanted), async {
-        match wanted <= DRAWN_AT_ONCE {
-            true => connection.query(FENCES, args![wanted]).await,
-            false => Ok(Vec::new()),
-        }
-    })?;
+    let (mut rows, mut fences) =
+        futures_util::try_join!(search(connection, fleet, floor, wanted, None), async {
+            match wanted <= DRAWN_AT_ONCE {
+                true => connection.query(FENCES, args![wanted]).await,
+                false => Ok(Vec::new()),
+            }
+        })?;
     if (rows.len() as i64) < wanted && floor != Position::FIRST {
         // Another replica may have put something in front, and whoever is told that there is nothing waits.
-        rows = search(connection, fleet, Position::FIRST, wanted).await?;
+        rows = search(connection, fleet, Position::FIRST, wanted, None).await?;
         fences.clear();
     }
     let picked = rows.iter().map(read_picked).collect::<Result<VecDeque<_>, _>>()?;
@@ -329,8 +375,9 @@ async fn search(
     fleet: &FleetName,
     Position(rank, id): Position,
     wanted: i64,
+    pinned: Option<i64>,
 ) -> Result<Vec<Row>, DbError> {
-    connection.query(PICK, args![fleet.as_str(), rank, id, wanted]).await
+    connection.query(PICK, args![fleet.as_str(), rank, id, wanted, pinned]).await
 }
 
 /// Gives tasks to claims, in order, no more than there is room for; a suspect goes to a worker that does nothing else, and then alone.
@@ -415,7 +462,7 @@ async fn grant(
     connection: &Connection,
     batch: &[Asked],
     (given, mut fences, turns, mut changes): (&mut Given, Vec<Row>, &[Turn], Changes),
-    workers: &mut HashMap<WorkerId, Known>,
+    (workers, pins): (&mut HashMap<WorkerId, Known>, &Pins),
 ) -> Result<(), DbError> {
     let lacking = given.len().saturating_sub(fences.len());
     if lacking > 0 {
@@ -423,6 +470,7 @@ async fn grant(
     }
     let (mut expires, mut at) = (Vec::new(), Vec::new());
     let mut newest: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    let mut moved_back = Vec::new();
     for ((asked, task), fence) in given.iter_mut().zip(&fences) {
         let (it, now) = (&batch[*asked].request, batch[*asked].now);
         changes.now = now;
@@ -431,6 +479,11 @@ async fn grant(
         at.push(now.0);
         let (_, first) = newest.get(it.worker.as_str()).copied().unwrap_or((0, until));
         newest.insert(it.worker.as_str(), (int(it.seq), first.min(until)));
+        let release = workers.get(&it.worker).map(|worker| worker.release);
+        if task.row.release > release {
+            moved_back.push(task.row.uuid());
+        }
+        task.row.release = release;
         run(&mut task.row, &mut changes, it, get(fence, 0)?);
         if let Some(worker) = workers.get_mut(&it.worker) {
             worker.claim_seq = it.seq;
@@ -442,10 +495,18 @@ async fn grant(
     let fences: Vec<i64> = leases().map(|lease| int(lease.fence.0)).collect();
     let holders: Vec<&str> = leases().map(|lease| lease.worker.as_str()).collect();
     let seqs: Vec<i64> = leases().map(|lease| lease.claim_seq).collect();
+    let releases: Vec<Option<i64>> = rows().map(|row| row.release).collect();
+    let pinned = |row: &Live| row.release.filter(|_| pins.contains_key(&row.fleet));
+    let pinned: Vec<Option<i64>> = rows().map(pinned).collect();
+    if !moved_back.is_empty() {
+        journal::next_generations(connection, moved_back).await?;
+    }
     let (names, newest): (Vec<&str>, Vec<(i64, i64)>) = newest.into_iter().unzip();
     let (newest, firsts): (Vec<i64>, Vec<i64>) = newest.into_iter().unzip();
     futures_util::try_join!(
-        async { connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires]).await },
+        async {
+            connection.execute(GRANT, args![ids, fences, holders, seqs, at, expires, releases, pinned]).await
+        },
         async { connection.execute(NUMBERS, args![names, newest, firsts]).await },
         lane::save(connection, turns),
         core.commit(connection, changes),
@@ -466,7 +527,7 @@ fn run(row: &mut Live, changes: &mut Changes, it: &ClaimRequest, fence: Fence) {
         attempt_at: changes.now,
         last_n: 0,
     });
-    let data = json!({ "attempt": row.attempts, "worker": it.worker });
+    let data = json!({ "attempt": row.attempts, "worker": it.worker, "release": row.release });
     let place = (row.id, row.last_event);
     changes.attempt_event(place, "started", &Json::of(&data), (row.attempts, fence), None);
 }

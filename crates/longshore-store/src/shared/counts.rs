@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use longshore_core::id::{FleetName, TenantName};
+use longshore_core::rollout::Sample;
 
 use super::column::int;
 use super::connection::Connection;
@@ -19,6 +20,8 @@ pub(super) struct Counts {
     fleets: BTreeMap<FleetName, [i64; PLACES]>,
     /// But for the default tenant, whose numbers are what is left.
     lanes: BTreeMap<(FleetName, TenantName), LaneChange>,
+    /// What attempts on releases have come to.
+    outcomes: BTreeMap<(FleetName, i64), Sample>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +51,15 @@ pub(super) const SAVE_LANES: &str =
         succeeded = l.succeeded + excluded.succeeded, failed = l.failed + excluded.failed,
         cancelled = l.cancelled + excluded.cancelled";
 
+pub(super) const SAVE_OUTCOMES: &str =
+    "INSERT INTO @outcome AS o (fleet, release, slot, succeeded, failed, succeeded_ms, cost_nano)
+     SELECT fleet, release, $3, a, b, c, d
+     FROM unnest($1::text[], $2::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+        AS n (fleet, release, a, b, c, d)
+     ON CONFLICT (fleet, release, slot) DO UPDATE SET succeeded = o.succeeded + excluded.succeeded,
+        failed = o.failed + excluded.failed, succeeded_ms = o.succeeded_ms + excluded.succeeded_ms,
+        cost_nano = o.cost_nano + excluded.cost_nano";
+
 impl Counts {
     pub(super) fn add(&mut self, fleet: &FleetName, tenant: &TenantName, place: Place, by: i64) {
         if !self.fleets.contains_key(fleet) {
@@ -66,13 +78,26 @@ impl Counts {
         self.lane(fleet, tenant).pass = int(pass);
     }
 
+    /// Adds an attempt's end to what is known of its release.
+    pub(super) fn sample(&mut self, fleet: &FleetName, release: i64, it: &Sample) {
+        let sum = self.outcomes.entry((fleet.clone(), release)).or_default();
+        sum.succeeded += it.succeeded;
+        sum.failed += it.failed;
+        sum.succeeded_ms = sum.succeeded_ms.saturating_add(it.succeeded_ms);
+        sum.cost_nano = sum.cost_nano.saturating_add(it.cost_nano);
+    }
+
     fn lane(&mut self, fleet: &FleetName, tenant: &TenantName) -> &mut LaneChange {
         self.lanes.entry((fleet.clone(), tenant.clone())).or_default()
     }
 
     /// Lanes first: whoever waits for one holds nobody up who has none.
     pub(super) async fn save(&self, connection: &Connection, slot: i16) -> Result<(), DbError> {
-        futures_util::try_join!(self.save_lanes(connection), self.save_fleets(connection, slot))?;
+        futures_util::try_join!(
+            self.save_lanes(connection),
+            self.save_fleets(connection, slot),
+            self.save_outcomes(connection, slot)
+        )?;
         Ok(())
     }
 
@@ -88,6 +113,20 @@ impl Counts {
             .execute(SAVE_LANES, args![fleets, tenants, passes, runnable, b, d, e, f, g, h, i])
             .await
             .map(drop)
+    }
+
+    async fn save_outcomes(&self, connection: &Connection, slot: i16) -> Result<(), DbError> {
+        if self.outcomes.is_empty() {
+            return Ok(());
+        }
+        let fleets: Vec<&str> = self.outcomes.keys().map(|(fleet, _)| fleet.as_str()).collect();
+        let releases: Vec<i64> = self.outcomes.keys().map(|(_, release)| *release).collect();
+        let sums = |of: fn(&Sample) -> u64| -> Vec<i64> {
+            self.outcomes.values().map(|sample| int(of(sample))).collect()
+        };
+        let (a, b) = (sums(|it| it.succeeded), sums(|it| it.failed));
+        let (c, d) = (sums(|it| it.succeeded_ms), sums(|it| it.cost_nano));
+        connection.execute(SAVE_OUTCOMES, args![fleets, releases, slot, a, b, c, d]).await.map(drop)
     }
 
     async fn save_fleets(&self, connection: &Connection, slot: i16) -> Result<(), DbError> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures_util::future::BoxFuture;
 use longshore_core::id::{ConversationId, Fence, FleetName, Held, TaskId, TenantName, WorkerId};
 use longshore_core::json::Json;
+use longshore_core::rollout::Sample;
 use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State, Verdict};
 use longshore_core::time::Timestamp;
 use longshore_core::wait::Wait;
@@ -207,6 +208,7 @@ pub(super) async fn end(
         let progressed = said.last_n > 0 || followed.progressed;
         let verdict = decide(&row, end, (progressed, only), changes.now);
         end_attempt(changes, &mut row, &lease, end, by);
+        sample(changes, &row, &lease, &end.ending, followed.cost_nano);
         if let Some(data) = followed.diverged {
             row.event(changes, "diverged", &data);
         }
@@ -282,6 +284,19 @@ fn end_attempt(changes: &mut Changes, row: &mut Live, lease: &Lease, end: &EndOf
     row.last_event += 1;
     let (place, attempt) = ((row.id, row.last_event), (row.attempt(), lease.fence));
     changes.attempt_event(place, "attempt_ended", &Json::of(&data), attempt, Some(by == By::Worker));
+}
+
+/// What an attempt says of the release that it ran on; nothing if it was interrupted.
+fn sample(changes: &mut Changes, row: &Live, lease: &Lease, ending: &Ending, cost_nano: u64) {
+    let (succeeded, failed) = match ending {
+        Ending::Succeeded => (1, 0),
+        Ending::Failed(_) => (0, 1),
+        Ending::Interrupted(_) | Ending::Waited(_) => return,
+    };
+    let succeeded_ms = changes.now.since(lease.attempt_at).as_millis() as u64 * succeeded;
+    if let Some(release) = row.release {
+        changes.sample(&row.fleet, release, &Sample { succeeded, failed, succeeded_ms, cost_nano });
+    }
 }
 
 fn note(row: &mut Live, verdict: &Verdict, end: &EndOf) {

@@ -13,10 +13,12 @@ use super::connection::Connection;
 use super::fault::DbError;
 use super::lane;
 use super::replica::epoch;
+use super::rollout::{self, Wished};
 use super::sql::args;
 use crate::error::StoreError;
 use crate::model::{
-    DecisionRecord, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, fleet_changes,
+    DecisionRecord, Deployed, Epoch, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load,
+    NewRelease, fleet_changes,
 };
 
 use crate::signals::{Topic, Wakes};
@@ -26,7 +28,7 @@ const DECISIONS: i64 = 200;
 
 macro_rules! columns {
     () => {
-        "SELECT name, declaration, generation, active, replicas, changed_at,
+        "SELECT name, declaration, release, active, replicas, changed_at,
             coalesce((SELECT paused FROM @gate AS gate WHERE gate.fleet = name), false) FROM @fleet "
     };
 }
@@ -35,15 +37,16 @@ const ALL: &str = concat!(columns!(), "ORDER BY name");
 const ONE: &str = concat!(columns!(), "WHERE name = $1");
 
 /// One declaration at a time: two replicas that start at once must not add up to a mixture.
-const LOCK: &str = "LOCK TABLE @fleet IN SHARE ROW EXCLUSIVE MODE";
+pub(super) const LOCK: &str = "LOCK TABLE @fleet IN SHARE ROW EXCLUSIVE MODE";
 
 const PUT: &str =
-    "INSERT INTO @fleet (name, declaration, generation, active, changed_at) VALUES ($1, $2, $3, true, $4)
-     ON CONFLICT (name) DO UPDATE SET declaration = $2, generation = $3, active = true, changed_at = $4";
+    "INSERT INTO @fleet (name, declaration, release, active, changed_at) VALUES ($1, $2, $3, true, $4)
+     ON CONFLICT (name) DO UPDATE SET declaration = $2, active = true, changed_at = $4";
 /// What an operator or claims wrote there stays.
-const PUT_GATE: &str = "INSERT INTO @gate (fleet, max_running, tenant_max_running, rate_tasks, rate_per_ms)
-     VALUES ($1, $2, $3, $4, $5)
-     ON CONFLICT (fleet) DO UPDATE SET max_running = $2, tenant_max_running = $3, rate_tasks = $4, rate_per_ms = $5";
+const PUT_GATE: &str = "INSERT INTO @gate (fleet, max_running, tenant_max_running, rate_tasks, rate_per_ms, pin_release)
+     VALUES ($1, $2, $3, $4, $5, $6)
+     ON CONFLICT (fleet) DO UPDATE SET max_running = $2, tenant_max_running = $3, rate_tasks = $4, rate_per_ms = $5,
+        pin_release = $6";
 const REMOVE: &str = "UPDATE @fleet SET active = false, changed_at = $2 WHERE name = $1";
 const PAUSE: &str = "WITH fleet AS (UPDATE @fleet SET changed_at = $3 WHERE name = $1)
      UPDATE @gate SET paused = $2 WHERE fleet = $1";
@@ -98,9 +101,12 @@ impl Shared {
         let done = self.core().run(async |it| {
             it.begin().await?;
             it.execute(LOCK, args![]).await?;
-            let changes = fleet_changes(&all(&it).await?, &fleets);
-            for change in &changes {
-                apply(&it, change, now).await?;
+            it.query(rollout::LOCK_OPEN, args![]).await?;
+            let records = all(&it).await?;
+            let mut changes = fleet_changes(&records, &fleets);
+            for change in &mut changes {
+                let record = records.iter().find(|record| record.name == change.name);
+                change.release = apply(&it, change, record, now).await?;
             }
             it.commit().await?;
             Ok(changes)
@@ -117,8 +123,7 @@ impl Shared {
     }
 
     pub(crate) async fn fleet(&self, name: FleetName) -> Result<Option<FleetRecord>, StoreError> {
-        let row = self.core().run(async |it| it.query_opt(ONE, args![name.as_str()]).await).await?;
-        Ok(row.as_ref().map(read).transpose()?)
+        Ok(self.core().run(async |it| find(&it, &name).await).await?)
     }
 
     pub(crate) async fn set_replicas(
@@ -243,18 +248,60 @@ async fn all(connection: &Connection) -> Result<Vec<FleetRecord>, DbError> {
     connection.query(ALL, args![]).await?.iter().map(read).collect()
 }
 
-async fn apply(connection: &Connection, change: &FleetChange, now: Timestamp) -> Result<(), DbError> {
+pub(super) async fn find(connection: &Connection, name: &FleetName) -> Result<Option<FleetRecord>, DbError> {
+    connection.query_opt(ONE, args![name.as_str()]).await?.as_ref().map(read).transpose()
+}
+
+/// Makes a change; returns the release that its workers are to run.
+async fn apply(
+    connection: &Connection,
+    change: &FleetChange,
+    record: Option<&FleetRecord>,
+    now: Timestamp,
+) -> Result<u64, DbError> {
+    let Some(declaration) = change.after.as_ref().filter(|_| change.kind != FleetChangeKind::Unchanged)
+    else {
+        declare(connection, change, change.release, now).await?;
+        if change.kind == FleetChangeKind::Removed {
+            rollout::drop_open(connection, &change.name, now).await?;
+        }
+        return Ok(change.release);
+    };
+    let Some(record) = record else {
+        let release = rollout::first(connection, declaration, now).await?;
+        declare(connection, change, release, now).await?;
+        return Ok(release);
+    };
+    declare(connection, change, record.release, now).await?;
+    if !change.restarts {
+        return Ok(record.release);
+    }
+    let new = NewRelease { declaration: declaration.clone(), commit: None, supersede: true };
+    let record = FleetRecord { declaration: declaration.clone(), ..record.clone() };
+    Ok(match rollout::wish(connection, &record, Wished::New(&new), true, now).await? {
+        Deployed::Begun(rollout) | Deployed::UnderWay(rollout) => rollout.plan.heads_for(),
+        _ => record.release,
+    })
+}
+
+async fn declare(
+    connection: &Connection,
+    change: &FleetChange,
+    release: u64,
+    now: Timestamp,
+) -> Result<(), DbError> {
     let name = change.name.as_str();
     match (&change.after, change.kind) {
         (_, FleetChangeKind::Unchanged) => Ok(()),
         (Some(declaration), _) => {
-            let (text, generation) = (Json::of(declaration), int(change.generation));
+            let (text, release) = (Json::of(declaration), int(release));
             let (fleet, tenants) = (declaration.max_running, declaration.tenants.max_running);
             let [fleet, tenants] = [fleet, tenants].map(|most| most.map(i64::from));
             let tasks = declaration.rate.map(|rate| i64::from(rate.tasks));
             let per = declaration.rate.map(|rate| int(rate.per_ms));
-            connection.execute(PUT, args![name, text.text(), generation, now.0]).await?;
-            connection.execute(PUT_GATE, args![name, fleet, tenants, tasks, per]).await.map(drop)
+            connection.execute(PUT, args![name, text.text(), release, now.0]).await?;
+            let pins = declaration.rollout.pin_release;
+            connection.execute(PUT_GATE, args![name, fleet, tenants, tasks, per, pins]).await.map(drop)
         }
         (None, _) => connection.execute(REMOVE, args![name, now.0]).await.map(drop),
     }
@@ -264,7 +311,7 @@ fn read(row: &Row) -> Result<FleetRecord, DbError> {
     Ok(FleetRecord {
         name: get(row, 0)?,
         declaration: document(row, 1)?,
-        generation: count(row, 2)?,
+        release: count(row, 2)?,
         active: row.try_get(3)?,
         replicas: count_option(row, 4)?,
         changed_at: get(row, 5)?,

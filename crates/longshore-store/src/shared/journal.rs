@@ -12,7 +12,7 @@ mod read;
 mod request;
 
 pub(super) use begin::valid_lease;
-pub(super) use generation::{Followed, attempt_ends};
+pub(super) use generation::{Followed, attempt_ends, next_generations};
 
 use std::collections::HashSet;
 

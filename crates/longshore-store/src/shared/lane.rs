@@ -18,6 +18,7 @@ use super::column::{count, count_option, get, int};
 use super::connection::Connection;
 use super::fault::DbError;
 use super::live::live_columns;
+use super::pin::Pin;
 use super::sql::args;
 
 /// How a claim gets at a fleet's tasks.
@@ -133,6 +134,19 @@ const PICK: &str = concat!(
     live_columns!(),
     ", task.input, task.labels FROM unnest($2::text[], $3::bigint[]) AS lane (tenant, n)
         CROSS JOIN LATERAL (SELECT * FROM @live WHERE fleet = $1 AND tenant = lane.tenant AND hold = 'ready' AND NOT alone
+                AND ($4::bigint IS NULL OR coalesce(pinned, $4) = $4)
+            ORDER BY rank, id LIMIT lane.n FOR UPDATE SKIP LOCKED) AS live",
+    of_task!(),
+    "ORDER BY live.tenant, live.rank, live.id"
+);
+
+/// The same for workers that take nothing new: of what is pinned to their release.
+const PICK_PINNED: &str = concat!(
+    "SELECT ",
+    live_columns!(),
+    ", task.input, task.labels FROM unnest($2::text[], $3::bigint[]) AS lane (tenant, n)
+        CROSS JOIN LATERAL (SELECT * FROM @live WHERE fleet = $1 AND pinned = $4 AND tenant = lane.tenant AND hold = 'ready'
+                AND NOT alone
             ORDER BY rank, id LIMIT lane.n FOR UPDATE SKIP LOCKED) AS live",
     of_task!(),
     "ORDER BY live.tenant, live.rank, live.id"
@@ -263,7 +277,11 @@ impl Turn {
     }
 
     /// Tasks to be given away, locked: first suspects, each at the head of its lane, then others in the order of turns.
-    pub(super) async fn pick(&mut self, connection: &Connection) -> Result<VecDeque<Picked>, DbError> {
+    pub(super) async fn pick(
+        &mut self,
+        connection: &Connection,
+        pin: Option<Pin>,
+    ) -> Result<VecDeque<Picked>, DbError> {
         if self.room == 0 || self.lanes.is_empty() {
             return Ok(VecDeque::new());
         }
@@ -276,7 +294,7 @@ impl Turn {
         let lanes: Vec<Lane> = self.lanes.iter().map(|found| found.lane).collect();
         let room = usize::try_from(self.room).unwrap_or(usize::MAX);
         let order = share::plan(&lanes, self.virtual_time, room);
-        let mut tasks = self.tasks(connection, &order).await?;
+        let mut tasks = self.tasks(connection, &order, pin).await?;
         picked.extend(order.iter().filter_map(|at| tasks.get_mut(&self.lanes[*at].tenant)?.pop_front()));
         Ok(picked)
     }
@@ -296,13 +314,16 @@ impl Turn {
         &self,
         connection: &Connection,
         order: &[usize],
+        pin: Option<Pin>,
     ) -> Result<HashMap<TenantName, VecDeque<Picked>>, DbError> {
         let mut turns: BTreeMap<&str, i64> = BTreeMap::new();
         for at in order {
             *turns.entry(self.lanes[*at].tenant.as_str()).or_default() += 1;
         }
         let (tenants, numbers): (Vec<&str>, Vec<i64>) = turns.into_iter().unzip();
-        let rows = connection.query(PICK, args![self.fleet.as_str(), tenants, numbers]).await?;
+        let pick = if pin.is_none_or(|pin| pin.fresh) { PICK } else { PICK_PINNED };
+        let pinned = pin.map(|pin| pin.release);
+        let rows = connection.query(pick, args![self.fleet.as_str(), tenants, numbers, pinned]).await?;
         let mut tasks: HashMap<TenantName, VecDeque<Picked>> = HashMap::new();
         for row in &rows {
             let task = read_picked(row)?;
@@ -331,6 +352,19 @@ impl Turn {
         }
         if let Some(rate) = self.caps.rate {
             self.full_at = rate.after(self.full_at, now, order.len() as u64);
+        }
+    }
+}
+
+impl Turn {
+    /// Tasks of these tenants start: that leaves less room here, for other claims of the same transaction.
+    pub(super) fn taken(&mut self, tenants: &[TenantName]) {
+        self.room = self.room.saturating_sub(tenants.len() as u64);
+        for tenant in tenants {
+            if let Some(found) = self.lanes.iter_mut().find(|found| found.tenant == *tenant) {
+                found.room = found.room.saturating_sub(1);
+                found.runnable = found.runnable.saturating_sub(1);
+            }
         }
     }
 }

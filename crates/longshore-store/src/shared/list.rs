@@ -204,9 +204,11 @@ fn begun(row: &Row, number: u32, fence: Fence, started_at: Timestamp) -> Result<
     #[derive(Deserialize)]
     struct Started {
         worker: longshore_core::id::WorkerId,
+        release: Option<u64>,
     }
-    let worker = document::<Started>(row, 4)?.worker;
-    Ok(AttemptRecord { number, fence, worker, started_at, ended_at: None, outcome: None, reason: None })
+    let Started { worker, release } = document::<Started>(row, 4)?;
+    let (ended_at, outcome, reason) = Default::default();
+    Ok(AttemptRecord { number, fence, worker, release, started_at, ended_at, outcome, reason })
 }
 
 fn ended(row: &Row) -> Result<(Outcome, Option<String>), DbError> {

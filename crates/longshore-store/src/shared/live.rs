@@ -51,6 +51,8 @@ pub(super) struct Live {
     pub lease: Option<Lease>,
     pub batch: Option<BatchId>,
     pub parent: Option<TaskId>,
+    /// Of the worker that its newest attempt runs on, or ran on.
+    pub release: Option<i64>,
     /// What it waits for, while it does, and until when.
     pub wait: Option<Wait>,
     pub wait_until: Option<Timestamp>,
@@ -79,13 +81,13 @@ macro_rules! live_columns {
          live.conversation, live.conv_seq, live.publish_input, live.alone, live.failed_attempts, live.attempts,
          live.interrupted, live.strikes, live.cancel_requested, live.cancel_reason, live.failure, live.started_at,
          live.last_event, live.fence, live.worker, live.claim_seq, live.attempt_at, live.last_n, live.batch, live.parent,
-         live.deadline_at, live.expired, live.wait_for, live.wait_until, live.asked"
+         live.deadline_at, live.expired, live.wait_for, live.wait_until, live.asked, live.release"
     };
 }
 pub(super) use live_columns;
 
 /// How many columns there are.
-pub(super) const COLUMNS: usize = 39;
+pub(super) const COLUMNS: usize = 40;
 
 impl Live {
     pub(super) fn read(row: &Row) -> Result<Live, DbError> {
@@ -127,6 +129,7 @@ impl Live {
             wait: get_option(row, 36)?,
             wait_until: get_option(row, 37)?,
             asked: row.try_get(38)?,
+            release: row.try_get(39)?,
             journaled: false,
         })
     }

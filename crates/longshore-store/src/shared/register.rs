@@ -28,7 +28,7 @@ pub(super) struct Known {
     pub state: WorkerState,
     pub drain: Option<DrainOrder>,
     pub platform: String,
-    pub generation: i64,
+    pub release: i64,
 }
 
 /// Why a worker's word is not taken.
@@ -57,12 +57,12 @@ impl From<Named> for LinkError {
 }
 
 const FIND: &str =
-    "SELECT id, fleet, nonce, claim_seq, state, drain_mode, drain_timeout_ms, platform, generation
+    "SELECT id, fleet, nonce, claim_seq, state, drain_mode, drain_timeout_ms, platform, release
      FROM @worker WHERE id = ANY($1)";
 
 /// In order of names, so that two transactions never wait crosswise.
 pub(super) const LOCK: &str =
-    "SELECT id, fleet, nonce, claim_seq, state, drain_mode, drain_timeout_ms, platform, generation
+    "SELECT id, fleet, nonce, claim_seq, state, drain_mode, drain_timeout_ms, platform, release
      FROM @worker WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
 
 const IS_STALE: &str = "SELECT 1 FROM @stale_nonce WHERE worker = $1 AND nonce = $2";
@@ -96,7 +96,7 @@ fn read(row: &Row) -> Result<(WorkerId, Known), DbError> {
         state: get(row, 4)?,
         drain,
         platform: get(row, 7)?,
-        generation: row.try_get(8)?,
+        release: row.try_get(8)?,
     };
     Ok((get(row, 0)?, known))
 }
@@ -149,11 +149,11 @@ impl Shared {
 /// The platform of a worker that nobody planned.
 const EXTERNAL: &str = "external";
 
-const GENERATION: &str = "SELECT generation FROM @fleet WHERE name = $1";
+const SERVED: &str = "SELECT release FROM @fleet WHERE name = $1";
 
 /// Two that start at once under one name: the second waits for the first, and then finds it.
 const INSERT: &str =
-    "INSERT INTO @worker (id, fleet, nonce, state, concurrency, version, host, pid, probe_addr, platform, generation,
+    "INSERT INTO @worker (id, fleet, nonce, state, concurrency, version, host, pid, probe_addr, platform, release,
         registered_at, last_seen)
      VALUES ($1, $2, $3, 'starting', $4, $5, $6, $7, $8, 'external', $9, $10, $10) ON CONFLICT DO NOTHING";
 
@@ -163,10 +163,10 @@ async fn register(
     it: &Registration,
     now: Timestamp,
 ) -> Result<Result<RegisterOutcome, RegisterError>, DbError> {
-    let Some(row) = connection.query_opt(GENERATION, args![it.fleet.as_str()]).await? else {
+    let Some(row) = connection.query_opt(SERVED, args![it.fleet.as_str()]).await? else {
         return Ok(Err(RegisterError::UnknownFleet(it.fleet.clone())));
     };
-    let generation: i64 = row.try_get(0)?;
+    let release: i64 = row.try_get(0)?;
     let inserted = connection
         .execute(
             INSERT,
@@ -179,7 +179,7 @@ async fn register(
                 it.host,
                 it.pid.map(i64::from),
                 it.probe_addr,
-                generation,
+                release,
                 now.0,
             ],
         )
@@ -198,8 +198,8 @@ async fn register(
     let released = if same { Vec::new() } else { supersede(connection, changes, it, &known).await? };
     let last_claim = if same { known.claim_seq } else { 0 };
     // A planned worker runs what it was planned for; any other learns the newest declaration by this very answer.
-    let generation = if same || known.platform != EXTERNAL { known.generation } else { generation };
-    update(connection, it, (last_claim, generation, same), now).await?;
+    let release = if same || known.platform != EXTERNAL { known.release } else { release };
+    update(connection, it, (last_claim, release, same), now).await?;
     Ok(Ok(RegisterOutcome { last_claim, released }))
 }
 
@@ -224,7 +224,7 @@ async fn supersede(
 /// obeyed any order to drain: else a worker that is restarted in place would drain for ever.
 const UPDATE: &str =
     "UPDATE @worker SET nonce = $2, claim_seq = $3, concurrency = $4, version = $5, host = $6, pid = $7, probe_addr = $8,
-        generation = $9, last_seen = $10, ended_at = NULL, \"end\" = NULL,
+        release = $9, last_seen = $10, ended_at = NULL, \"end\" = NULL,
         registered_at = CASE WHEN $11 THEN registered_at ELSE $10 END,
         state = CASE WHEN $11 AND state <> 'gone' THEN state ELSE 'starting' END,
         reason = CASE WHEN $11 THEN reason ELSE '' END,
@@ -237,7 +237,7 @@ const UPDATE: &str =
 async fn update(
     connection: &Connection,
     it: &Registration,
-    (last_claim, generation, same): (u64, i64, bool),
+    (last_claim, release, same): (u64, i64, bool),
     now: Timestamp,
 ) -> Result<(), DbError> {
     connection
@@ -252,7 +252,7 @@ async fn update(
                 it.host,
                 it.pid.map(i64::from),
                 it.probe_addr,
-                generation,
+                release,
                 now.0,
                 same,
             ],

@@ -22,7 +22,7 @@ use crate::model::{DrainOrder, Epoch, PlannedWorker, WorkerEnd, WorkerFilter, Wo
 macro_rules! columns {
     () => {
         "SELECT id, fleet, nonce, claim_seq, state, reason, memory, concurrency, version, host, pid, probe_addr, platform,
-            identity, generation, planned_at, registered_at, last_seen, drain_mode, drain_timeout_ms, drain_at, ended_at,
+            identity, release, planned_at, registered_at, last_seen, drain_mode, drain_timeout_ms, drain_at, ended_at,
             \"end\", (SELECT count(*) FROM @live AS live WHERE live.worker = worker.id)
          FROM @worker AS worker "
     };
@@ -34,7 +34,7 @@ const MANY: &str = concat!(
 );
 const ONE: &str = concat!(columns!(), "WHERE id = $1");
 
-const PLAN: &str = "INSERT INTO @worker (id, fleet, state, platform, generation, planned_at)
+const PLAN: &str = "INSERT INTO @worker (id, fleet, state, platform, release, planned_at)
      SELECT $1, $2, 'starting', $3, $4, $5 FROM @leader WHERE epoch = $6 ON CONFLICT DO NOTHING";
 const IDENTITY: &str = "UPDATE @worker SET identity = $2 WHERE id = $1";
 const GONE: &str = "UPDATE @worker SET state = 'gone', ended_at = $2, \"end\" = $3
@@ -55,7 +55,7 @@ impl Shared {
     ) -> Result<bool, StoreError> {
         let planned = self.core().run(async |connection| {
             let args =
-                args![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.generation), now.0, epoch(of)];
+                args![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.release), now.0, epoch(of)];
             connection.execute(PLAN, args).await
         });
         Ok(planned.await? > 0)
@@ -160,7 +160,7 @@ fn read(row: &Row) -> Result<WorkerRecord, DbError> {
         probe_addr: get_option(row, 11)?,
         platform: get(row, 12)?,
         identity: get_option(row, 13)?,
-        generation: count(row, 14)?,
+        release: count(row, 14)?,
         planned_at: get_option(row, 15)?,
         registered_at: get_option(row, 16)?,
         last_seen: get_option(row, 17)?,

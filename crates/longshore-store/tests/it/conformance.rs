@@ -16,6 +16,7 @@ mod keys;
 mod link;
 mod questions;
 mod retention;
+mod rollouts;
 mod schedules;
 mod search;
 mod tasks;
@@ -127,6 +128,11 @@ every_backend! {
     keys: a_key_is_found_by_its_hash_alone, a_revoked_key_stays_revoked, the_last_use_only_moves_on,
         tasks_and_conversations_have_owners, what_begins_at_once_agrees, an_erased_tenants_keys_go_with_it;
     crowd: no_task_is_claimed_twice;
+    rollouts: a_change_that_nobody_runs_is_switched_to, a_change_with_workers_is_rolled_out,
+        a_plan_is_written_by_whoever_read_the_newest, a_newer_declaration_overtakes_and_the_old_one_goes_back,
+        what_failed_is_not_tried_again_by_itself, of_two_deploys_at_once_one_is_refused,
+        undoing_goes_back_to_what_ran_before, attempts_are_counted_for_the_release_that_they_ran_on,
+        a_task_that_goes_back_to_an_older_release_asks_anew, a_pinned_task_finishes_on_the_release_it_began_on;
     batches: a_batch_counts_its_tasks_and_ends_with_the_last,
         the_end_of_a_batch_is_told_once_whatever_is_repeated,
         a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps,
@@ -186,5 +192,8 @@ behind_a_pooler! {
         a_tick_finds_its_conversation_busy;
     webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_receiver_that_is_gone_is_owed_nothing_until_it_is_back,
         a_message_is_held_by_whoever_leads, an_erased_tenants_messages_go_with_it;
+    rollouts: a_change_with_workers_is_rolled_out, a_plan_is_written_by_whoever_read_the_newest,
+        of_two_deploys_at_once_one_is_refused, attempts_are_counted_for_the_release_that_they_ran_on,
+        a_task_that_goes_back_to_an_older_release_asks_anew, a_pinned_task_finishes_on_the_release_it_began_on;
     crowd: no_task_is_claimed_twice;
 }

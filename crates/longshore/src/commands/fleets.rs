@@ -177,7 +177,7 @@ fn details(fleet: &FleetStatus) -> Outcome<()> {
         output::line(&paint(&format!("trouble       {}", clean(trouble)), Paint::Bad))?;
     }
     let facts = [
-        ("fleet", format!("{} (generation {})", fleet.name, fleet.generation)),
+        ("fleet", format!("{} (release {})", fleet.name, fleet.release)),
         ("command", clean(&declared.command.join(" "))),
         ("folder", clean(&declared.working_dir)),
         ("concurrency", format!("{} per worker", declared.concurrency)),

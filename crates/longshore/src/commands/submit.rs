@@ -114,7 +114,7 @@ pub struct Args {
     remote: Remote,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let ms = longshore_core::units::parse_duration(text).map_err(|error| error.to_string())?;
     Ok(Duration::from_millis(ms))
 }

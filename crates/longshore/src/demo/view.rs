@@ -206,13 +206,13 @@ mod tests {
         let tasks =
             json!({"queued": 50, "running": 50, "waiting": 0, "succeeded": 99, "failed": 1, "cancelled": 0});
         let fleet = json!({
-            "name": "demo", "generation": 1, "active": true, "declaration": declaration, "tasks": tasks,
+            "name": "demo", "release": 1, "active": true, "declaration": declaration, "tasks": tasks,
             "workers": {"starting": 0, "ready": 0, "not_ready": 0, "draining": 0}, "runnable": 50,
         });
         let worker = |number: usize| {
             let state = if number == 0 { "gone" } else { "ready" };
             let worker = json!({
-                "id": format!("demo-abcdef-{number}"), "fleet": "demo", "state": state, "generation": 1,
+                "id": format!("demo-abcdef-{number}"), "fleet": "demo", "state": state, "release": 1,
                 "platform": "process", "concurrency": 1, "in_flight": number.min(1), "memory": 1, "version": "0",
             });
             serde_json::from_value::<Worker>(worker).expect("a worker")

@@ -25,6 +25,7 @@ mod queue;
 mod recovery;
 mod replay;
 mod roles;
+mod rollouts;
 mod room;
 mod run;
 mod scaling;

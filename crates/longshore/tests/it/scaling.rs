@@ -137,7 +137,8 @@ impl Watch {
 #[tokio::test]
 async fn a_changed_declaration_replaces_workers_one_by_one_under_load() {
     let release = |n: u32| {
-        python("g", GATED, &format!("env = {{ RELEASE = \"{n}\" }}\nscaling = {{ min = 3, max = 3 }}"))
+        let more = "scaling = { min = 3, max = 3 }\nrollout = { hold = \"500ms\" }";
+        python("g", GATED, &format!("env = {{ RELEASE = \"{n}\" }}\n{more}"))
     };
     let mut plane = Plane::start(&release(1)).await;
     let old: BTreeSet<String> = plane.crew(3).await.into_iter().map(|worker| worker.id).collect();

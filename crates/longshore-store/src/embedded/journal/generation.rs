@@ -27,6 +27,21 @@ pub(in crate::embedded) fn progressed(write: &Write<'_>, ord: i64, fence: Fence)
         .exists(params![ord, int(fence.0)])
 }
 
+/// What an attempt has paid for, in billionths.
+pub(in crate::embedded) fn bought_by(write: &Write<'_>, ord: i64, fence: Fence) -> rusqlite::Result<u64> {
+    if generation(write, ord)?.is_none() {
+        return Ok(0);
+    }
+    write
+        .connection
+        .prepare_cached(
+            "SELECT coalesce(sum(cost_nano), 0) FROM journal_ask AS a JOIN journal_entry AS e ON e.ord = a.ord
+                AND e.generation = a.generation AND e.digest = a.digest AND e.occurrence = a.occurrence
+             WHERE a.ord = ?1 AND a.fence = ?2 AND a.live",
+        )?
+        .query_row(params![ord, int(fence.0)], |row| count(row, 0))
+}
+
 /// An attempt ends, however: an attempt after the first is compared with those before it.
 pub(in crate::embedded) fn attempt_ends(
     write: &mut Write<'_>,
@@ -118,6 +133,15 @@ pub(in crate::embedded) fn attempt_failed(write: &Write<'_>, ord: i64, fence: Fe
             .execute(key_params!(key))?;
     }
     Ok(())
+}
+
+/// A task goes back to an older release, which asks in its own way: it begins a new generation that inherits nothing.
+pub(in crate::embedded) fn next_generation(write: &Write<'_>, ord: i64) -> rusqlite::Result<()> {
+    write
+        .connection
+        .prepare_cached("UPDATE journal SET generation = generation + 1 WHERE ord = ?1")?
+        .execute([ord])
+        .map(drop)
 }
 
 fn inherit(write: &Write<'_>, ord: i64, next: u32) -> rusqlite::Result<()> {

@@ -24,12 +24,16 @@ pub(in crate::shared) struct Followed {
     pub progressed: bool,
     /// It went another way than those before it: an entry for the log.
     pub diverged: Option<Json>,
+    /// What it has paid for, in billionths.
+    pub cost_nano: u64,
 }
 
 const LOCK: &str = "SELECT generation FROM @journal WHERE task = $1 FOR UPDATE";
 const PROGRESSED: &str =
-    "SELECT count(*) FILTER (WHERE live AND state = 'delivered') > 0, count(*) FILTER (WHERE live)
-     FROM @journal_ask WHERE task = $1 AND fence = $2";
+    "SELECT count(*) FILTER (WHERE live AND state = 'delivered') > 0, count(*) FILTER (WHERE live),
+        coalesce(sum((SELECT e.cost_nano FROM @journal_entry AS e WHERE e.task = a.task AND e.generation = a.generation
+            AND e.digest = a.digest AND e.occurrence = a.occurrence)) FILTER (WHERE live), 0)::bigint
+     FROM @journal_ask AS a WHERE task = $1 AND fence = $2";
 const THERE: &str = "SELECT digest, occurrence FROM @journal_ask
         WHERE task = $1 AND generation = $2 AND fence < $3 AND state = 'delivered'
      UNION SELECT digest, occurrence FROM @journal_entry WHERE task = $1 AND generation = $2 AND inherited";
@@ -60,7 +64,7 @@ pub(in crate::shared) async fn attempt_ends(
     let generation: i64 = connection.query_one(LOCK, args![task.0]).await?.try_get(0)?;
     let asked = connection.query_one(PROGRESSED, args![task.0, int(fence.0)]).await?;
     let (progressed, live): (bool, u32) = (asked.try_get(0)?, count(&asked, 1)?);
-    let mut followed = Followed { progressed, diverged: None };
+    let mut followed = Followed { progressed, diverged: None, cost_nano: count(&asked, 2)? };
     if row.attempt() > 1 {
         let counts = divergence(connection, task, (generation, fence), live).await?;
         usage::followed(connection, &row.fleet, counts).await?;
@@ -113,6 +117,17 @@ async fn next_generation(
     let digests: Vec<&[u8]> = bad.iter().map(|(digest, _)| &digest[..]).collect();
     let occurrences: Vec<i64> = bad.iter().map(|(_, occurrence)| i64::from(*occurrence)).collect();
     connection.execute(INHERIT, args![task.0, generation, digests, occurrences]).await.map(drop)
+}
+
+const NEXT_OF_ALL: &str = "UPDATE @journal SET generation = generation + 1
+     WHERE task IN (SELECT task FROM @journal WHERE task = ANY($1) ORDER BY task FOR UPDATE)";
+
+/// Tasks go back to an older release, which asks in its own way: they begin a new generation that inherits nothing.
+pub(in crate::shared) async fn next_generations(
+    connection: &Connection,
+    tasks: Vec<uuid::Uuid>,
+) -> Result<(), DbError> {
+    connection.execute(NEXT_OF_ALL, args![tasks]).await.map(drop)
 }
 
 /// What the attempt may have failed on.

@@ -17,11 +17,11 @@ pub async fn changes_that_workers_must_know_restart_them(world: &World) {
     two.concurrency = 4;
     let changes = world.store.put_fleets(vec![one, two, declared("new")], world.now()).await.unwrap();
     let seen: Vec<_> =
-        changes.iter().map(|it| (it.name.as_str(), it.kind, it.restarts, it.generation)).collect();
+        changes.iter().map(|it| (it.name.as_str(), it.kind, it.restarts, it.release)).collect();
     use FleetChangeKind::{Added, Changed};
     assert_eq!(seen, [("a", Changed, false, 1), ("b", Changed, true, 2), ("new", Added, false, 1)]);
     let record = world.store.fleet(fleet("b")).await.unwrap().unwrap();
-    assert_eq!((record.generation, record.declaration.concurrency), (2, 4));
+    assert_eq!((record.release, record.declaration.concurrency), (2, 4));
     let again = world.store.put_fleets(vec![declared("new")], world.now()).await.unwrap();
     assert_eq!(again[0].kind, FleetChangeKind::Unchanged);
 }

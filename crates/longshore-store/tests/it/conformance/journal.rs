@@ -8,13 +8,13 @@ use uuid::Uuid;
 
 use crate::support::*;
 
-const OWNER: Uuid = Uuid::from_u128(7);
+pub(super) const OWNER: Uuid = Uuid::from_u128(7);
 
-async fn gateway(world: &World, nonce: Uuid) {
+pub(super) async fn gateway(world: &World, nonce: Uuid) {
     world.store.gateway_starts("one".into(), nonce).await.unwrap();
 }
 
-fn call(held: Held, text: &str, history: usize) -> NewCall {
+pub(super) fn call(held: Held, text: &str, history: usize) -> NewCall {
     let items = (0..history).map(|n| format!("{{\"content\":\"{text} {n}\"}}")).collect();
     let request = NewRequest::new(
         &[text.as_bytes(), &history.to_be_bytes()],
@@ -53,7 +53,7 @@ fn answer(text: &str) -> NewAnswer {
 }
 
 /// Asks, and answers if there was no answer; returns what the agent gets.
-async fn ask(world: &World, call: NewCall, would_be: &str) -> String {
+pub(super) async fn ask(world: &World, call: NewCall, would_be: &str) -> String {
     let begun = world.store.begin_call(call.clone(), world.now()).await.unwrap();
     match begun.what {
         BegunCall::Replay(stored) => String::from_utf8(stored.body.unpack().unwrap()).unwrap(),

@@ -164,7 +164,7 @@ pub async fn a_planned_worker_is_found_again(world: &World) {
     let planned = PlannedWorker {
         id: "a-1".parse().unwrap(),
         fleet: fleet("a"),
-        generation: 4,
+        release: 4,
         platform: "process".into(),
     };
     assert!(world.store.plan_worker(planned.clone(), world.epoch, world.now()).await.unwrap());
@@ -178,6 +178,6 @@ pub async fn a_planned_worker_is_found_again(world: &World) {
     world.register(&crew).await.unwrap();
     let all = world.store.workers(WorkerFilter { fleet: Some(fleet("a")), gone: false }).await.unwrap();
     assert_eq!(all.len(), 1);
-    assert_eq!((all[0].generation, all[0].platform.as_str(), all[0].nonce), (4, "process", Some(crew.nonce)));
+    assert_eq!((all[0].release, all[0].platform.as_str(), all[0].nonce), (4, "process", Some(crew.nonce)));
     assert_eq!(all[0].identity, Some(json(r#"{"pid":7}"#)));
 }

@@ -21,7 +21,7 @@ fn planned(id: &str) -> PlannedWorker {
     PlannedWorker {
         id: WorkerId::new(id).unwrap(),
         fleet: fleet("a"),
-        generation: 1,
+        release: 1,
         platform: "process".into(),
     }
 }
