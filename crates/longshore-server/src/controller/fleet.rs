@@ -72,7 +72,7 @@ async fn look(
         return Ok(());
     }
     for record in app.store.fleets().await? {
-        if record.declaration.platform == Platform::Process && !app.is_stopping() {
+        if record.declaration.platform != Platform::External && !app.is_stopping() {
             let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
             controller.keep(app, crew, &record).await?;
         }
@@ -207,7 +207,7 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
 
 /// Started by this installation, so watched and replaced by it.
 fn is_ours(worker: &WorkerRecord) -> bool {
-    worker.platform.starts_with("process")
+    ["process", "docker@"].iter().any(|place| worker.platform.starts_with(place))
 }
 
 async fn apply(
