@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountTypeEnum, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
@@ -107,7 +107,7 @@ impl DockerPlatform {
             labels: Some([(label::INSTALLATION.to_owned(), self.0.installation.clone())].into()),
             host_config: Some(HostConfig {
                 mounts: Some(vec![Mount {
-                    typ: Some(MountTypeEnum::VOLUME),
+                    typ: Some(MountType::VOLUME),
                     source: Some(binary.volume.clone()),
                     target: Some("/longshore".into()),
                     ..Default::default()

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountTypeEnum, MountVolumeOptions,
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
     RestartPolicy, RestartPolicyNameEnum,
 };
 
@@ -178,7 +178,7 @@ fn host(spec: &ContainerSpec) -> HostConfig {
     let mounts = match &spec.supervisor {
         Supervisor::Image => None,
         Supervisor::Volume(volume) => Some(vec![Mount {
-            typ: Some(MountTypeEnum::VOLUME),
+            typ: Some(MountType::VOLUME),
             source: Some(volume.clone()),
             target: Some("/longshore".into()),
             read_only: Some(true),

@@ -148,7 +148,8 @@ impl Docker {
     async fn links(&self, platform: &DockerPlatform, network: &Network) -> Result<Vec<String>, String> {
         if let Some(Trust::File(path)) = &self.app.link_trust {
             return Err(format!(
-                "containers cannot read the certificate `{path}` that they would hold the worker link against: set `[server] tls = \"auto\"`"
+                "containers cannot read the certificate `{}` that they would hold the worker link against: set `[server] tls = \"auto\"`",
+                path.display()
             ));
         }
         let own = match own_container(platform).await? {
