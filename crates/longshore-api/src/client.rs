@@ -17,7 +17,7 @@ use crate::fleet::{
     About, Applied, Apply, DrainWorker, FleetList, FleetStatus, ScaleStatus, SetScale, TenantList, Worker,
     WorkerList,
 };
-use crate::journal::{Input, InputAnswer, Journal};
+use crate::journal::Journal;
 use crate::key::{CreateKey, CreatedKey, Key, KeyList};
 use crate::problem::Problem;
 use crate::schedule::{Schedule, ScheduleList};
@@ -26,6 +26,7 @@ use crate::sse::{SseEvent, SseReader};
 use crate::task::{BatchAccepted, Cancel, EventPage, Submit, Task, TaskPage};
 use crate::tenant::{EraseQuery, TenantErased};
 use crate::tls::{self, Trust};
+use crate::waiting::Input;
 use crate::webhook::{DeliveryPage, Retried, RetryDeliveries, Webhook, WebhookList, WebhookTest};
 
 /// An event of a stream may hold a result of the default limit and its frame.
@@ -185,9 +186,9 @@ impl Client {
         self.get(&format!("/v1/tasks/{id}/journal"), &()).await
     }
 
-    /// Says whether a task that waits for a person may run again.
-    pub async fn input(&self, id: TaskId, answer: InputAnswer) -> Result<Task, ClientError> {
-        self.post(&format!("/v1/tasks/{id}/input"), &Input { answer }).await
+    /// Says whether a task that was interrupted may run again, or answers a question of its agent.
+    pub async fn input(&self, id: TaskId, input: &Input) -> Result<Task, ClientError> {
+        self.post(&format!("/v1/tasks/{id}/input"), input).await
     }
 
     pub async fn retry(&self, id: TaskId, idempotency: Option<&str>) -> Result<Task, ClientError> {

@@ -154,23 +154,6 @@ pub struct Difference {
     pub now: String,
 }
 
-/// A person's word on a task that waits.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Input {
-    #[schema(value_type = String, example = "resume")]
-    pub answer: InputAnswer,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InputAnswer {
-    /// Run again.
-    Resume,
-    /// Fail: it must not run again.
-    Fail,
-}
-
 /// What a step's begin is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]

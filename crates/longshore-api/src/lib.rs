@@ -20,4 +20,5 @@ pub mod sse;
 pub mod task;
 pub mod tenant;
 pub mod tls;
+pub mod waiting;
 pub mod webhook;

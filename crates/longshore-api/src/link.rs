@@ -28,6 +28,7 @@ use longshore_core::id::{ConversationId, FleetName, Held, TaskId, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::task::{Failure, Interruption};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::{Awaits, QuestionState};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -136,12 +137,24 @@ pub struct ClaimedTask {
     pub labels: BTreeMap<String, String>,
     #[serde(default)]
     pub conversation: Option<History>,
+    /// Questions that its agent asked in earlier attempts, by name.
+    #[serde(default)]
+    pub questions: BTreeMap<String, Answered>,
     /// Good for this attempt of this task only.
     pub token: String,
     pub timeout_ms: u64,
     /// It is suspected of crashing its worker: the worker runs nothing beside it.
     #[serde(default)]
     pub alone: bool,
+}
+
+/// How a question of an agent came out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    pub state: QuestionState,
+    /// Once it is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Json>,
 }
 
 /// A conversation as its newest task finds it.
@@ -305,9 +318,13 @@ pub struct AttemptEnding {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    Succeeded { result: Json },
+    Succeeded {
+        result: Json,
+    },
     Failed(Failure),
     Interrupted(Interruption),
+    /// Its agent waits for something: the task goes on, with another attempt, when that is there.
+    Waited(Awaits),
 }
 
 /// Gives attempts back unfinished: each ends as interrupted and its task is queued again.

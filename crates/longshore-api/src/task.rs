@@ -10,6 +10,8 @@ use longshore_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::waiting::{Question, Waiting};
+
 /// A task to be submitted. Only `fleet` is needed.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +116,9 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "ready")]
     pub hold: Option<Hold>,
+    /// Only while waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub input: Option<Json>,
@@ -156,6 +161,10 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub batch: Option<BatchId>,
+    /// The task whose agent submitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub parent: Option<TaskId>,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,6 +177,9 @@ pub struct Task {
     pub last_event: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,
+    /// What its agent asked people, oldest first; lists leave it out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<Question>,
     /// Its LLM calls; lists leave it out, and so do fleets without providers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<crate::journal::Calls>,
@@ -188,7 +200,7 @@ pub struct Attempt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
-    /// `succeeded`, `failed` or `interrupted`; absent while it runs.
+    /// `succeeded`, `failed`, `interrupted` or `waited`; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
     /// Why it failed or was interrupted.
@@ -225,7 +237,8 @@ pub struct Event {
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// `submitted`, `queued`, `started`, `progress`, `message`, `attempt_ended`, `cancel_requested`, `deadline_passed`,
-    /// `succeeded`, `failed`, `cancelled`, …; more may come.
+    /// `succeeded`, `failed`, `cancelled`, `children_submitted`, `asked`, `waiting`, `input`, `wait_timed_out`, …; more may
+    /// come.
     pub kind: String,
     #[schema(value_type = Value)]
     pub data: Json,

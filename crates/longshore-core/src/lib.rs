@@ -6,9 +6,11 @@
 pub mod access;
 pub mod batch;
 pub mod bulk;
+pub mod cache;
 pub mod call;
 pub mod canonical;
 pub mod cap;
+pub mod child;
 pub mod container;
 pub mod drain;
 pub mod errors;
@@ -33,4 +35,5 @@ pub mod task;
 pub mod tenant;
 pub mod time;
 pub mod units;
+pub mod wait;
 pub mod webhook;

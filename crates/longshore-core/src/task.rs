@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+use crate::wait::Awaits;
 
 /// Where a task is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -218,6 +219,8 @@ pub enum Ending {
     Succeeded,
     Failed(Failure),
     Interrupted(Interruption),
+    /// Its agent waits for something, and holds no worker meanwhile.
+    Waited(Awaits),
 }
 
 /// What is known about a task when one of its attempts ends.
@@ -255,6 +258,8 @@ pub enum Next {
     },
     /// Out of the queue until a person says whether it may run again.
     Ask,
+    /// Out of the queue until what its agent waits for is there: [`crate::wait`] says whether it is already.
+    Wait,
 }
 
 /// The decision with the counters that go with it.
@@ -286,13 +291,14 @@ pub fn after(
     match ending {
         Ending::Succeeded => unchanged(Next::Succeed),
         Ending::Interrupted(_) if standing.cancel_requested => unchanged(Next::Cancel),
-        Ending::Failed(_) if standing.cancel_requested => unchanged(Next::Cancel),
-        Ending::Interrupted(_) | Ending::Failed(_) if standing.expired => {
+        Ending::Waited(_) | Ending::Failed(_) if standing.cancel_requested => unchanged(Next::Cancel),
+        Ending::Interrupted(_) | Ending::Failed(_) | Ending::Waited(_) if standing.expired => {
             let failed = u32::from(matches!(ending, Ending::Failed(_)));
             let failed_attempts = standing.failed_attempts.saturating_add(failed);
             Verdict { failed_attempts, ..unchanged(Next::Fail(deadline_exceeded())) }
         }
         Ending::Interrupted(Interruption::Cancelled) => unchanged(Next::Cancel),
+        Ending::Waited(_) => unchanged(Next::Wait),
         Ending::Failed(failure) => after_failure(failure, standing, retry, now, roll),
         Ending::Interrupted(cause) => after_interruption(*cause, standing),
     }

@@ -11,10 +11,11 @@ use longshore_core::role::{self, Place, Role, Roles};
 use longshore_core::settings::FleetsFrom;
 use longshore_core::time::Timestamp;
 use longshore_gateway::Gateway;
-use longshore_store::{Epoch, Replica, Store};
+use longshore_store::{Epoch, FleetRecord, Replica, Store, StoreError};
 use tokio::sync::watch;
 
 use crate::keys::Keys;
+use crate::lately::Lately;
 use crate::metrics::Metrics;
 use crate::token::Signer;
 
@@ -63,6 +64,7 @@ pub struct Inner {
     pub provider_kinds: HashMap<String, Kind>,
     /// Which providers each fleet may call, and when that was read; emptied by a new declaration.
     pub fleet_providers: Mutex<HashMap<FleetName, ReadAt<Arc<[String]>>>>,
+    pub fleets: Lately,
     /// What the newest look at the database found, for heartbeats: they are many.
     pub database: tokio::sync::Mutex<Option<ReadAt<String>>>,
     /// Providers that cannot be reached, and why, as it was found last.
@@ -107,6 +109,17 @@ impl std::ops::Deref for App {
 impl App {
     pub fn new(inner: Inner) -> App {
         App(Arc::new(inner))
+    }
+
+    /// A fleet as it was declared a moment ago, here; at another replica within the last second.
+    pub async fn fleet_lately(&self, name: &FleetName) -> Result<Option<Arc<FleetRecord>>, StoreError> {
+        self.fleets.read(&self.store, name).await
+    }
+
+    /// Fleets were declared anew.
+    pub fn forget_fleets(&self) {
+        self.fleets.forget();
+        self.fleet_providers.lock().expect("no holder panics").clear();
     }
 
     pub fn is_stopping(&self) -> bool {

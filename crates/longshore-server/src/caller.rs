@@ -2,6 +2,7 @@
 //!
 //! A task or worker that a caller may not see is answered as if it were not there; a fleet that a caller names, with 403.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -35,6 +36,14 @@ impl FromRequestParts<App> for Caller {
 }
 
 impl Caller {
+    /// An agent that submits children: of a named tenant it meets nothing but that tenant's. Which fleets do the work is its
+    /// affair, as the API says.
+    pub fn agent(tenant: &TenantName) -> Caller {
+        let named = Some(tenant.clone()).filter(|tenant| *tenant != TenantName::default());
+        let scope = Scope { verbs: [Verb::Submit].into(), fleets: BTreeSet::new(), tenant: named };
+        Caller { known: Known { scope: Arc::new(scope), key: None }, verb: Verb::Submit }
+    }
+
     /// What the operator's own file asks for, such as a schedule's tasks.
     pub fn operator(verb: Verb) -> Caller {
         Caller { known: Known { scope: Arc::new(Scope::everything()), key: None }, verb }

@@ -5,12 +5,15 @@ use longshore_api::fleet::{TaskCounts, TenantStatus, Usage, Worker};
 use longshore_api::journal::{Calls, Step};
 use longshore_api::link::WorkerState;
 use longshore_api::task::{Attempt, Event, Task};
+use longshore_api::waiting::{Child, Question, Waiting};
 use longshore_core::batch::BatchId;
 use longshore_core::provider::show_money;
 use longshore_core::tenant::Tenant;
+use longshore_core::time::Timestamp;
+use longshore_core::wait::{Wait, Which};
 use longshore_store::{
-    AttemptRecord, BatchEventRecord, BatchRecord, CallCounts, EventRecord, FleetCounts, StepRecord,
-    TaskRecord, TenantCounts, UsageRecord, WorkerRecord, WorkerState as Stored,
+    AttemptRecord, BatchEventRecord, BatchRecord, CallCounts, ChildRecord, EventRecord, FleetCounts,
+    StepRecord, TaskRecord, TenantCounts, UsageRecord, WorkerRecord, WorkerState as Stored,
 };
 
 use crate::app::now;
@@ -25,6 +28,7 @@ pub fn task(record: TaskRecord) -> Task {
         tenant: record.tenant,
         state: record.state,
         hold: record.hold,
+        waiting: record.wait.map(|wait| waiting(wait, record.wait_until)),
         input: record.input,
         result: record.result,
         result_expired: record.result_expired,
@@ -43,13 +47,57 @@ pub fn task(record: TaskRecord) -> Task {
         cancel_requested: record.cancel_requested,
         retry_of: record.retry_of,
         batch: record.batch,
+        parent: record.parent,
         created_at: record.created_at,
         started_at: record.started_at,
         finished_at: record.finished_at,
         last_event: record.last_event,
         attempts: Vec::new(),
+        questions: Vec::new(),
         calls: None,
         no_gateway_calls: false,
+    }
+}
+
+fn waiting(wait: Wait, until: Option<Timestamp>) -> Waiting {
+    let nothing = Waiting { what: String::new(), children: None, of: Vec::new(), question: None, until };
+    match wait {
+        Wait::Interruption => Waiting { what: "interruption".into(), ..nothing },
+        Wait::Question { name } => Waiting { what: "question".into(), question: Some(name), ..nothing },
+        Wait::Children { which, of } => {
+            let which = if which == Which::All { "all" } else { "any" };
+            Waiting { what: "children".into(), children: Some(which.into()), of, ..nothing }
+        }
+    }
+}
+
+pub fn question(asked: longshore_core::wait::Question) -> Question {
+    Question {
+        state: asked.state(now()),
+        name: asked.name,
+        question: asked.question,
+        schema: asked.schema,
+        asked_at: asked.asked_at,
+        expires_at: asked.expires_at,
+        on_expiry: asked.on_expiry,
+        answered_at: asked.answered_at,
+        answer: asked.answer,
+    }
+}
+
+pub fn child(record: ChildRecord, created: bool) -> Child {
+    Child {
+        name: record.name,
+        id: record.id,
+        fleet: record.fleet,
+        state: record.state,
+        ended: record.state.is_terminal(),
+        detach: record.detach,
+        created,
+        created_at: record.created_at,
+        finished_at: record.finished_at,
+        failure: record.failure,
+        result: record.result,
     }
 }
 

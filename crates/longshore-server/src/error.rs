@@ -88,6 +88,11 @@ impl From<StoreError> for Refused {
                     .hint("free space in the folder of the embedded store; longshore goes on by itself")
             }
             StoreError::Closed => Refused::draining(),
+            // No status that a worker waits out: its agent is to go on without.
+            unavailable @ (StoreError::NoRedis | StoreError::RedisUnavailable { .. }) => {
+                Refused::new(424, "cache_unavailable", unavailable.to_string())
+                    .hint("go on without the cache, or ask again in a moment")
+            }
             StoreError::Unavailable { why } => {
                 error!(why, "the database cannot be reached");
                 Refused::new(

@@ -15,6 +15,7 @@ mod door;
 mod error;
 mod extract;
 mod keys;
+mod lately;
 mod link;
 mod metrics;
 mod open_store;

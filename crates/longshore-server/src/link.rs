@@ -1,9 +1,12 @@
 //! The worker link, `/worker/v1`: what workers ask and tell.
 
 mod agent;
+mod cache;
+mod children;
 mod claim;
 mod heartbeat;
 mod llm;
+mod questions;
 mod write;
 
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Request, State};
@@ -45,6 +48,9 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<App>)> {
         ("/llm/{provider}/{*path}", any(llm::call)),
     ];
     routes.extend(agent::routes());
+    routes.extend(children::routes());
+    routes.extend(questions::routes());
+    routes.extend(cache::routes());
     routes
 }
 

@@ -5,6 +5,7 @@ mod batches;
 mod bulk;
 mod conversations;
 mod fleets;
+mod input;
 mod journal;
 mod keys;
 mod schedules;
@@ -49,7 +50,7 @@ pub fn documented() -> (Router<App>, utoipa::openapi::OpenApi) {
         .routes(routes!(tasks::cancel))
         .routes(routes!(tasks::retry))
         .routes(routes!(journal::journal))
-        .routes(routes!(journal::input))
+        .routes(routes!(input::input))
         .routes(routes!(watch::events))
         .routes(routes!(batches::list))
         .routes(routes!(batches::show))

@@ -227,6 +227,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         gateway,
         provider_kinds: kinds(&settings.providers),
         fleet_providers: Default::default(),
+        fleets: Default::default(),
         database: Default::default(),
         llm: Default::default(),
         started: Instant::now(),

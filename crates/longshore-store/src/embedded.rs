@@ -4,6 +4,7 @@
 //! one of them, in the file of its name.
 
 mod batch;
+mod cache;
 mod claim;
 mod column;
 mod connection;
@@ -13,6 +14,7 @@ mod delivery;
 mod ending;
 mod erase;
 mod event;
+mod family;
 mod fault;
 mod fleet;
 mod forget;
@@ -38,6 +40,7 @@ mod task_row;
 mod tenant;
 mod tick;
 mod usage;
+mod waiting;
 mod webhook;
 mod worker;
 mod writer;

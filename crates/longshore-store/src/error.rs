@@ -5,6 +5,7 @@ use std::sync::Arc;
 use longshore_core::batch::BatchId;
 use longshore_core::id::{ConversationId, FleetName, TenantName, WorkerId};
 use longshore_core::task::State;
+use longshore_core::wait::InputRefused;
 
 /// The store itself could not do it. Nothing of the command was kept.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -13,6 +14,10 @@ pub enum StoreError {
     Full,
     #[error("the store is closed")]
     Closed,
+    #[error("agents of a shared store keep their cache in Redis, and there is none: set `[store] redis`")]
+    NoRedis,
+    #[error("the agents' cache cannot be used now: {why}")]
+    RedisUnavailable { why: String },
     /// Of a shared store. What was asked for may have been done or not, unless it says otherwise.
     #[error("the database cannot be reached ({why}): nothing is lost, try again")]
     Unavailable { why: String },
@@ -79,12 +84,46 @@ pub enum CallError {
     Store(#[from] StoreError),
 }
 
-/// What an answer to a task that waits for a person came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an agent's children were refused; none of them was submitted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChildError {
+    #[error("fleet `{0}` is not declared")]
+    UnknownFleet(FleetName),
+    #[error("conversation `{0}` has a task that is not finished")]
+    ConversationBusy(ConversationId),
+    #[error(transparent)]
+    Refused(#[from] longshore_core::child::Refused),
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl From<StoreError> for ChildError {
+    fn from(error: StoreError) -> Self {
+        ChildError::Call(error.into())
+    }
+}
+
+/// Why an agent's question was refused.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("a task asks at most {most} questions", most = longshore_core::wait::QUESTIONS)]
+    TooMany,
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl From<StoreError> for AskError {
+    fn from(error: StoreError) -> Self {
+        AskError::Call(error.into())
+    }
+}
+
+/// What a person's word on a task came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InputOutcome {
     NotFound,
-    /// It does not wait: it is in this state.
-    NotWaiting(State),
+    /// The task is in this state.
+    Refused(State, InputRefused),
     Taken,
 }
 

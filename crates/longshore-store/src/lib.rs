@@ -18,7 +18,8 @@ mod store;
 
 pub use embedded::open::{OpenError, OpenOptions};
 pub use error::{
-    CallError, CancelOutcome, ClaimError, InputOutcome, LinkError, RegisterError, StoreError, SubmitError,
+    AskError, CallError, CancelOutcome, ChildError, ClaimError, InputOutcome, LinkError, RegisterError,
+    StoreError, SubmitError,
 };
 pub use model::*;
 pub use redis::permits::{Answer as SharedAnswer, Permit as SharedPermit, Permits as SharedPermits};

@@ -1,6 +1,7 @@
 //! What goes into the store and what comes out: plain records, no behaviour.
 
 mod batch;
+mod family;
 mod fleet;
 mod journal;
 mod key;
@@ -14,6 +15,7 @@ mod webhook;
 mod worker;
 
 pub use batch::{BatchEventRecord, BatchFilter, BatchRecord, CancelledBatch, NewBatch};
+pub use family::{Cached, ChildRecord, NewCached, NewChild};
 pub use fleet::{
     DecisionRecord, FleetChange, FleetChangeKind, FleetCounts, FleetRecord, Load, TenantCounts, fleet_changes,
 };

@@ -60,6 +60,9 @@ pub(crate) const COMMANDS: &[&str] = &[
     "set",
     "subscribe",
     "time",
+    "zadd",
+    "zrange",
+    "zrem",
 ];
 
 /// A connection to one Redis (server, cluster, or master behind sentinels). Cheap to clone.

@@ -6,13 +6,16 @@
 //!
 //! Locks are taken in one order everywhere: idempotency keys, schedules, workers, gates of fleets, conversations, tasks,
 //! journals, counts, batches; each sorted by name.
+//! Tasks are locked together with their parents, which wait for them: a parent's id is older, so it comes first.
 
 mod address;
 mod arrival;
 mod batch;
 mod batch_counts;
 mod batch_opening;
+mod cache;
 mod changes;
+mod children;
 mod claim;
 mod column;
 pub(crate) mod companion;
@@ -26,6 +29,7 @@ mod delivery;
 mod ending;
 mod erase;
 mod event;
+mod family;
 mod fault;
 mod fleet;
 mod floor;
@@ -37,11 +41,13 @@ mod lane;
 mod lease;
 mod list;
 mod live;
+mod lock;
 mod meta;
 mod migrate;
 pub(crate) mod open;
 mod partition;
 mod pool;
+mod question;
 mod register;
 mod replica;
 mod retention;
@@ -54,10 +60,12 @@ mod task_batch;
 mod tenant;
 mod tick;
 mod usage;
+mod waiting;
 mod webhook;
 mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::StoreError;
 use crate::model::Ended;
@@ -83,11 +91,18 @@ struct Open {
 impl Shared {
     fn new(core: Core) -> Shared {
         let core = Arc::new(core);
-        let submissions = Limits { most: 2000, weigh: submit::weigh, parallel: 2 };
+        const NOW: Duration = Duration::ZERO;
+        let submissions = Limits { most: 2000, weigh: submit::weigh, parallel: 2, apart: NOW };
         // One at a time: two would look for the same tasks.
-        let claims = Limits { most: 2000, weigh: claim::weigh, parallel: 1 };
-        let reports = Limits { most: 2000, weigh: ending::weigh, parallel: 2 };
-        let beats = Limits { most: 500, weigh: |_: &heartbeat::Beat| 1, parallel: 1 };
+        let claims = Limits { most: 2000, weigh: claim::weigh, parallel: 1, apart: NOW };
+        let reports = Limits { most: 2000, weigh: ending::weigh, parallel: 2, apart: NOW };
+        // Nobody waits for a heartbeat, and a fleet of thousands sends them all the time.
+        let beats = Limits {
+            most: 500,
+            weigh: |_: &heartbeat::Beat| 1,
+            parallel: 1,
+            apart: Duration::from_millis(20),
+        };
         let open = Open {
             submissions: Batches::start(Arc::clone(&core), submissions, submit::together),
             claims: Batches::start(Arc::clone(&core), claims, claim::together),

@@ -13,12 +13,14 @@ use longshore_core::schedule::{Schedule, ScheduleName};
 use longshore_core::task::State;
 use longshore_core::tenant::Tenant;
 use longshore_core::time::Timestamp;
+use longshore_core::wait::{Ask, Question};
 use longshore_core::webhook::{Webhook, WebhookName};
 use uuid::Uuid;
 
 pub use crate::embedded::Embedded;
 use crate::error::{
-    CallError, CancelOutcome, ClaimError, InputOutcome, LinkError, RegisterError, StoreError, SubmitError,
+    AskError, CallError, CancelOutcome, ChildError, ClaimError, InputOutcome, LinkError, RegisterError,
+    StoreError, SubmitError,
 };
 use crate::model::*;
 pub use crate::shared::Shared;
@@ -210,8 +212,26 @@ forward! {
     fn begin_step(held: Held, fleet: FleetName, name: String, now: Timestamp) -> Result<StepBegun, CallError>;
     /// The first result stays; returns the one that counts.
     fn end_step(held: Held, fleet: FleetName, name: String, result: Json, now: Timestamp) -> Result<Json, CallError>;
-    /// A person says whether an interrupted task may run again.
-    fn answer_interruption(task: TaskId, resume: bool, now: Timestamp) -> Result<InputOutcome, StoreError>;
+}
+
+// Children of tasks, questions to people, the agents' cache.
+forward! {
+    /// Submits what is not there already, all of it or nothing. Returns the children in order, and which of them are new.
+    fn submit_children(held: Held, fleet: FleetName, children: Vec<NewChild>, now: Timestamp) -> Result<Vec<(ChildRecord, bool)>, ChildError>;
+    /// In the order of submission, without results.
+    fn children(parent: TaskId) -> Result<Vec<ChildRecord>, StoreError>;
+    /// With its result.
+    fn child(parent: TaskId, name: String) -> Result<Option<ChildRecord>, StoreError>;
+    /// Asks unless the question is there already, and returns it as it stands. The agent ends its attempt by waiting for it.
+    fn ask(held: Held, fleet: FleetName, ask: Ask, now: Timestamp) -> Result<Question, AskError>;
+    /// A task's questions, oldest first.
+    fn questions(task: TaskId) -> Result<Vec<Question>, StoreError>;
+    /// A person's word: whether an interrupted task may run again, or the answer to a question, by its name if it is given.
+    fn input(task: TaskId, question: Option<String>, answer: Json, now: Timestamp) -> Result<InputOutcome, StoreError>;
+    fn cache_get(fleet: FleetName, key: String, now: Timestamp) -> Result<Option<Cached>, StoreError>;
+    fn cache_put(entry: NewCached, now: Timestamp) -> Result<(), StoreError>;
+    /// False if nothing was there.
+    fn cache_delete(fleet: FleetName, key: String, now: Timestamp) -> Result<bool, StoreError>;
 }
 
 // Workers.

@@ -3,6 +3,7 @@
 //! Standard input carries the task, standard output events and text, standard error log lines. Nothing here waits for
 //! the agent to read or to fall silent.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::pin;
 use std::process::{Command, ExitStatus, Stdio};
@@ -61,8 +62,10 @@ pub struct TaskDocument<'a> {
     fleet: &'a FleetName,
     attempt: u32,
     input: &'a longshore_core::json::Json,
-    labels: &'a std::collections::BTreeMap<String, String>,
+    labels: &'a BTreeMap<String, String>,
     conversation: Option<&'a longshore_api::link::History>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    questions: &'a BTreeMap<String, longshore_api::link::Answered>,
 }
 
 impl<'a> TaskDocument<'a> {
@@ -74,6 +77,7 @@ impl<'a> TaskDocument<'a> {
             input: &task.input,
             labels: &task.labels,
             conversation: task.conversation.as_ref(),
+            questions: &task.questions,
         }
     }
 }

@@ -81,6 +81,7 @@ impl Metrics {
             Some(Outcome::Succeeded { .. }) => "succeeded",
             Some(Outcome::Failed(_)) => "failed",
             Some(Outcome::Interrupted(_)) => "interrupted",
+            Some(Outcome::Waited(_)) => "waited",
             None => "lost",
         };
         self.attempts.get_or_create(&[("outcome", outcome)]).inc();

@@ -11,6 +11,7 @@ use longshore_api::link::{AgentEvent, AgentEventKind, AttemptEnding, AttemptEven
 use longshore_core::id::Held;
 use longshore_core::json::Json;
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Awaits;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -203,6 +204,8 @@ fn size(ending: &AttemptEnding) -> usize {
         Outcome::Succeeded { result } => result.text().len(),
         Outcome::Failed(failure) => failure.message.len(),
         Outcome::Interrupted(_) => 0,
+        Outcome::Waited(Awaits::Ask(ask)) => ask.question.text().len(),
+        Outcome::Waited(_) => 0,
     };
     result + ending.events.iter().map(|event| event.data.text().len()).sum::<usize>()
 }

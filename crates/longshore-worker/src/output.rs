@@ -4,6 +4,7 @@
 
 use longshore_core::json::Json;
 use longshore_core::task::Failure;
+use longshore_core::wait::Awaits;
 
 use crate::said::{self, Said};
 
@@ -36,6 +37,7 @@ pub struct Output {
     too_much_text: bool,
     result: Option<Json>,
     error: Option<Failure>,
+    wait: Option<Awaits>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl Output {
             too_much_text: false,
             result: None,
             error: None,
+            wait: None,
         }
     }
 
@@ -81,13 +84,18 @@ impl Output {
         self.error.take()
     }
 
+    /// What its task is to wait for. A result says that the work is done: then nothing.
+    pub fn wait(&mut self) -> Option<Awaits> {
+        self.wait.take().filter(|_| self.result.is_none())
+    }
+
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Whether there was a `result` event.
-    pub fn has_result(&self) -> bool {
-        self.result.is_some()
+    /// Whether there was a `result` event, or one that says what to wait for: the attempt has come to its end.
+    pub fn is_whole(&self) -> bool {
+        self.result.is_some() || self.wait.is_some()
     }
 
     /// The `result` event's data, or else the text that is left, without its last line's end.
@@ -168,6 +176,7 @@ impl Output {
             Said::Message(data) => tell(Line::Message(data)),
             Said::Odd(why) => tell(Line::Odd(why)),
             Said::Error(failure) => self.error = Some(failure),
+            Said::Wait(awaits) => self.wait = Some(awaits),
             Said::Result(data) if data.text().len() > self.limit => return Err(TooLarge),
             Said::Result(data) => {
                 self.result = Some(data);

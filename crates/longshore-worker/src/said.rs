@@ -3,6 +3,7 @@
 use longshore_core::json::Json;
 use longshore_core::task::Failure;
 use longshore_core::units;
+use longshore_core::wait::{self, Awaits, WordsError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,6 +14,8 @@ pub enum Said {
     Message(Json),
     Result(Json),
     Error(Failure),
+    /// The task is to wait, if the attempt ends well and without a result.
+    Wait(Awaits),
     /// The kind is not known, or the event breaks a rule; for the log.
     Odd(String),
 }
@@ -53,6 +56,8 @@ pub fn parse(line: &[u8]) -> Option<Said> {
         "progress" => carried(line.data).map_or_else(Said::Odd, Said::Progress),
         "message" => carried(line.data).map_or_else(Said::Odd, Said::Message),
         "result" => carried(line.data).map_or_else(|why| Said::Error(bad_result(why)), Said::Result),
+        "wait" => waits(line.data, wait::read_wait),
+        "ask" => waits(line.data, |data| wait::read_ask(data).map(Awaits::Ask)),
         "error" => Said::Error(failure(line.words())),
         other => Said::Odd(format!("unknown kind `{}`", cut(other, 64))),
     })
@@ -120,6 +125,17 @@ fn wait_ms(value: &RawValue) -> Option<u64> {
 fn is_code(code: &str) -> bool {
     (1..=64).contains(&code.len())
         && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
+/// An agent that ends to wait, and says it wrong, would wait for nothing: that is its failure.
+fn waits(data: Option<&RawValue>, read: impl FnOnce(&Json) -> Result<Awaits, WordsError>) -> Said {
+    let read = carried(data).and_then(|data| read(&data).map_err(|error| error.to_string()));
+    read.map_or_else(|why| Said::Error(bad_wait(&why)), Said::Wait)
+}
+
+fn bad_wait(why: &str) -> Failure {
+    let why = cut(why, MESSAGE_LIMIT);
+    Failure::lasting("agent_error", format!("what it waits for cannot be understood: {why}"))
 }
 
 fn bad_result(why: String) -> Failure {
@@ -195,6 +211,19 @@ mod tests {
         assert_eq!((wait("2"), wait("0.5"), wait("0")), (Some(2_000), Some(500), Some(0)));
         for odd in ["\"soon\"", "-1", "null", "[1]", "{}"] {
             assert_eq!(wait(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_an_agent_waits_for_is_understood_or_is_its_failure() {
+        let all = Awaits::Children { which: wait::Which::All, of: Vec::new(), timeout_ms: Some(60_000) };
+        check(r#"{"longshore":"wait","data":{"children":"all","timeout":"1m"}}"#, Some(Said::Wait(all)));
+        let said = parse(br#"{"longshore":"ask","data":{"question":{"big":1e400},"name":"n"}}"#);
+        let Some(Said::Wait(Awaits::Ask(ask))) = said else { panic!("{said:?}") };
+        assert_eq!((ask.name.as_deref(), ask.question), (Some("n"), json(r#"{"big":1e400}"#)));
+        for wrong in [r#"{"longshore":"wait"}"#, r#"{"longshore":"ask","data":{"expires_in":"1h"}}"#] {
+            let said = parse(wrong.as_bytes());
+            assert!(matches!(&said, Some(Said::Error(failure)) if !failure.retryable), "{said:?}");
         }
     }
 

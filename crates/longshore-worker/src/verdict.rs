@@ -32,10 +32,10 @@ pub struct End {
 
 /// Decides how an exec attempt ended. `None`: it is no longer this worker's to end.
 ///
-/// What a stopped agent prints on its way out is no result, unless it says `result` and exits 0 while its task is handed
-/// over: then the work is done.
+/// What a stopped agent prints on its way out is no result, unless it says `result`, or what to wait for, and exits 0 while
+/// its task is handed over: then the work is done.
 pub fn of_exec(cause: Option<Cause>, end: &End, mut output: Output) -> Option<Outcome> {
-    let finished = end.status.success() && output.has_result();
+    let finished = end.status.success() && output.is_whole();
     Some(match cause {
         Some(Cause::Told(Why::Lost)) => return None,
         Some(Cause::Told(Why::Cancelled)) => Outcome::Interrupted(Interruption::Cancelled),
@@ -44,7 +44,7 @@ pub fn of_exec(cause: Option<Cause>, end: &End, mut output: Output) -> Option<Ou
         Some(Cause::TooLarge { limit }) => Outcome::Failed(too_large(limit)),
         Some(Cause::Told(Why::HandedOver)) | None => match output.error() {
             Some(failure) => Outcome::Failed(failure),
-            None if end.status.success() => of_output(output),
+            None if end.status.success() => output.wait().map_or_else(|| of_output(output), Outcome::Waited),
             None => Outcome::Failed(of_exit(end)),
         },
     })
@@ -115,6 +115,7 @@ mod tests {
             Some(Outcome::Succeeded { result }) => format!("succeeded {}", result.text()),
             Some(Outcome::Failed(failure)) => format!("failed {} {}", failure.code, failure.retryable),
             Some(Outcome::Interrupted(cause)) => format!("interrupted {cause:?}"),
+            Some(Outcome::Waited(_)) => "waited".into(),
         };
         assert_eq!(outcome, expected, "{cause:?} {raw} {written}");
     }
@@ -130,6 +131,19 @@ mod tests {
         check(None, 1 << 8, ERROR, "failed agent_error false");
         check(None, 1 << 8, RESULT, "failed exit_status true");
         check(None, 11, RESULT, "failed killed_by_signal true");
+    }
+
+    #[test]
+    fn an_agent_that_ends_well_may_wait_unless_it_has_a_result() {
+        let wait = "{\"longshore\":\"wait\",\"data\":{\"children\":\"all\"}}\n";
+        check(None, 0, wait, "waited");
+        check(None, 0, &format!("text\n{wait}text\n"), "waited");
+        check(None, 1 << 8, wait, "failed exit_status true");
+        check(None, 0, &format!("{wait}{RESULT}"), "succeeded 1");
+        check(None, 0, &format!("{wait}{ERROR}"), "failed agent_error false");
+        check(Some(Cause::Told(Why::HandedOver)), 0, wait, "waited");
+        check(Some(Cause::Told(Why::HandedOver)), 15, wait, "interrupted HandedOver");
+        check(Some(Cause::Told(Why::Cancelled)), 0, wait, "interrupted Cancelled");
     }
 
     #[test]

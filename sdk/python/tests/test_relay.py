@@ -17,6 +17,9 @@ import support
 from support import longshore
 
 STEPS = "/agent/v1/steps/"
+CHILDREN = "/agent/v1/children"
+QUESTIONS = "/agent/v1/questions/"
+CACHE = "/agent/v1/cache/"
 
 
 class FakeRelay:
@@ -28,14 +31,53 @@ class FakeRelay:
         self.asked: List[Tuple[str, str, Optional[str]]] = []
         self.messages: List[Any] = []
         self.refusal: Optional[Tuple[int, bytes]] = None
+        self.children: Dict[str, Dict[str, Any]] = {}
+        self.questions: Dict[str, Dict[str, Any]] = {}
+        self.cached: Dict[str, Tuple[str, bytes]] = {}
+        self.kind = "application/json"
 
     def answer(self, method: str, target: str, token: Optional[str], body: bytes) -> Tuple[int, bytes]:
         self.asked.append((method, target, token))
         if self.refusal is not None:
             return self.refusal
+        path, _, query = target.partition("?")
+        if path.startswith(CHILDREN):
+            return self.child(method, unquote(path[len(CHILDREN) + 1 :]), body)
+        if path.startswith(QUESTIONS):
+            name = unquote(path[len(QUESTIONS) :])
+            asked = {"name": name, "state": "open", **json.loads(body)}
+            return 200, json.dumps(self.questions.setdefault(name, asked)).encode()
+        if path.startswith(CACHE):
+            return self.cache(method, unquote(path[len(CACHE) :]) + (f" for {query}" if query else ""), body)
         if target.startswith(STEPS):
             return 200, json.dumps(self.step(method, unquote(target[len(STEPS) :]), body)).encode()
         return 200, json.dumps(self.page(target)).encode()
+
+    def child(self, method: str, name: str, body: bytes) -> Tuple[int, bytes]:
+        if not name:
+            return 200, json.dumps([{**child, "result": None} for child in self.children.values()]).encode()
+        if method == "GET" and name not in self.children:
+            return 404, b'{"code": "unknown_child", "detail": "this task has no such child"}'
+        if method == "PUT" and name not in self.children:
+            given = json.loads(body)
+            new = {"name": name, "id": f"id of {name}", "state": "queued", "ended": False, **given}
+            self.children[name] = {"fleet": "tests", **new}
+        return 200, json.dumps(self.children[name]).encode()
+
+    def end(self, name: str, result: Any, state: str = "succeeded") -> None:
+        self.children[name].update(state=state, ended=True, result=result)
+
+    def cache(self, method: str, key: str, body: bytes) -> Tuple[int, bytes]:
+        if method == "PUT":
+            self.cached[key] = (self.kind, body)
+            return 204, b""
+        if key not in self.cached:
+            return 404, b'{"code": "not_cached", "detail": "nothing is kept"}'
+        if method == "DELETE":
+            del self.cached[key]
+            return 204, b""
+        self.kind, value = self.cached[key]
+        return 200, value
 
     def step(self, method: str, name: str, body: bytes) -> Any:
         if method == "PUT":
@@ -56,13 +98,15 @@ def serving(relay: FakeRelay) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            relay.kind = self.headers["Content-Type"] or relay.kind
             status, answer = relay.answer(self.command, self.path, self.headers["Authorization"], body)
             self.send_response(status)
+            self.send_header("Content-Type", relay.kind)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
 
-        do_GET = do_POST = do_PUT = handle_any
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
         def log_message(self, *_: Any) -> None:
             pass

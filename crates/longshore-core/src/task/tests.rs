@@ -213,6 +213,16 @@ fn a_result_that_is_there_outlives_a_cancellation() {
     assert_eq!(verdict(Ending::Succeeded, &cancelled).next, Next::Succeed);
 }
 
+#[test]
+fn waiting_costs_nothing_and_a_cancelled_task_does_not_wait() {
+    let waits = Ending::Waited(Awaits::Answer { question: "q".into() });
+    let before = Standing { failed_attempts: 2, strikes: 2, ..standing() };
+    let verdict = verdict(waits.clone(), &before);
+    assert_eq!(verdict, Verdict { next: Next::Wait, failed_attempts: 2, strikes: 2 });
+    let cancelled = Standing { cancel_requested: true, ..standing() };
+    assert_eq!(after(&waits, &cancelled, &Backoff::default(), NOW, 0.5).next, Next::Cancel);
+}
+
 fn any_ending() -> impl Strategy<Value = Ending> {
     let interruption = prop_oneof![
         Just(Interruption::HandedOver),
@@ -230,6 +240,7 @@ fn any_ending() -> impl Strategy<Value = Ending> {
         1 => Just(Ending::Succeeded),
         4 => failed.prop_map(|(code, retryable)| Ending::Failed(failure(code, retryable))),
         8 => interruption.prop_map(Ending::Interrupted),
+        2 => Just(Ending::Waited(Awaits::Answer { question: "q".into() })),
     ]
 }
 
@@ -296,8 +307,8 @@ proptest! {
             strikes += u32::from(verdict.strikes > now.strikes);
             (now.failed_attempts, now.strikes) = (verdict.failed_attempts, verdict.strikes);
             match verdict.next {
-                // A person who is asked may let it go on.
-                Next::Requeue { .. } | Next::RetryAt { .. } | Next::Ask => {
+                // A person who is asked may let it go on, and so does what it waits for.
+                Next::Requeue { .. } | Next::RetryAt { .. } | Next::Ask | Next::Wait => {
                     prop_assert!(failures < max_attempts && strikes < POISON_STRIKES);
                 }
                 end => {
@@ -315,6 +326,6 @@ fn end_is_earned(end: &Next, ending: &Ending, failures: u32, strikes: u32, max_a
         Next::Cancel => *ending == Ending::Interrupted(Interruption::Cancelled),
         Next::Fail(last) if last.code == "poison" => strikes == POISON_STRIKES,
         Next::Fail(last) => !last.retryable || failures == max_attempts,
-        Next::Requeue { .. } | Next::RetryAt { .. } | Next::Ask => false,
+        Next::Requeue { .. } | Next::RetryAt { .. } | Next::Ask | Next::Wait => false,
     }
 }

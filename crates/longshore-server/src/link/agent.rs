@@ -1,4 +1,5 @@
-//! The agent's own API, `/agent/v1`, as relays pass it on: the conversation, and steps.
+//! The agent's own API, `/agent/v1`, as relays pass it on: the conversation, and steps; children, questions and the cache
+//! are in files of their own.
 //!
 //! Events do not come here: the worker numbers them with those that it reads from the agent's output.
 
@@ -10,6 +11,7 @@ use longshore_api::conversation::MessagePage;
 use longshore_api::journal::{Step, StepAnswer, StepResult};
 use longshore_api::link::Message;
 use longshore_core::id::{FleetName, Held};
+use longshore_core::wait;
 use longshore_store::{CallError, StepBegun};
 use serde::Deserialize;
 
@@ -28,9 +30,9 @@ pub fn routes() -> [(&'static str, MethodRouter<App>); 3] {
 }
 
 /// The attempt that a request speaks for, and its worker's fleet.
-struct Speaker {
-    held: Held,
-    fleet: FleetName,
+pub struct Speaker {
+    pub held: Held,
+    pub fleet: FleetName,
 }
 
 impl FromRequestParts<App> for Speaker {
@@ -126,10 +128,6 @@ async fn end(
     Ok(Body(StepAnswer::Done { result }))
 }
 
-fn check_name(name: &str) -> Answer<()> {
-    let valid = (1..=200).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    match valid {
-        true => Ok(()),
-        false => Err(Refused::invalid("name", "a step's name has 1 to 200 printable characters")),
-    }
+pub fn check_name(name: &str) -> Answer<()> {
+    wait::check_name(name).map_err(|error| Refused::invalid("name", error.to_string()))
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use longshore_api::link::{Claim, Claimed, ClaimedTask, History, Message};
+use longshore_api::link::{Answered, Claim, Claimed, ClaimedTask, History, Message};
 use longshore_core::id::Held;
+use longshore_core::wait::{Question, QuestionState};
 use longshore_store::{ClaimRequest, LeasedTask};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -81,6 +82,14 @@ fn answer(app: &App, seq: u64, leased: Vec<LeasedTask>) -> Claimed {
     Claimed { seq, tasks: leased.into_iter().map(|task| wire(app, task)).collect() }
 }
 
+/// Questions that are open tell an agent nothing that it does not know.
+fn answered(asked: Question) -> Option<(String, Answered)> {
+    match asked.state(now()) {
+        QuestionState::Open => None,
+        state => Some((asked.name, Answered { state, answer: asked.answer })),
+    }
+}
+
 fn wire(app: &App, task: LeasedTask) -> ClaimedTask {
     let history = task.conversation.map(|conversation| History {
         id: conversation.id,
@@ -95,6 +104,7 @@ fn wire(app: &App, task: LeasedTask) -> ClaimedTask {
         input: task.input,
         labels: task.labels,
         conversation: history,
+        questions: task.questions.into_iter().filter_map(answered).collect(),
         timeout_ms: task.timeout_ms,
         alone: task.alone,
     }

@@ -55,6 +55,7 @@ fn ending(ending: AttemptEnding) -> EndAttempt {
         Outcome::Succeeded { result } => (Ending::Succeeded, Some(result)),
         Outcome::Failed(failure) => (Ending::Failed(failure), None),
         Outcome::Interrupted(cause) => (Ending::Interrupted(cause), None),
+        Outcome::Waited(awaits) => (Ending::Waited(awaits), None),
     };
     one(ending.held, ending.events, end, result)
 }

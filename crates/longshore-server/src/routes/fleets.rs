@@ -212,7 +212,7 @@ pub async fn apply(State(app): State<App>, JsonBody(wanted): JsonBody<Apply>) ->
         }
     }
     app.store.put_fleets(wanted.fleets, now()).await?;
-    app.fleet_providers.lock().expect("no holder panics").clear();
+    app.forget_fleets();
     crate::start::write_tokens(&app)
         .await
         .map_err(|error| Refused::new(500, "store_failed", error.to_string()))?;

@@ -4,20 +4,18 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
-use longshore_api::journal::{Ask, Call, Difference, Divergence, Input, InputAnswer, Journal};
-use longshore_api::task::Task;
+use longshore_api::journal::{Ask, Call, Difference, Divergence, Journal};
 use longshore_core::canonical;
 use longshore_core::id::{Fence, TaskId};
 use longshore_core::provider::show_money;
-use longshore_core::task::State as TaskState;
-use longshore_store::{AskRecord, CallRecord, Digest, DivergenceRecord, InputOutcome};
+use longshore_store::{AskRecord, CallRecord, Digest, DivergenceRecord};
 
-use super::tasks::{load, task_id};
-use crate::app::{App, now};
+use super::tasks::task_id;
+use crate::app::App;
 use crate::caller::Caller;
 use crate::convert;
 use crate::error::{Answer, Refused};
-use crate::extract::{JsonBody, Param};
+use crate::extract::Param;
 
 /// A task's LLM calls and steps: what was bought, what was given again, and where an attempt went another way.
 #[utoipa::path(get, path = "/v1/tasks/{id}/journal", params(("id" = String, Path)),
@@ -128,31 +126,4 @@ async fn difference(app: &App, task: TaskId, was: Digest, now: Digest) -> Answer
 async fn text(app: &App, task: TaskId, digest: Digest) -> Answer<Option<String>> {
     let parts = app.store.call_request(task, digest).await?;
     Ok(parts.map(|(head, field, items)| canonical::join(&head, field.as_deref(), &items)))
-}
-
-/// Say whether a task that was interrupted, and waits for a person, may run again (`on_interrupt = "ask"`).
-#[utoipa::path(post, path = "/v1/tasks/{id}/input", params(("id" = String, Path)), request_body = Input,
-    responses((status = 200, body = Task), (status = "4XX", body = longshore_api::problem::Problem, content_type = "application/problem+json")))]
-pub async fn input(
-    State(app): State<App>,
-    caller: Caller,
-    Param(id): Param<String>,
-    JsonBody(input): JsonBody<Input>,
-) -> Answer<Json<Task>> {
-    let id = task_id(&id)?;
-    caller.task(&app, id).await?;
-    let resume = input.answer == InputAnswer::Resume;
-    match app.store.answer_interruption(id, resume, now()).await? {
-        InputOutcome::NotFound => Err(Refused::no_task(id)),
-        InputOutcome::NotWaiting(state) => Err(not_waiting(id, state)),
-        InputOutcome::Taken => load(&app, id).await.map(Json),
-    }
-}
-
-fn not_waiting(id: TaskId, state: TaskState) -> Refused {
-    Refused::new(
-        409,
-        "not_waiting",
-        format!("task {id} is {}: it does not wait for an answer", state.as_str()),
-    )
 }

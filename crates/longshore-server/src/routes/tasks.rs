@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use futures_util::try_join;
 use http::StatusCode;
 use longshore_api::batch::BatchQuery;
 use longshore_api::problem::Detail;
@@ -19,7 +20,7 @@ use longshore_core::retry::Backoff;
 use longshore_core::task::{self, OnBusy, State as TaskState};
 use longshore_core::time::Timestamp;
 use longshore_core::units;
-use longshore_store::{CancelOutcome, Idempotency, NewTask, Submitted, TaskFilter, TaskRecord};
+use longshore_store::{CallCounts, CancelOutcome, Idempotency, NewTask, Submitted, TaskFilter, TaskRecord};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -154,15 +155,15 @@ fn check_size(app: &App, bytes: usize) -> Answer<()> {
     }
 }
 
-/// What was asked for in one batch, so that a thousand lines ask for their fleet and their conversation once.
+/// What was asked for in one request, so that a thousand tasks ask for their fleet and their conversation once.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     fleet: Option<Fleet>,
     conversations: HashSet<ConversationId>,
 }
 
 impl Seen {
-    async fn new_task(&mut self, app: &App, caller: &Caller, task: Submit) -> Answer<NewTask> {
+    pub async fn new_task(&mut self, app: &App, caller: &Caller, task: Submit) -> Answer<NewTask> {
         let tenant = tenant::of_submission(caller, task.tenant.as_ref());
         may_submit(caller, &task.fleet, &tenant)?;
         if self.fleet.as_ref().is_none_or(|fleet| fleet.name != task.fleet) {
@@ -183,9 +184,9 @@ fn may_submit(caller: &Caller, fleet: &FleetName, tenant: &TenantName) -> Answer
 }
 
 async fn active_fleet(app: &App, name: &FleetName) -> Answer<Fleet> {
-    let found = app.store.fleet(name.clone()).await?.ok_or_else(|| Refused::no_fleet(name))?;
+    let found = app.fleet_lately(name).await?.ok_or_else(|| Refused::no_fleet(name))?;
     match found.active {
-        true => Ok(found.declaration),
+        true => Ok(found.declaration.clone()),
         false => {
             Err(Refused::new(409, "fleet_not_declared", format!("fleet `{name}` is no longer declared")))
         }
@@ -343,11 +344,17 @@ pub fn task_id(text: &str) -> Answer<TaskId> {
 
 pub async fn load(app: &App, id: TaskId) -> Answer<Task> {
     let record = app.store.task(id).await?.ok_or_else(|| Refused::no_task(id))?;
-    let attempts = app.store.attempts(id).await?;
     let mut task = convert::task(record);
-    task.attempts = attempts.into_iter().map(convert::attempt).collect();
-    let fleet = app.store.fleet(task.fleet.clone()).await?;
-    let calls = convert::calls(app.store.call_counts(id).await?);
+    let mut calls = CallCounts::default();
+    if task.attempts_begun > 0 {
+        let (attempts, questions, counted) =
+            try_join!(app.store.attempts(id), app.store.questions(id), app.store.call_counts(id))?;
+        task.attempts = attempts.into_iter().map(convert::attempt).collect();
+        task.questions = questions.into_iter().map(convert::question).collect();
+        calls = counted;
+    }
+    let fleet = app.fleet_lately(&task.fleet).await?;
+    let calls = convert::calls(calls);
     let has_providers = fleet.is_some_and(|fleet| !fleet.declaration.providers.is_empty());
     task.no_gateway_calls = has_providers
         && calls.none()

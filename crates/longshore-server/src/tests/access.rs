@@ -85,6 +85,11 @@ const API: &[(&str, &str, [u16; 14])] = &[
 const OPENS: [u16; 14] =
     [401, 401, 401, 401,  403, 403, 403, 403,  403, 403,  200, 200, 401, 401];
 
+/// The same, with an answer that says nothing.
+#[rustfmt::skip]
+const KEEPS: [u16; 14] =
+    [401, 401, 401, 401,  403, 403, 403, 403,  403, 403,  204, 204, 401, 401];
+
 /// What is asked of a worker of fleet `a`, or by an agent of one of its tasks.
 const LINK: &[(&str, &str, [u16; 14])] = &[
     ("POST", "/worker/v1/register", OPENS),
@@ -98,6 +103,16 @@ const LINK: &[(&str, &str, [u16; 14])] = &[
     ("GET", "/agent/v1/steps", OPENS),
     ("POST", "/agent/v1/steps/{name}", OPENS),
     ("PUT", "/agent/v1/steps/{name}", OPENS),
+    ("GET", "/agent/v1/children", OPENS),
+    ("POST", "/agent/v1/children", OPENS),
+    ("GET", "/agent/v1/children/{name}", OPENS),
+    ("PUT", "/agent/v1/children/{name}", OPENS),
+    ("GET", "/agent/v1/questions", OPENS),
+    ("GET", "/agent/v1/questions/{name}", OPENS),
+    ("POST", "/agent/v1/questions/{name}", OPENS),
+    ("GET", "/agent/v1/cache/{key}", OPENS),
+    ("PUT", "/agent/v1/cache/{key}", KEEPS),
+    ("DELETE", "/agent/v1/cache/{key}", KEEPS),
     // Refusals of a provider's caller come as frames, in the provider's form, so with 200.
     (
         "GET",
@@ -301,12 +316,26 @@ fn to_the_link(scene: &Scene, method: &str, path: &str) -> Value {
         "/worker/v1/events" => json!({ "attempts": [] }),
         "/worker/v1/complete" => json!({ "endings": [] }),
         "/worker/v1/release" => json!({ "attempts": [], "cause": "worker_ended" }),
-        _ if method == "PUT" => return json!({ "result": 1 }),
+        "/agent/v1/steps/{name}" if method == "PUT" => return json!({ "result": 1 }),
+        "/agent/v1/children" => return json!([]),
+        // It stays behind what the next row claims.
+        "/agent/v1/children/{name}" => return json!({ "priority": -1000 }),
+        "/agent/v1/questions/{name}" => return json!({ "question": "may it?" }),
+        path if path.starts_with("/agent") => return json!({}),
         _ => json!({}),
     };
     let mut body = own;
     body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     body
+}
+
+/// What an agent does before there is something that it can be asked about.
+fn before(method: &str, path: &str) -> Option<&'static str> {
+    match (method, path) {
+        ("PUT", "/agent/v1/steps/{name}") | ("GET", "/agent/v1/questions/{name}") => Some("POST"),
+        (_, "/agent/v1/children/{name}") | ("GET" | "DELETE", "/agent/v1/cache/{key}") => Some("PUT"),
+        _ => None,
+    }
 }
 
 #[tokio::test]
@@ -320,9 +349,9 @@ async fn the_link_is_for_workers_and_each_fleets_for_its_own() {
                 scene.say("/worker/v1/register", &scene.worker_token("a"), scene.hello("w-a", "a")).await;
             assert_eq!(hello.0, 200, "{}", hello.1);
             let attempt = scene.attempt().await;
-            if *method == "PUT" && path.starts_with("/agent") {
-                let begun = agent(&scene, "POST", path, Some(&scene.worker_token("a")), &attempt).await;
-                assert_eq!(begun.0, 200, "{}", begun.1);
+            if let Some(before) = before(method, path) {
+                let begun = agent(&scene, before, path, Some(&scene.worker_token("a")), &attempt).await;
+                assert!([200, 201, 204].contains(&begun.0), "{}", begun.1);
             }
             let (status, answer) = agent(&scene, method, path, token.as_deref(), &attempt).await;
             judge(&mut wrong, &format!("{method} {path} by {caller}"), *expected, status, &answer, &[]);
@@ -336,8 +365,11 @@ async fn the_link_is_for_workers_and_each_fleets_for_its_own() {
 
 /// A request of the link, with an agent's token beside the worker's.
 async fn agent(scene: &Scene, method: &str, path: &str, token: Option<&str>, task: &str) -> (u16, Value) {
-    let concrete =
-        path.replace("{name}", "step").replace("{provider}", "here").replace("{*path}", "v1/models");
+    let concrete = path
+        .replace("{name}", "step")
+        .replace("{key}", "kept")
+        .replace("{provider}", "here")
+        .replace("{*path}", "v1/models");
     let method: Method = method.parse().expect("a method");
     let mut request = scene.http.request(method.clone(), scene.link(&concrete));
     request =

@@ -68,8 +68,11 @@ CREATE TABLE @live (
     cancel_requested boolean NOT NULL,
     cancel_reason   text,
     failure         text,
+    -- What it waits for, and until when.
     wait_for        text,
     wait_until      bigint,
+    -- It has asked questions.
+    asked           boolean  NOT NULL DEFAULT false,
     created_at      bigint   NOT NULL,
     started_at      bigint,
     last_event      bigint   NOT NULL,
@@ -86,6 +89,8 @@ CREATE TABLE @live (
     expired         boolean  NOT NULL DEFAULT false,
     CHECK ((hold IS NOT NULL) = (state = 'queued')),
     CHECK ((fence IS NOT NULL) = (state = 'running')),
+    CHECK ((wait_for IS NOT NULL) = (state = 'waiting')),
+    CHECK (wait_until IS NULL OR wait_for IS NOT NULL),
     CHECK ((due_at IS NOT NULL) = (hold IS NOT NULL AND hold IN ('scheduled', 'backoff')))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 0, autovacuum_analyze_scale_factor = 0.2);
@@ -97,7 +102,10 @@ CREATE INDEX live_by_worker ON @live (worker, fence) WHERE worker IS NOT NULL;
 CREATE INDEX live_by_conversation ON @live (conversation, conv_seq) WHERE conversation IS NOT NULL;
 CREATE INDEX live_by_deadline ON @live (deadline_at) WHERE deadline_at IS NOT NULL AND NOT expired;
 CREATE INDEX live_by_wait ON @live (wait_until) WHERE wait_until IS NOT NULL;
-CREATE INDEX live_by_parent ON @live (parent) WHERE parent IS NOT NULL;
+CREATE INDEX live_by_parent ON @live (parent, id) WHERE parent IS NOT NULL;
+-- Who locks tasks looks here for their parents: where there are no children it is empty. Said in other words than above, so
+-- that the index above is never gone through for it, however small it was when a plan was made.
+CREATE INDEX live_child ON @live (id) INCLUDE (parent) WHERE (parent IS NULL) IS FALSE;
 CREATE SEQUENCE @fence;
 
 CREATE TABLE @done (
@@ -142,6 +150,36 @@ CREATE TABLE @event (
     -- Who wrote the ending: a worker that repeats its own is told yes again.
     by_worker       boolean,
     PRIMARY KEY (task, seq)
+) PARTITION BY RANGE (task);
+
+-- A child by its name among the children of its parent, `task`; `seq` is the order in which they were submitted.
+CREATE TABLE @child (
+    task            uuid     NOT NULL,
+    name            text     NOT NULL,
+    seq             bigint   NOT NULL,
+    child           uuid     NOT NULL,
+    -- It goes on when its parent is cancelled.
+    detach          boolean  NOT NULL,
+    PRIMARY KEY (task, name)
+) PARTITION BY RANGE (task);
+CREATE INDEX child_by_id ON @child (task, child);
+
+-- Cancelled tasks whose children are still to be cancelled: some at a time.
+CREATE TABLE @orphaned (parent uuid PRIMARY KEY);
+
+-- A question belongs to its task and outlives generations, as a step does. Whether it is open follows from the times.
+CREATE TABLE @question (
+    task            uuid     NOT NULL,
+    name            text     NOT NULL,
+    question        text     NOT NULL,
+    schema          text,
+    asked_at        bigint   NOT NULL,
+    expires_at      bigint,
+    on_expiry       text     NOT NULL CHECK (on_expiry IN ('fail', 'resume')),
+    answered_at     bigint,
+    answer          text,
+    PRIMARY KEY (task, name),
+    CHECK ((answered_at IS NULL) = (answer IS NULL))
 ) PARTITION BY RANGE (task);
 
 CREATE TABLE @conversation (

@@ -14,7 +14,7 @@ use super::lease::{self, Lease};
 use super::register::{self, Known};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, conversation};
+use super::{Embedded, conversation, waiting};
 use crate::error::ClaimError;
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
 
@@ -175,11 +175,15 @@ fn leased(connection: &Connection, lease: &Lease) -> rusqlite::Result<LeasedTask
             input: get(row, 5)?,
             labels: super::list::labels(row, 2)?,
             conversation: None,
+            questions: Vec::new(),
             timeout_ms: count(row, 3)?,
             alone: lease.alone,
         };
         Ok((get_option::<ConversationId>(row, 4)?, task))
     })?;
+    if task.attempt > 1 {
+        task.questions = waiting::questions(connection, lease.ord)?;
+    }
     task.conversation = conversation.map(|id| conversation::history(connection, id)).transpose()?;
     Ok(task)
 }

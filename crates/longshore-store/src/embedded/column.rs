@@ -8,6 +8,7 @@ use longshore_core::json::Json;
 use longshore_core::retention::Dropped;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::OnExpiry;
 use longshore_core::webhook::WebhookName;
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -96,6 +97,7 @@ column! {
         "ask" => Some(OnInterrupt::Ask),
         _ => None,
     });
+    OnExpiry: |value| known(OnExpiry::parse(value.as_str()?));
     DrainMode: |value| known(match value.as_str()? {
         "wait" => Some(DrainMode::Wait),
         "handover" => Some(DrainMode::Handover),

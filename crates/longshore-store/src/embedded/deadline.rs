@@ -10,7 +10,7 @@ use serde_json::json;
 use super::column::get;
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{conversation, ending, list};
+use super::{ending, family, list};
 
 /// Gives up at most `most` tasks; returns those that ended here. The others end with their attempts.
 pub(super) fn give_up(write: &mut Write<'_>, most: usize, now: Timestamp) -> rusqlite::Result<Vec<TaskId>> {
@@ -38,7 +38,7 @@ pub(super) fn give_up(write: &mut Write<'_>, most: usize, now: Timestamp) -> rus
             AtDeadline::Fail => {
                 ending::fail(write, &mut row, task::deadline_exceeded(), now)?;
                 row.save(write)?;
-                conversation::advance(write, &row, now)?;
+                family::moved(write, &row, now)?;
                 ended.push(row.id);
             }
         }

@@ -1,10 +1,11 @@
 //! The end of an attempt, and what becomes of its task: one transaction that deletes the lease by its fence
 //! first.
 
-use longshore_core::id::{Held, TaskId, WorkerId};
+use longshore_core::id::{Held, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::{Begin, Wait};
 use rusqlite::{OptionalExtension, params};
 use serde_json::json;
 use uuid::Uuid;
@@ -13,8 +14,8 @@ use super::column::{id, int};
 use super::lease::{self, Lease};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, conversation, event, journal, lane};
-use crate::error::{InputOutcome, LinkError, StoreError};
+use super::{Embedded, conversation, event, family, journal, lane, waiting};
+use crate::error::LinkError;
 use crate::model::{EndAttempt, Ended};
 
 impl Embedded {
@@ -148,6 +149,7 @@ impl End<'_> {
             Next::Fail(failure) => fail(write, &mut row, failure, now)?,
             Next::Cancel => cancel(write, &mut row, now)?,
             Next::Ask => ask(write, &mut row, lease, now)?,
+            Next::Wait => self.wait(write, &mut row, lease, now)?,
             Next::Requeue { alone } => requeue(write, &mut row, (Hold::Ready, None), alone, now)?,
             Next::RetryAt { at, .. } if at <= now => {
                 requeue(write, &mut row, (Hold::Ready, None), false, now)?
@@ -160,7 +162,7 @@ impl End<'_> {
             write.wake_fleet(&row.fleet);
         }
         conversation::drop_staged(write, &row, lease.fence)?;
-        if row.state.is_terminal() { conversation::advance(write, &row, now) } else { Ok(()) }
+        family::moved(write, &row, now)
     }
 
     fn standing(
@@ -199,6 +201,7 @@ impl End<'_> {
                 let detail = json!({ "code": failure.code, "message": failure.message });
                 ("failed", Some(format!("{}: {}", failure.code, failure.message)), Some(detail))
             }
+            Ending::Waited(_) => ("waited", None, None),
             Ending::Interrupted(cause) => {
                 let cause = json!(cause);
                 ("interrupted", cause.as_str().map(str::to_owned), Some(json!({ "cause": cause })))
@@ -216,6 +219,23 @@ impl End<'_> {
             data.extend(detail);
         }
         row.event(write, "attempt_ended", &Json::of(&data), now)
+    }
+
+    /// What it waits for may be there already: that is seen here, in the transaction that ends the attempt.
+    fn wait(
+        &self,
+        write: &mut Write<'_>,
+        row: &mut TaskRow,
+        lease: &Lease,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let Ending::Waited(awaits) = self.ending else { return Ok(()) };
+        let (wait, begin) = waiting::begin(write, row, lease, awaits, now)?;
+        match begin {
+            Begin::Fail(failure) => fail(write, row, failure, now),
+            Begin::Resume => requeue(write, row, (Hold::Ready, None), false, now),
+            Begin::Wait { until } => waiting::wait(write, row, (wait, until), lease.attempt, now),
+        }
     }
 
     fn succeed(
@@ -258,49 +278,12 @@ pub(super) fn cancel(write: &mut Write<'_>, row: &mut TaskRow, now: Timestamp) -
 
 /// It waits until a person says whether it may run again.
 fn ask(write: &mut Write<'_>, row: &mut TaskRow, lease: &Lease, now: Timestamp) -> rusqlite::Result<()> {
-    row.wait(write)?;
+    row.wait(write, Wait::Interruption, None)?;
     let data = json!({ "reason": "interrupted", "attempt": lease.attempt, "answers": ["resume", "fail"] });
     row.event(write, "waiting", &Json::of(&data), now)
 }
 
-impl Embedded {
-    pub(crate) async fn answer_interruption(
-        &self,
-        task: TaskId,
-        resume: bool,
-        now: Timestamp,
-    ) -> Result<InputOutcome, StoreError> {
-        self.write(move |write| Ok(answer_interruption(write, task, resume, now)?)).await
-    }
-}
-
-fn answer_interruption(
-    write: &mut Write<'_>,
-    task: TaskId,
-    resume: bool,
-    now: Timestamp,
-) -> rusqlite::Result<InputOutcome> {
-    let Some(mut row) = TaskRow::find(write, task)? else { return Ok(InputOutcome::NotFound) };
-    if row.state != State::Waiting {
-        return Ok(InputOutcome::NotWaiting(row.state));
-    }
-    let answer = if resume { "resume" } else { "fail" };
-    row.event(write, "input", &Json::of(&json!({ "answer": answer })), now)?;
-    if resume {
-        requeue(write, &mut row, (Hold::Ready, None), false, now)?;
-    } else {
-        let message = "the attempt was interrupted, and a person said that it must not run again";
-        let failure = Failure::lasting("interrupted", message);
-        fail(write, &mut row, failure, now)?;
-    }
-    row.save(write)?;
-    if row.state.is_terminal() {
-        conversation::advance(write, &row, now)?;
-    }
-    Ok(InputOutcome::Taken)
-}
-
-fn requeue(
+pub(super) fn requeue(
     write: &mut Write<'_>,
     row: &mut TaskRow,
     (hold, due): (Hold, Option<Timestamp>),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use rusqlite::ffi;
 
-use crate::error::{CallError, ClaimError, LinkError, RegisterError, StoreError, SubmitError};
+use crate::error::{
+    AskError, CallError, ChildError, ClaimError, LinkError, RegisterError, StoreError, SubmitError,
+};
 
 /// What broke when a commit or a checkpoint failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,7 @@ macro_rules! through_store_error {
         })*
     };
 }
-through_store_error!(SubmitError, RegisterError, ClaimError, LinkError, CallError);
+through_store_error!(SubmitError, RegisterError, ClaimError, LinkError, CallError, ChildError, AskError);
 
 pub(super) fn internal(
     what: &'static str,

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::column::{count, get, get_option, id};
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, conversation, ending};
+use super::{Embedded, ending, family, task_row};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::{AttemptRecord, TaskRecord};
 
@@ -66,7 +66,7 @@ impl Embedded {
 pub(super) const COLUMNS: &str = "id, fleet, state, hold, failure, conversation, publish_input, priority, run_at, due_at, labels,
     timeout_ms, max_attempts, on_interrupt, backoff_base_ms, backoff_cap_ms, failed_attempts, attempts, interrupted,
     strikes, cancel_requested, retry_of, created_at, started_at, finished_at, last_event, batch, dropped, tenant,
-    deadline_at";
+    deadline_at, parent, wait_for, wait_until";
 
 /// Reads [`COLUMNS`].
 pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
@@ -76,6 +76,9 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<TaskRecord> {
         fleet: get(row, 1)?,
         state,
         hold: get_option(row, 3)?,
+        parent: get_option(row, 30)?,
+        wait: task_row::wait(row, 31, state)?,
+        wait_until: get_option(row, 32)?,
         input: None,
         result: None,
         result_expired: dropped.result_expired(state),
@@ -135,7 +138,7 @@ fn one(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<TaskRec
     connection
         .prepare_cached(&select)?
         .query_row([id(&task)], |row| {
-            Ok(TaskRecord { input: get_option(row, 30)?, result: get_option(row, 31)?, ..read(row)? })
+            Ok(TaskRecord { input: get_option(row, 33)?, result: get_option(row, 34)?, ..read(row)? })
         })
         .optional()
 }
@@ -182,9 +185,7 @@ pub(super) fn cancel_row(
         CancelOutcome::Cancelled
     };
     row.save(write)?;
-    if row.state.is_terminal() {
-        conversation::advance(write, &row, now)?;
-    }
+    family::moved(write, &row, now)?;
     Ok(outcome)
 }
 

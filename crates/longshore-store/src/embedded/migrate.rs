@@ -19,6 +19,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/0008.sql"),
     include_str!("../../sql/0005.sql"),
     include_str!("../../sql/0004.sql"),
+    include_str!("../../sql/0007.sql"),
 ];
 
 /// Migrates a file that is open. Nothing is done to one that is new enough.

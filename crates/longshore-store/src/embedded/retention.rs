@@ -21,7 +21,8 @@ const JOURNAL: [&str; 7] =
     ["journal", "journal_blob", "journal_link", "journal_request", "journal_entry", "journal_ask", "step"];
 
 /// Tables with rows of a task that go with the task, beside those of its journal.
-const TASK: [&str; 5] = ["input", "result", "attempt", "event", "staged_message"];
+const TASK: [&str; 8] =
+    ["input", "result", "attempt", "event", "staged_message", "child", "orphaned", "question"];
 
 /// Tables that name a task and are left alone: hot ones know no ended task, and messages outlive theirs.
 #[cfg(test)]
@@ -186,6 +187,8 @@ pub(super) fn delete_task(write: &mut Write<'_>, ord: i64) -> rusqlite::Result<O
     write.uncount(&fleet, &tenant, Place::of(state, None));
     delete(write, &JOURNAL, ord)?;
     delete(write, &TASK, ord)?;
+    // Its children's rows too: an erased parent may have children that still run, and tell nobody when they end.
+    write.connection.prepare_cached("DELETE FROM child WHERE parent = ?1")?.execute([ord])?;
     Ok(Some(conversation))
 }
 

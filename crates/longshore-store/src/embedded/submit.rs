@@ -54,7 +54,7 @@ pub(super) fn submit(
         batch::open(write, batch, tasks, now)?;
     }
     for task in tasks {
-        insert(write, task, batch.map(|batch| batch.id), now)?;
+        insert(write, (task, None), batch.map(|batch| batch.id), now)?;
     }
     let ids: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
     if let Some(key) = idempotency {
@@ -91,7 +91,7 @@ fn remember(write: &Write<'_>, key: &Idempotency, ids: &[TaskId], now: Timestamp
     Ok(())
 }
 
-fn check_fleet(write: &Write<'_>, fleet: &FleetName) -> Result<(), SubmitError> {
+pub(super) fn check_fleet(write: &Write<'_>, fleet: &FleetName) -> Result<(), SubmitError> {
     let known = write
         .connection
         .prepare_cached("SELECT 1 FROM fleet WHERE name = ?1 AND active")?
@@ -99,12 +99,13 @@ fn check_fleet(write: &Write<'_>, fleet: &FleetName) -> Result<(), SubmitError> 
     if known { Ok(()) } else { Err(SubmitError::UnknownFleet(fleet.clone())) }
 }
 
-fn insert(
+/// Writes one task, a child or not; returns its number.
+pub(super) fn insert(
     write: &mut Write<'_>,
-    task: &NewTask,
+    (task, parent): (&NewTask, Option<TaskId>),
     batch: Option<BatchId>,
     now: Timestamp,
-) -> Result<(), SubmitError> {
+) -> Result<i64, SubmitError> {
     if let Some(conversation) = &task.conversation {
         come_to(write, conversation, task, now)?;
     }
@@ -118,7 +119,7 @@ fn insert(
         _ if task.run_at.is_some_and(|at| at > now) => (Hold::Scheduled, task.run_at),
         _ => (Hold::Ready, None),
     };
-    insert_row(write, task, ord, (hold, due, place.map(|(seq, _)| seq)), batch, now)?;
+    insert_row(write, (task, parent), ord, (hold, due, place.map(|(seq, _)| seq)), batch, now)?;
     write
         .connection
         .prepare_cached("INSERT INTO input (ord, data) VALUES (?1, ?2)")?
@@ -130,12 +131,14 @@ fn insert(
     }
     let lane = (&task.fleet, &task.tenant);
     task_row::enter(write, lane, (-i64::from(task.priority), ord), (place, due), now)?;
-    let submitted = json!({ "fleet": task.fleet, "tenant": task.tenant, "priority": task.priority });
-    let submitted = Json::of(&submitted);
-    event::insert(write, ord, 1, "submitted", &submitted, now)?;
+    let mut submitted = json!({ "fleet": task.fleet, "tenant": task.tenant, "priority": task.priority });
+    if let Some(parent) = parent {
+        submitted["parent"] = json!(parent);
+    }
+    event::insert(write, ord, 1, "submitted", &Json::of(&submitted), now)?;
     event::insert(write, ord, 2, "queued", &event::queued(hold, due), now)?;
     write.wake_task(task.id);
-    Ok(())
+    Ok(ord)
 }
 
 /// Does to a conversation that may be busy what the task wants done.
@@ -179,7 +182,7 @@ fn line_up(
 
 fn insert_row(
     write: &Write<'_>,
-    task: &NewTask,
+    (task, parent): (&NewTask, Option<TaskId>),
     ord: i64,
     (hold, due, conv_seq): (Hold, Option<Timestamp>, Option<i64>),
     batch: Option<BatchId>,
@@ -190,9 +193,9 @@ fn insert_row(
         .prepare_cached(
             "INSERT INTO task (ord, id, fleet, state, hold, priority, run_at, due_at, timeout_ms, max_attempts,
                 on_interrupt, backoff_base_ms, backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of,
-                created_at, batch, last_event, tenant, deadline_at)
+                created_at, batch, last_event, tenant, deadline_at, parent)
              VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, 2,
-                ?20, ?21)",
+                ?20, ?21, ?22)",
         )?
         .execute(params![
             ord,
@@ -216,6 +219,7 @@ fn insert_row(
             batch.as_ref().map(batch_id),
             task.tenant.as_str(),
             task.deadline_at.map(|at| at.0),
+            parent.as_ref().map(id),
         ])
         .map(drop)
 }

@@ -9,6 +9,7 @@ use longshore_core::retention::Dropped;
 use longshore_core::retry::Backoff;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Wait;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::column::{count, get, get_option, hold_text, id};
@@ -21,6 +22,10 @@ pub(super) struct TaskRow {
     pub fleet: FleetName,
     pub state: State,
     pub hold: Option<Hold>,
+    /// Only while it waits.
+    pub wait: Option<Wait>,
+    pub wait_until: Option<Timestamp>,
+    pub parent: Option<TaskId>,
     pub priority: i32,
     pub run_at: Option<Timestamp>,
     pub due_at: Option<Timestamp>,
@@ -51,7 +56,7 @@ pub(super) struct TaskRow {
 const COLUMNS: &str = "ord, id, fleet, state, hold, priority, run_at, due_at, max_attempts, on_interrupt,
     backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input, alone, failed_attempts, attempts,
     interrupted, strikes, cancel_requested, cancel_reason, failure, started_at, finished_at, last_event, batch, dropped,
-    tenant, deadline_at, expired";
+    tenant, deadline_at, expired, wait_for, wait_until, parent";
 
 impl TaskRow {
     pub(super) fn find(write: &Write<'_>, task: TaskId) -> rusqlite::Result<Option<TaskRow>> {
@@ -71,12 +76,16 @@ impl TaskRow {
 
     fn read(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         let conversation = get_option(row, 12)?;
+        let state = get(row, 3)?;
         Ok(TaskRow {
             ord: row.get(0)?,
             id: get(row, 1)?,
             fleet: get(row, 2)?,
-            state: get(row, 3)?,
+            state,
             hold: get_option(row, 4)?,
+            wait: wait(row, 31, state)?,
+            wait_until: get_option(row, 32)?,
+            parent: get_option(row, 33)?,
             priority: row.get(5)?,
             run_at: get_option(row, 6)?,
             due_at: get_option(row, 7)?,
@@ -114,7 +123,8 @@ impl TaskRow {
             .prepare_cached(
                 "UPDATE task SET state = ?2, hold = ?3, due_at = ?4, alone = ?5, failed_attempts = ?6, attempts = ?7,
                     interrupted = ?8, strikes = ?9, cancel_requested = ?10, cancel_reason = ?11, failure = ?12,
-                    started_at = ?13, finished_at = ?14, last_event = ?15, dropped = ?16, expired = ?17
+                    started_at = ?13, finished_at = ?14, last_event = ?15, dropped = ?16, expired = ?17,
+                    wait_for = ?18, wait_until = ?19
                  WHERE ord = ?1",
             )?
             .execute(params![
@@ -135,6 +145,8 @@ impl TaskRow {
                 self.last_event,
                 self.dropped.0,
                 self.expired,
+                self.wait.as_ref().map(Wait::text),
+                self.wait_until.map(|at| at.0),
             ])
             .map(drop)
     }
@@ -163,6 +175,7 @@ impl TaskRow {
     ) -> rusqlite::Result<()> {
         self.leave(write, State::Queued, Some(hold))?;
         (self.state, self.hold, self.due_at) = (State::Queued, Some(hold), due);
+        (self.wait, self.wait_until) = (None, None);
         self.enter(write, now)
     }
 
@@ -173,10 +186,16 @@ impl TaskRow {
         Ok(())
     }
 
-    /// Lets it wait for a person: it is in no hot table.
-    pub(super) fn wait(&mut self, write: &mut Write<'_>) -> rusqlite::Result<()> {
+    /// Lets it wait for a person or for its children: it is in no hot table.
+    pub(super) fn wait(
+        &mut self,
+        write: &mut Write<'_>,
+        wait: Wait,
+        until: Option<Timestamp>,
+    ) -> rusqlite::Result<()> {
         self.leave(write, State::Waiting, None)?;
         (self.state, self.hold, self.due_at) = (State::Waiting, None, None);
+        (self.wait, self.wait_until) = (Some(wait), until);
         Ok(())
     }
 
@@ -194,6 +213,7 @@ impl TaskRow {
         }
         self.dropped = Dropped::at_end(state, journal::exists(write, self.ord)?);
         (self.state, self.hold, self.due_at, self.finished_at) = (state, None, None, Some(now));
+        (self.wait, self.wait_until) = (None, None);
         delivery::owe(write, &self.id, &self.fleet, state, now)
     }
 
@@ -235,6 +255,17 @@ impl TaskRow {
         let lane = (&self.fleet, &self.tenant);
         enter(write, lane, (-i64::from(self.priority), self.ord), (self.place(), self.due_at), now)
     }
+}
+
+/// What a task waits for, if it does.
+pub(super) fn wait(row: &Row<'_>, at: usize, state: State) -> rusqlite::Result<Option<Wait>> {
+    if state != State::Waiting {
+        return Ok(None);
+    }
+    let text: Option<String> = row.get(at)?;
+    Wait::parse(text.as_deref()).map(Some).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+    })
 }
 
 /// Enters the hot table of a place.

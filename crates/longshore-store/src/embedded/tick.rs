@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use longshore_core::task::{Hold, Interruption};
 use longshore_core::time::{ServiceTime, Timestamp};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
-use super::column::get;
+use super::column::get_option;
 use super::task_row::TaskRow;
 use super::writer::Write;
-use super::{Embedded, deadline, ending, event, lane, lease};
+use super::{Embedded, cache, deadline, ending, event, family, lane, lease, waiting};
 use crate::error::StoreError;
 use crate::model::{Epoch, Tick};
 
@@ -31,6 +31,9 @@ impl Embedded {
             let expired = if leases && write.may_expire() { expire(write, roll, now)? } else { Vec::new() };
             let overdue = deadline::give_up(write, MOST, now)?;
             let promoted = promote(write, now)?;
+            waiting::time_out(write, MOST, now)?;
+            family::cancel_orphaned(write, MOST, now)?;
+            cache::expire(write, MOST, now)?;
             let next = [next_due(write)?, deadline::next(write)?, lane::rates(write, now)?];
             let next_due = next.into_iter().flatten().min();
             Ok(Tick { service: write.service(), expired, overdue, promoted, next_due })
@@ -71,7 +74,9 @@ fn promote(write: &mut Write<'_>, now: Timestamp) -> rusqlite::Result<usize> {
 fn next_due(write: &Write<'_>) -> rusqlite::Result<Option<Timestamp>> {
     write
         .connection
-        .prepare_cached("SELECT due_at FROM delayed ORDER BY due_at LIMIT 1")?
-        .query_row([], |row| get(row, 0))
-        .optional()
+        .prepare_cached(
+            "SELECT min(at) FROM (SELECT min(due_at) AS at FROM delayed
+                UNION ALL SELECT min(wait_until) FROM task WHERE wait_until IS NOT NULL)",
+        )?
+        .query_row([], |row| get_option(row, 0))
 }

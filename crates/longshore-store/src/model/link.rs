@@ -8,6 +8,7 @@ use longshore_core::id::{ConversationId, Fence, FleetName, Held, TaskId, WorkerI
 use longshore_core::json::Json;
 use longshore_core::task::Ending;
 use longshore_core::time::{ServiceTime, Timestamp};
+use longshore_core::wait::Question;
 use uuid::Uuid;
 
 use super::WorkerState;
@@ -36,6 +37,8 @@ pub struct LeasedTask {
     pub input: Json,
     pub labels: BTreeMap<String, String>,
     pub conversation: Option<History>,
+    /// Those that its agent asked in earlier attempts.
+    pub questions: Vec<Question>,
     pub timeout_ms: u64,
     /// It is suspected of crashing its worker: nothing may run beside it.
     pub alone: bool,

@@ -8,6 +8,7 @@ use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
 use longshore_core::task::{Failure, Hold, OnBusy, OnInterrupt, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Wait;
 
 /// A task to be submitted, the fleet's defaults filled in.
 #[derive(Clone, Debug)]
@@ -63,6 +64,11 @@ pub struct TaskRecord {
     pub state: State,
     /// Only while queued.
     pub hold: Option<Hold>,
+    /// Only while it waits, and until when.
+    pub wait: Option<Wait>,
+    pub wait_until: Option<Timestamp>,
+    /// The task whose agent submitted it.
+    pub parent: Option<TaskId>,
     pub input: Option<Json>,
     pub result: Option<Json>,
     /// It succeeded, and its result was deleted since.
@@ -121,6 +127,8 @@ pub enum Outcome {
     Succeeded,
     Failed,
     Interrupted,
+    /// Its agent waits for something: the task goes on when that is there.
+    Waited,
 }
 
 impl Outcome {
@@ -129,11 +137,14 @@ impl Outcome {
             Outcome::Succeeded => "succeeded",
             Outcome::Failed => "failed",
             Outcome::Interrupted => "interrupted",
+            Outcome::Waited => "waited",
         }
     }
 
     pub fn parse(text: &str) -> Option<Outcome> {
-        [Outcome::Succeeded, Outcome::Failed, Outcome::Interrupted].into_iter().find(|it| it.as_str() == text)
+        [Outcome::Succeeded, Outcome::Failed, Outcome::Interrupted, Outcome::Waited]
+            .into_iter()
+            .find(|it| it.as_str() == text)
     }
 }
 

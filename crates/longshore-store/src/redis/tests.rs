@@ -154,13 +154,18 @@ async fn tls_checks_the_authority_and_the_name() {
 /// All that longshore does with Redis.
 async fn use_everything(redis: &Redis) {
     let fleet = FleetName::new("a").unwrap();
-    let limits = Limits { max_bytes: 100, max_ttl: Duration::from_secs(60) };
+    let limits = Limits { max_bytes: 100, max_total: 300, max_ttl: Duration::from_secs(60) };
     let cache = Cache::new(redis.clone(), limits);
     for key in ["one", "two", "three"] {
         cache.put(&fleet, key, b"1", Duration::from_secs(9)).await.unwrap();
         assert_eq!(cache.get(&fleet, key).await.unwrap().as_deref(), Some(&b"1"[..]));
         assert!(cache.delete(&fleet, key).await.unwrap());
     }
+    for key in ["one", "two", "three"] {
+        cache.put(&fleet, key, b"1", Duration::from_secs(9)).await.unwrap();
+    }
+    cache.clear(&fleet).await.unwrap();
+    assert_eq!(cache.get(&fleet, "three").await.unwrap(), None);
     let histories = Histories::new(redis.clone(), Duration::from_secs(60));
     for name in ["x", "y", "z"] {
         let talk = ConversationId::new(name).unwrap();

@@ -14,18 +14,20 @@ use super::fault::DbError;
 use super::live::{Live, live_columns};
 use super::sql::args;
 use super::submit::{self, Answer, Begun, Places, Refused, Submission};
-use super::{ending, list};
+use super::{ending, list, lock};
 use crate::error::StoreError;
 use crate::model::NewTask;
 
-/// Their conversations' rows are locked: nobody else joins or leaves.
+/// Their conversations' rows are locked: nobody else joins or leaves. With their parents, which may wait for them.
 const UNFINISHED: &str = concat!(
     "SELECT ",
     live_columns!(),
-    " FROM @live AS live WHERE conversation = ANY($1) ORDER BY id FOR UPDATE"
+    " FROM @live AS live WHERE conversation = ANY($1) OR id = ANY(ARRAY(
+        SELECT child.parent FROM @live AS child WHERE child.conversation = ANY($1) AND child.parent IS NOT NULL))
+     ORDER BY id FOR UPDATE"
 );
 
-pub(super) const STATEMENTS: &[&str] = &[UNFINISHED, ending::LOCK_LIVE];
+pub(super) const STATEMENTS: &[&str] = &[UNFINISHED, lock::TASKS];
 
 /// Whether a task among these does anything but line up.
 pub(super) fn is_choosy(tasks: &[NewTask]) -> bool {
@@ -179,9 +181,15 @@ fn stop(
     mut row: Live,
     newcomers: &[(&ConversationId, TaskId)],
 ) {
-    let Some((conversation, _)) = row.conversation.clone() else { return };
-    let newcomer = newcomers.iter().find(|(name, _)| **name == conversation);
-    let Some((_, newcomer)) = newcomer.filter(|_| stopped.tasks.insert(row.id)) else { return };
+    let conversation = row.conversation.as_ref().map(|(name, _)| name.clone());
+    let newcomer = newcomers.iter().find(|(name, _)| Some(*name) == conversation.as_ref());
+    let (Some((_, newcomer)), Some(conversation)) = (newcomer, conversation) else {
+        changes.parents.insert(row.id, row);
+        return;
+    };
+    if !stopped.tasks.insert(row.id) {
+        return;
+    }
     list::cancel(changes, &mut row, Some(format!("interrupted by task {newcomer}")));
     if row.state == State::Running {
         stopped.running.insert(conversation);

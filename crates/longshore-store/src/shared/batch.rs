@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt};
 use rand::Rng;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::core::Core;
@@ -36,6 +37,8 @@ pub(super) struct Limits<C> {
     pub weigh: fn(&C) -> usize,
     /// Transactions at the same time.
     pub parallel: usize,
+    /// At least so long from the beginning of one transaction to that of the next.
+    pub apart: Duration,
 }
 
 impl<C: Send + Sync + 'static, A: Send + 'static> Batches<C, A> {
@@ -63,7 +66,7 @@ async fn serve<C: Send + Sync + 'static, A: Send + 'static>(
     mut asked: mpsc::UnboundedReceiver<Asked<C, A>>,
 ) {
     let slots = Arc::new(Semaphore::new(limits.parallel));
-    let mut left = None;
+    let (mut left, mut next) = (None, Instant::now());
     loop {
         let Some(first) = (match left.take() {
             Some(first) => Some(first),
@@ -73,6 +76,10 @@ async fn serve<C: Send + Sync + 'static, A: Send + 'static>(
         };
         // What comes while all are busy belongs into the batch as well.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        if next > Instant::now() {
+            tokio::time::sleep_until(next).await;
+        }
+        next = Instant::now() + limits.apart;
         let mut weight = (limits.weigh)(&first.command);
         let mut batch = vec![first];
         while let Ok(next) = asked.try_recv() {

@@ -9,6 +9,7 @@ use longshore_core::json::Json;
 use longshore_core::retention::Dropped;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Wait;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -33,6 +34,10 @@ pub(super) struct Changes {
     pub batches: BatchChanges,
     updated: Vec<Live>,
     ended: Vec<Ended>,
+    /// Parents, locked, of tasks that are locked to be moved: those that wait may go on with what ends here.
+    pub parents: HashMap<TaskId, Live>,
+    /// Tasks that ran and were cancelled: their children are cancelled, too.
+    orphaned: Vec<Uuid>,
     /// Known once they are written: webhooks are owed messages.
     owed: AtomicBool,
     pub messages: Vec<NewMessage>,
@@ -103,13 +108,15 @@ pub(super) const UPDATE_LIVE: &str =
         failed_attempts = n.failed_attempts, interrupted = n.interrupted, strikes = n.strikes,
         cancel_requested = n.cancel_requested, cancel_reason = n.cancel_reason, failure = n.failure,
         last_event = n.last_event, fence = n.fence, worker = n.worker, claim_seq = n.claim_seq,
-        attempt_at = n.attempt_at, last_n = n.last_n, expired = n.expired,
+        attempt_at = n.attempt_at, last_n = n.last_n, expired = n.expired, wait_for = n.wait_for,
+        wait_until = n.wait_until,
         expires_ms = CASE WHEN n.fence IS NULL THEN NULL ELSE live.expires_ms END
      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::boolean[], $7::bigint[],
         $8::bigint[], $9::bigint[], $10::boolean[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::text[],
-        $16::bigint[], $17::bigint[], $18::bigint[], $19::boolean[])
+        $16::bigint[], $17::bigint[], $18::bigint[], $19::boolean[], $20::text[], $21::bigint[])
         AS n (id, state, hold, due_at, since, alone, failed_attempts, interrupted, strikes, cancel_requested,
-            cancel_reason, failure, last_event, fence, worker, claim_seq, attempt_at, last_n, expired)
+            cancel_reason, failure, last_event, fence, worker, claim_seq, attempt_at, last_n, expired, wait_for,
+            wait_until)
      WHERE live.id = n.id";
 
 pub(super) const INSERT_MESSAGES: &str = "INSERT INTO @message (conversation, seq, task, at, data)
@@ -119,6 +126,10 @@ pub(super) const INSERT_MESSAGES: &str = "INSERT INTO @message (conversation, se
 /// Their rows are locked already.
 const USED: &str = "UPDATE @conversation SET used_at = greatest(used_at, $2) WHERE id = ANY($1)";
 
+/// Those that have children which have not ended.
+const ORPHANED: &str = "INSERT INTO @orphaned (parent)
+     SELECT DISTINCT parent FROM @live WHERE parent = ANY($1) ON CONFLICT (parent) DO NOTHING";
+
 /// Statements that a commit may need.
 pub(super) const STATEMENTS: &[&str] = &[
     INSERT_EVENTS,
@@ -127,6 +138,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     UPDATE_LIVE,
     INSERT_MESSAGES,
     USED,
+    ORPHANED,
     super::counts::SAVE,
     super::counts::SAVE_LANES,
     batch_counts::LOCK,
@@ -143,6 +155,8 @@ impl Changes {
             batches: BatchChanges::default(),
             updated: Vec::new(),
             ended: Vec::new(),
+            parents: HashMap::new(),
+            orphaned: Vec::new(),
             owed: AtomicBool::new(false),
             messages: Vec::new(),
             used: BTreeSet::new(),
@@ -263,6 +277,9 @@ impl Changes {
 
     /// The row as it stands is written; a finished one goes to those that are done, with its result.
     pub(super) fn save(&mut self, row: Live, result: Option<Json>) {
+        if row.state == State::Cancelled && row.attempts > 0 {
+            self.orphaned.push(row.uuid());
+        }
         if row.state.is_terminal() {
             self.ended.push(Ended { row, result });
         } else {
@@ -298,6 +315,7 @@ impl Changes {
             self.write_ended(connection),
             self.delete_ended(connection),
             self.write_updated(connection),
+            self.write_orphaned(connection),
             self.write_messages(connection),
             self.write_used(connection),
             self.counts.save(connection, slot),
@@ -404,10 +422,19 @@ impl Changes {
                     leases().map(|it| it.map(|it| it.attempt_at.0)).collect::<Vec<_>>(),
                     leases().map(|it| it.map_or(0, |it| it.last_n)).collect::<Vec<_>>(),
                     rows.iter().map(|row| row.expired).collect::<Vec<_>>(),
+                    rows.iter().map(|row| row.wait.as_ref().map(Wait::text)).collect::<Vec<_>>(),
+                    rows.iter().map(|row| row.wait_until.map(|at| at.0)).collect::<Vec<_>>(),
                 ],
             )
             .await
             .map(drop)
+    }
+
+    async fn write_orphaned(&self, connection: &Connection) -> Result<(), DbError> {
+        if self.orphaned.is_empty() {
+            return Ok(());
+        }
+        connection.execute(ORPHANED, args![self.orphaned]).await.map(drop)
     }
 
     async fn write_used(&self, connection: &Connection) -> Result<(), DbError> {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use futures_util::future::BoxFuture;
-use longshore_core::id::{Fence, FleetName, WorkerId};
+use longshore_core::id::{Fence, FleetName, TaskId, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::task::State;
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Question;
 use serde_json::json;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -24,7 +25,7 @@ use super::lease::held_by_workers;
 use super::live::{self, Live, live_columns};
 use super::register::{self, Known};
 use super::sql::args;
-use super::{conversation, register::Who};
+use super::{conversation, question, register::Who};
 use crate::error::{ClaimError, LinkError};
 use crate::model::{ClaimRequest, LeasedTask, WorkerState};
 
@@ -107,6 +108,7 @@ const PICK: &str = concat!(
     "ORDER BY live.rank, live.id"
 );
 
+/// Drawn when both are locked, the row of the worker and that of the task: each has had lower ones only.
 const FENCES: &str =
     "SELECT nextval('@fence'), (SELECT service_ms FROM @clock) FROM generate_series(1, $1::bigint)";
 
@@ -121,6 +123,9 @@ const GRANT: &str =
 const NUMBERS: &str =
     "UPDATE @worker AS worker SET claim_seq = n.seq, unrenewed_ms = least(worker.unrenewed_ms, n.expires_ms)
      FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS n (id, seq, expires_ms) WHERE worker.id = n.id";
+
+/// So many fences are drawn together with a look for as many tasks, in one round trip and maybe in vain.
+const DRAWN_AT_ONCE: i64 = 16;
 
 /// The worker of a fleet that holds the fewest tasks, among those that may claim and whose leases last for some time yet: one
 /// that was silent for longer claims nothing, so nobody waits for it. Among equals the first by name.
@@ -188,12 +193,17 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
     let in_turn = fresh.iter().filter(|(fleet, _)| ways.get(*fleet) == Some(&Way::InTurn));
     let wanted = in_turn.map(|(fleet, claims)| (fleet, wanted(batch, claims))).collect();
     let mut turns = lane::lock(connection, &wanted, now).await?;
-    let mut given: Vec<(usize, Picked)> = Vec::new();
+    let (mut given, mut fences) = (Vec::new(), Vec::new());
     for (fleet, claims) in &fresh {
         let mut turn = turns.iter_mut().find(|turn| turn.fleet == *fleet);
         let (picked, room) = match &mut turn {
             Some(turn) => (turn.pick(connection).await?, turn.room),
-            None => (pick(core, connection, fleet, batch, claims).await?, u64::MAX),
+            None => {
+                let (picked, drawn) = pick(core, connection, fleet, batch, claims).await?;
+                // Not with several fleets: the next one's tasks are locked later than these were drawn.
+                fences = if fresh.len() == 1 { drawn } else { Vec::new() };
+                (picked, u64::MAX)
+            }
         };
         let before = given.len();
         assign(connection, fleet, batch, claims, (picked, room), &mut alone, &mut given).await?;
@@ -207,11 +217,12 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
         // Nothing was written: there is nothing to be kept either.
         connection.roll_back().await;
     } else {
-        grant(core, connection, batch, (&mut given, &turns, changes), &mut workers).await?;
+        grant(core, connection, batch, (&mut given, fences, &turns, changes), &mut workers).await?;
     }
+    let mut asked = questions(connection, given.iter().map(|(_, task)| &task.row)).await?;
     let mut tasks: HashMap<usize, Vec<LeasedTask>> = HashMap::new();
     for (at, picked) in given {
-        tasks.entry(at).or_default().push(leased(picked));
+        tasks.entry(at).or_default().push(leased(picked, &mut asked));
     }
     for at in repeated {
         // Its worker gave up waiting and asks once more, while the first one had not had its turn.
@@ -222,11 +233,10 @@ async fn claim(core: &Core, connection: &Connection, batch: &[Asked]) -> Result<
         .enumerate()
         .map(|(at, answer)| answer.unwrap_or(Ok(tasks.remove(&at).unwrap_or_default())));
     let mut answers: Vec<Answer> = answers.collect();
-    for task in answers.iter_mut().flatten().flatten() {
-        if let Some(history) = &mut task.conversation {
-            *history = conversation::history(core, history.id.clone()).await?;
-        }
-    }
+    let histories = || answers.iter().flatten().flatten().filter_map(|task| task.conversation.as_ref());
+    let read = conversation::histories(core, histories().map(|it| it.id.clone()).collect()).await?;
+    let histories = answers.iter_mut().flatten().flatten().filter_map(|task| task.conversation.as_mut());
+    histories.zip(read).for_each(|(history, read)| *history = read);
     Ok(answers)
 }
 
@@ -259,7 +269,17 @@ async fn judge(
 /// The answer was lost on the way: the same leases, those that are still held.
 async fn again(connection: &Connection, it: &ClaimRequest) -> Result<Vec<LeasedTask>, DbError> {
     let rows = connection.query(AGAIN, args![it.worker.as_str(), int(it.seq)]).await?;
-    rows.iter().map(|row| Ok(leased(read_picked(row)?))).collect()
+    let again = rows.iter().map(read_picked).collect::<Result<Vec<_>, _>>()?;
+    let mut asked = questions(connection, again.iter().map(|task| &task.row)).await?;
+    Ok(again.into_iter().map(|task| leased(task, &mut asked)).collect())
+}
+
+/// What those of these tasks have asked that ever asked anything.
+async fn questions<'a>(
+    connection: &Connection,
+    rows: impl Iterator<Item = &'a Live>,
+) -> Result<HashMap<TaskId, Vec<Question>>, DbError> {
+    question::of(connection, rows.filter(|row| row.asked).map(Live::uuid).collect()).await
 }
 
 pub(super) fn read_picked(row: &Row) -> Result<Picked, DbError> {
@@ -275,27 +295,33 @@ fn wanted(batch: &[Asked], claims: &[usize]) -> u64 {
     claims.iter().map(|at| u64::from(batch[*at].request.max.min(MOST))).sum()
 }
 
-/// The first tasks of a fleet, locked, as many as these claims could take.
+/// The first tasks of a fleet, locked, as many as these claims could take; and fences for them, if they were drawn already.
 async fn pick(
     core: &Core,
     connection: &Connection,
     fleet: &FleetName,
     batch: &[Asked],
     claims: &[usize],
-) -> Result<VecDeque<Picked>, DbError> {
+) -> Result<(VecDeque<Picked>, Vec<Row>), DbError> {
     let wanted = int(wanted(batch, claims));
     let (floor, version) = core.floors.begin(fleet);
-    let mut rows = search(connection, fleet, floor, wanted).await?;
+    let (mut rows, mut fences) = futures_util::try_join!(search(connection, fleet, floor, wanted), async {
+        match wanted <= DRAWN_AT_ONCE {
+            true => connection.query(FENCES, args![wanted]).await,
+            false => Ok(Vec::new()),
+        }
+    })?;
     if (rows.len() as i64) < wanted && floor != Position::FIRST {
         // Another replica may have put something in front, and whoever is told that there is nothing waits.
         rows = search(connection, fleet, Position::FIRST, wanted).await?;
+        fences.clear();
     }
     let picked = rows.iter().map(read_picked).collect::<Result<VecDeque<_>, _>>()?;
     if let Some(first) = picked.front().filter(|_| picked.len() as i64 >= wanted) {
         // Others skip what is locked here, and what is not given away after all has to be found again.
         core.floors.raise(fleet, Position(first.row.rank, first.row.uuid()), version);
     }
-    Ok(picked)
+    Ok((picked, fences))
 }
 
 async fn search(
@@ -381,14 +407,20 @@ async fn is_least_busy(
     Ok(first.as_deref() == Some(it.worker.as_str()))
 }
 
+/// Tasks, each with the claim that gets it.
+type Given = [(usize, Picked)];
+
 async fn grant(
     core: &Core,
     connection: &Connection,
     batch: &[Asked],
-    (given, turns, mut changes): (&mut [(usize, Picked)], &[Turn], Changes),
+    (given, mut fences, turns, mut changes): (&mut Given, Vec<Row>, &[Turn], Changes),
     workers: &mut HashMap<WorkerId, Known>,
 ) -> Result<(), DbError> {
-    let fences = connection.query(FENCES, args![given.len() as i64]).await?;
+    let lacking = given.len().saturating_sub(fences.len());
+    if lacking > 0 {
+        fences.extend(connection.query(FENCES, args![lacking as i64]).await?);
+    }
     let (mut expires, mut at) = (Vec::new(), Vec::new());
     let mut newest: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
     for ((asked, task), fence) in given.iter_mut().zip(&fences) {
@@ -440,7 +472,7 @@ fn run(row: &mut Live, changes: &mut Changes, it: &ClaimRequest, fence: Fence) {
 }
 
 /// All that a worker has to know of a task that it holds; the history is filled in by the caller.
-fn leased(picked: Picked) -> LeasedTask {
+fn leased(picked: Picked, asked: &mut HashMap<TaskId, Vec<Question>>) -> LeasedTask {
     let row = picked.row;
     LeasedTask {
         id: row.id,
@@ -452,6 +484,7 @@ fn leased(picked: Picked) -> LeasedTask {
         conversation: row.conversation.map(|(id, _)| conversation::empty(id)),
         timeout_ms: row.timeout_ms,
         alone: row.alone,
+        questions: asked.remove(&row.id).unwrap_or_default(),
     }
 }
 

@@ -8,6 +8,7 @@ use longshore_core::json::Json;
 use longshore_core::retention::Dropped;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::{OnExpiry, Wait};
 use longshore_core::webhook::WebhookName;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -99,6 +100,8 @@ columns! {
     Hold: &'a str, |value| word("reason to be queued", value);
     OnInterrupt: &'a str, |value| word("policy for interruptions", value);
     DrainMode: &'a str, |value| word("mode of drain", value);
+    Wait: &'a str, |value| Wait::parse(Some(value)).map_err(text);
+    OnExpiry: &'a str, |value| known("way to expire", value, OnExpiry::parse(value));
 }
 
 /// A stored document as the type that it was made from.

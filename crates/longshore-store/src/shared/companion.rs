@@ -21,7 +21,12 @@ use crate::signals::{Signals, Wakes};
 /// How long the copy of a conversation stays that nobody uses.
 const COPIES: Duration = Duration::from_secs(24 * 3600);
 
-const CACHE: Limits = Limits { max_bytes: 1 << 20, max_ttl: Duration::from_secs(30 * 24 * 3600) };
+/// What is checked before it comes here, and room for what is kept beside a value.
+const CACHE: Limits = Limits {
+    max_bytes: longshore_core::cache::VALUE_LIMIT + super::cache::KIND_LIMIT + 2,
+    max_total: longshore_core::cache::TOTAL_LIMIT,
+    max_ttl: Duration::from_millis(longshore_core::cache::LONGEST_TTL_MS),
+};
 
 /// How Redis is reached.
 #[derive(Clone)]
@@ -59,7 +64,6 @@ pub(super) struct Companion {
     redis: Redis,
     bus: Bus,
     histories: Histories,
-    #[allow(dead_code)] // until the agents' cache is shared
     cache: Cache,
 }
 
@@ -115,7 +119,6 @@ impl Companion {
     }
 
     /// The agents' shared cache.
-    #[allow(dead_code)] // as above
     pub(super) fn cache(&self) -> &Cache {
         &self.cache
     }

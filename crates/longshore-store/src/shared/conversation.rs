@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use longshore_core::id::{ConversationId, Fence, TaskId};
 use longshore_core::json::Json;
 use longshore_core::task::Hold;
@@ -129,12 +130,15 @@ fn spoken_input(input: Json) -> String {
     Json::of(&Words { role: "user", content: input }).text().to_owned()
 }
 
-/// The first of each conversation that is not among those that end now.
+/// The first of each conversation that is not among those that end now, if it is held: one that never ran is nobody's
+/// parent, so no other transaction locks it before its conversation.
 const HEADS: &str = concat!(
     "SELECT ",
     live_columns!(),
-    " FROM unnest($1::text[]) AS c (id) CROSS JOIN LATERAL
-        (SELECT * FROM @live WHERE conversation = c.id AND NOT id = ANY($2) ORDER BY conv_seq LIMIT 1 FOR UPDATE) AS live"
+    " FROM unnest($1::text[]) AS c (id)
+        CROSS JOIN LATERAL (SELECT id FROM @live WHERE conversation = c.id AND NOT id = ANY($2)
+            ORDER BY conv_seq LIMIT 1) AS head
+        CROSS JOIN LATERAL (SELECT * FROM @live WHERE id = head.id AND hold = 'conversation' LIMIT 1 FOR UPDATE) AS live"
 );
 
 /// Tasks have left their conversations, whose rows are locked: who was held behind the head may go on.
@@ -178,23 +182,46 @@ const NEWEST: &str =
 const AFTER: &str =
     "SELECT seq, task, at, data FROM @message WHERE conversation = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 
-const COUNT: &str = "SELECT messages FROM @conversation WHERE id = $1";
+const COUNTS: &str = "SELECT id, messages FROM @conversation WHERE id = ANY($1)";
 
-/// The newest part of a conversation, as a claim carries it: the serving copy if it is whole, else from the database.
-pub(super) async fn history(core: &Core, id: ConversationId) -> Result<History, DbError> {
-    let Some(companion) = &core.companion else {
-        let rows = core.run(async |it| newest(&it, id.as_str()).await).await?;
-        return cut(id, &rows);
-    };
-    let count = core.run(async |it| it.query_opt(COUNT, args![id.as_str()]).await).await?;
-    let count: u64 = count.map(|row| column::count(&row, 0)).transpose()?.unwrap_or(0);
-    if let Some(messages) = companion.history(&id, count).await {
+/// How many conversations are read at the same time: all that Redis has in a few round trips, and never on all connections
+/// to the database.
+const AT_ONCE: usize = 16;
+
+/// The newest parts of conversations, as claims carry them, in the order of the ids: the serving copy where it is whole, else
+/// from the database.
+pub(super) async fn histories(core: &Core, ids: Vec<ConversationId>) -> Result<Vec<History>, DbError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&str> = ids.iter().map(ConversationId::as_str).collect();
+    let rows = core.run(async |it| it.query(COUNTS, args![names]).await).await?;
+    let counts = rows
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, column::count(row, 1)?)))
+        .collect::<Result<HashMap<String, u64>, DbError>>()?;
+    let read = ids.into_iter().map(|id| {
+        let count = counts.get(id.as_str()).copied().unwrap_or(0);
+        of_count(core, id, count)
+    });
+    stream::iter(read).buffered(AT_ONCE).try_collect().await
+}
+
+async fn of_count(core: &Core, id: ConversationId, count: u64) -> Result<History, DbError> {
+    if count == 0 {
+        return Ok(empty(id));
+    }
+    if let Some(companion) = &core.companion
+        && let Some(messages) = companion.history(&id, count).await
+    {
         let truncated = (messages.len() as u64) < count;
         return Ok(History { id, messages, truncated });
     }
     let history = cut(id.clone(), &core.run(async |it| newest(&it, id.as_str()).await).await?)?;
-    let count = history.messages.last().map_or(0, |newest| newest.seq);
-    companion.refill(&id, count, &history.messages).await;
+    if let Some(companion) = &core.companion {
+        let count = history.messages.last().map_or(0, |newest| newest.seq);
+        companion.refill(&id, count, &history.messages).await;
+    }
     Ok(history)
 }
 

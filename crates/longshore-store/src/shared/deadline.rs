@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::changes::Changes;
-use super::ending;
 use super::live::Live;
 use super::sql::args;
+use super::{ending, lock};
 use crate::error::StoreError;
 
 const PASSED: &str =
@@ -29,7 +29,7 @@ impl Shared {
             }
             it.begin().await?;
             let mut changes = Changes::new(now);
-            let mut rows: Vec<Live> = ending::lock(&it, &ids).await?.into_values().collect();
+            let mut rows: Vec<Live> = lock::tasks(&it, &mut changes, &ids).await?.into_values().collect();
             // One that was running may have ended meanwhile, or begun: what counts is how it stands now.
             rows.retain(|row| !row.expired);
             rows.sort_by_key(|row| row.id);

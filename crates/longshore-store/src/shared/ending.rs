@@ -7,6 +7,7 @@ use longshore_core::id::{ConversationId, Fence, FleetName, Held, TaskId, TenantN
 use longshore_core::json::Json;
 use longshore_core::task::{self, Ending, Failure, Hold, Interruption, Next, Standing, State, Verdict};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Wait;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -17,14 +18,17 @@ use super::connection::Connection;
 use super::conversation::{self, Spoken};
 use super::core::Core;
 use super::event;
+use super::family;
 use super::fault::DbError;
 use super::journal::{self, Followed, Have};
 use super::lane;
 use super::lease::held_by_workers;
-use super::live::{Lease, Live, live_columns};
+use super::live::{Lease, Live};
+use super::lock;
 use super::sql::args;
+use super::waiting::{self, Beginning};
 use crate::embedded::queued;
-use crate::error::{InputOutcome, LinkError, StoreError};
+use crate::error::LinkError;
 use crate::model::{EndAttempt, Ended, NewAgentEvent};
 
 /// A worker's report as it waits for its turn.
@@ -155,14 +159,6 @@ async fn ended_before(connection: &Connection, held: Held, worker: &WorkerId) ->
     Ok(connection.query_opt(ENDED_BEFORE, args![held.task.0, fence, worker.as_str()]).await?.is_some())
 }
 
-/// Conversations before tasks, and each in order: no two transactions wait crosswise.
-pub(super) const LOCK_CONVERSATIONS: &str = "SELECT 1 FROM @conversation WHERE id IN
-        (SELECT conversation FROM @live WHERE id = ANY($1) AND conversation IS NOT NULL)
-     ORDER BY id FOR NO KEY UPDATE";
-
-pub(super) const LOCK_LIVE: &str =
-    concat!("SELECT ", live_columns!(), " FROM @live AS live WHERE id = ANY($1) ORDER BY id FOR UPDATE");
-
 const HELD_BY: &str =
     concat!("SELECT w.id, live.number ", held_by_workers!("count(*) AS number"), "WHERE live.number > 0");
 
@@ -173,17 +169,7 @@ const SUSPECTS: &str =
      WHERE hold = 'ready'";
 
 const STATEMENTS: &[&str] =
-    &[LOCK_CONVERSATIONS, LOCK_LIVE, HELD_BY, SUSPECTS, lane::FREED, journal::HAVE, ENDED_BEFORE];
-
-/// Tasks by their ids, locked, with the conversations that they belong to.
-pub(super) async fn lock(connection: &Connection, ids: &[Uuid]) -> Result<HashMap<TaskId, Live>, DbError> {
-    let ids = ids.to_vec();
-    let (_, rows) =
-        futures_util::try_join!(async { connection.query(LOCK_CONVERSATIONS, args![ids]).await }, async {
-            connection.query(LOCK_LIVE, args![ids]).await
-        },)?;
-    rows.iter().map(|row| Live::read(row).map(|row| (row.id, row))).collect()
-}
+    &[lock::CONVERSATIONS, lock::TASKS, HELD_BY, SUSPECTS, lane::FREED, journal::HAVE, ENDED_BEFORE];
 
 /// Ends attempts within a transaction that is begun; returns those whose fence was valid.
 pub(super) async fn end(
@@ -196,11 +182,13 @@ pub(super) async fn end(
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let (rows, journaled) = futures_util::try_join!(lock(connection, &ids), journal::have(connection, &ids))?;
+    let (rows, journaled) =
+        futures_util::try_join!(lock::tasks(connection, changes, &ids), journal::have(connection, &ids))?;
     let mut rows = rows;
     let held_by = held_by(connection, &rows, ends).await?;
     let mut ended = Vec::with_capacity(ends.len());
     let mut done: Vec<Done<'_>> = Vec::with_capacity(ends.len());
+    let mut waits: Vec<(usize, Timestamp)> = Vec::new();
     for end in ends {
         let Some(row) = rows.get(&end.held.task) else { continue };
         let Some(lease) = row.lease.clone().filter(|lease| lease.fence == end.held.fence) else { continue };
@@ -223,6 +211,9 @@ pub(super) async fn end(
             row.event(changes, "diverged", &data);
         }
         note(&mut row, &verdict, end);
+        if verdict.next == Next::Wait {
+            waits.push((done.len(), lease.attempt_at));
+        }
         settle(changes, &mut row, verdict.next);
         if by == By::Control {
             changes.wake_worker(&lease.worker);
@@ -230,6 +221,16 @@ pub(super) async fn end(
         ended.push(end.held);
         done.push(Done { row, end, fence: lease.fence, was_alone, messages: said.messages });
     }
+    if !waits.is_empty() {
+        let waiting = done.iter_mut().enumerate().filter_map(|(at, done)| {
+            let (_, began) = waits.iter().find(|(wait, _)| *wait == at)?;
+            let Ending::Waited(awaits) = &done.end.ending else { return None };
+            Some(Beginning { row: &mut done.row, awaits, began: *began })
+        });
+        waiting::begin(connection, changes, waiting.collect()).await?;
+    }
+    // Those whose fence was stale are as they were, and may be parents.
+    changes.parents.extend(rows);
     finish(connection, changes, done).await?;
     Ok(ended)
 }
@@ -272,6 +273,7 @@ fn end_attempt(changes: &mut Changes, row: &mut Live, lease: &Lease, end: &EndOf
         Ending::Succeeded => ("succeeded", json!({})),
         Ending::Failed(failure) => ("failed", json!({ "code": failure.code, "message": failure.message })),
         Ending::Interrupted(cause) => ("interrupted", json!({ "cause": cause })),
+        Ending::Waited(_) => ("waited", json!({})),
     };
     let mut data = json!({ "attempt": row.attempt(), "outcome": outcome });
     if let (Some(data), serde_json::Value::Object(detail)) = (data.as_object_mut(), detail) {
@@ -302,6 +304,8 @@ fn settle(changes: &mut Changes, row: &mut Live, next: Next) {
         Next::Fail(failure) => fail(changes, row, failure),
         Next::Cancel => cancel(changes, row),
         Next::Ask => ask(changes, row),
+        // Decided when all that end here are known (`waiting`).
+        Next::Wait => {}
         Next::Requeue { alone } => requeue(changes, row, (Hold::Ready, None), alone),
         Next::RetryAt { at, .. } if at <= changes.now => requeue(changes, row, (Hold::Ready, None), false),
         Next::RetryAt { at, .. } => requeue(changes, row, (Hold::Backoff, Some(at)), false),
@@ -324,12 +328,17 @@ pub(super) fn cancel(changes: &mut Changes, row: &mut Live) {
 }
 
 fn ask(changes: &mut Changes, row: &mut Live) {
-    row.wait(changes);
+    row.wait(changes, Wait::Interruption, None);
     let data = json!({ "reason": "interrupted", "attempt": row.attempt(), "answers": ["resume", "fail"] });
     row.event(changes, "waiting", &Json::of(&data));
 }
 
-fn requeue(changes: &mut Changes, row: &mut Live, (hold, due): (Hold, Option<Timestamp>), alone: bool) {
+pub(super) fn requeue(
+    changes: &mut Changes,
+    row: &mut Live,
+    (hold, due): (Hold, Option<Timestamp>),
+    alone: bool,
+) {
     row.alone = alone;
     row.queue(changes, hold, due);
     row.event(changes, "queued", &queued(hold, due));
@@ -345,8 +354,14 @@ struct Done<'a> {
     messages: Vec<String>,
 }
 
-/// What tasks that moved mean for others: words of their conversations, who is next there, who waits beside a suspect.
-async fn finish(connection: &Connection, changes: &mut Changes, done: Vec<Done<'_>>) -> Result<(), DbError> {
+/// What tasks that moved mean for others: words of their conversations, who is next there, who waits beside a suspect, or
+/// for its children.
+async fn finish(
+    connection: &Connection,
+    changes: &mut Changes,
+    mut done: Vec<Done<'_>>,
+) -> Result<(), DbError> {
+    family::tell_parents(connection, changes, done.iter_mut().map(|done| &mut done.row).collect()).await?;
     let (mut fleets, mut tenants) = (BTreeSet::new(), BTreeSet::new());
     let mut spoken: Vec<Spoken> = Vec::new();
     let mut left: Vec<(ConversationId, TaskId)> = Vec::new();
@@ -403,47 +418,6 @@ async fn wake(
     Ok(())
 }
 
-impl Shared {
-    /// A person says whether an interrupted task may run again.
-    pub(crate) async fn answer_interruption(
-        &self,
-        task: TaskId,
-        resume: bool,
-        now: Timestamp,
-    ) -> Result<InputOutcome, StoreError> {
-        let core = self.core();
-        let done = core.run(async |it| {
-            it.begin().await?;
-            let mut changes = Changes::new(now);
-            let Some(mut row) = lock(&it, &[task.0]).await?.remove(&task) else {
-                it.roll_back().await;
-                let state = super::list::done_state(&it, task).await?;
-                return Ok(state.map_or(InputOutcome::NotFound, InputOutcome::NotWaiting));
-            };
-            if row.state != State::Waiting {
-                it.roll_back().await;
-                return Ok(InputOutcome::NotWaiting(row.state));
-            }
-            let answer = if resume { "resume" } else { "fail" };
-            row.event(&mut changes, "input", &Json::of(&json!({ "answer": answer })));
-            if resume {
-                requeue(&mut changes, &mut row, (Hold::Ready, None), false);
-            } else {
-                fail(&mut changes, &mut row, refused_by_a_person());
-            }
-            leave(&it, &mut changes, row).await?;
-            core.commit(&it, changes).await?;
-            Ok(InputOutcome::Taken)
-        });
-        Ok(done.await?)
-    }
-}
-
-fn refused_by_a_person() -> Failure {
-    let message = "the attempt was interrupted, and a person said that it must not run again";
-    Failure::lasting("interrupted", message)
-}
-
 /// Saves a row that did not run; if it has ended, its conversation goes on.
 pub(super) async fn leave(connection: &Connection, changes: &mut Changes, row: Live) -> Result<(), DbError> {
     leave_all(connection, changes, vec![row]).await
@@ -453,8 +427,9 @@ pub(super) async fn leave(connection: &Connection, changes: &mut Changes, row: L
 pub(super) async fn leave_all(
     connection: &Connection,
     changes: &mut Changes,
-    rows: Vec<Live>,
+    mut rows: Vec<Live>,
 ) -> Result<(), DbError> {
+    family::tell_parents(connection, changes, rows.iter_mut().collect()).await?;
     let ended = || rows.iter().filter(|row| row.state.is_terminal());
     let left: Vec<_> =
         ended().filter_map(|row| Some((row.conversation.as_ref()?.0.clone(), row.id))).collect();

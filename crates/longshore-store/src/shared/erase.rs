@@ -11,11 +11,11 @@ use super::changes::{self, Changes};
 use super::column::{count, get};
 use super::connection::Connection;
 use super::core::Core;
-use super::fault::DbError;
+use super::fault::{DbError, words};
 use super::forget::{delete_batches, delete_conversations};
 use super::retention::delete_tasks;
 use super::sql::args;
-use super::{Shared, delivery, ending, list};
+use super::{Shared, delivery, ending, list, lock};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::Erased;
 
@@ -62,6 +62,12 @@ const LANES: &str =
     "DELETE FROM @lane WHERE tenant = $1 AND (runnable, delayed, held, running, waiting, succeeded, failed,
         cancelled) = (0, 0, 0, 0, 0, 0, 0, 0)";
 
+/// Fleets in which it had tasks; the default tenant has no lanes.
+const FLEETS: [&str; 2] = [
+    "SELECT DISTINCT fleet FROM @fleet_count WHERE $1 = 'default'",
+    "SELECT fleet FROM @lane WHERE tenant = $1",
+];
+
 /// Keys that are good for this tenant alone: they name it, and who holds one could fill it again.
 const DELETE_TENANT_KEYS: &str = "DELETE FROM @api_key WHERE tenant = $1";
 
@@ -70,7 +76,7 @@ const RUNNING: &str = "SELECT count(*) FROM @live WHERE worker IS NOT NULL AND t
 /// What rows are deleted from, or overwritten in.
 const CLEAN: &str =
     "VACUUM @task, @done, @event, @journal, @journal_blob, @journal_link, @journal_request, @journal_entry,
-    @journal_ask, @step, @live, @conversation, @message, @staged_message, @lane, @batch, @batch_event, @idempotency,
+    @journal_ask, @step, @child, @question, @live, @conversation, @message, @staged_message, @lane, @batch, @batch_event, @idempotency,
     @api_key, @delivery";
 
 pub(super) fn pick(statements: [&'static str; 2], tenant: &str) -> &'static str {
@@ -141,7 +147,7 @@ async fn erase_tasks(
     let unfinished: Vec<Uuid> =
         tasks.iter().filter(|(_, ended, _)| !ended).map(|(task, ..)| task.0).collect();
     let mut left = Vec::with_capacity(unfinished.len());
-    let mut rows: Vec<_> = ending::lock(connection, &unfinished).await?.into_values().collect();
+    let mut rows: Vec<_> = lock::tasks(connection, changes, &unfinished).await?.into_values().collect();
     rows.sort_by_key(|row| row.id);
     for mut row in rows {
         let outcome = list::cancel(changes, &mut row, Some(reason.to_owned()));
@@ -165,6 +171,7 @@ async fn erase_the_rest(
     let args = args![tenant, STEP as i64];
     let names = connection.query(pick(SOME_CONVERSATIONS, tenant), args).await?;
     let names = names.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    clear_caches(core, connection, tenant).await?;
     done.conversations = delete_conversations(core, connection, names).await?;
     connection.execute(LANES, args![tenant]).await?;
     let batches = connection.query(pick(SOME_BATCHES, tenant), args).await?;
@@ -172,6 +179,18 @@ async fn erase_the_rest(
     done.batches = batches.len() as u64;
     connection.execute(DELETE_TENANT_KEYS, args![tenant]).await?;
     delete_batches(connection, batches).await
+}
+
+/// The agents' caches of the fleets in which it had tasks: nobody knows whose an entry is, and none is needed.
+///
+/// Errors: Redis could not empty one; then nothing is to be committed, and the same is found again.
+async fn clear_caches(core: &Core, connection: &Connection, tenant: &str) -> Result<(), DbError> {
+    let Some(companion) = &core.companion else { return Ok(()) };
+    for row in &connection.query(pick(FLEETS, tenant), args![tenant]).await? {
+        let cleared = companion.cache().clear(&get(row, 0)?).await;
+        cleared.map_err(|error| DbError::Companion(words(&error)))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::fault::DbError;
 use super::live::Live;
 use super::sql::args;
-use super::{ending, register};
+use super::{lock, register};
 use crate::error::{LinkError, StoreError};
 use crate::model::{AgentEventKind, EventRecord, NewAgentEvent};
 
@@ -130,7 +130,7 @@ async fn append_all(
     attempts: &[(Held, Vec<NewAgentEvent>)],
 ) -> Result<Vec<Held>, DbError> {
     let ids: Vec<Uuid> = attempts.iter().map(|(held, _)| held.task.0).collect();
-    let mut rows = ending::lock(connection, &ids).await?;
+    let mut rows = lock::tasks_only(connection, &ids).await?;
     let mut lost = Vec::new();
     let (mut tasks, mut fences, mut numbers, mut words) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (held, events) in attempts {

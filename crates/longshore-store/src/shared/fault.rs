@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
-use crate::error::{CallError, ClaimError, LinkError, RegisterError, StoreError, SubmitError};
+use crate::error::{
+    AskError, CallError, ChildError, ClaimError, LinkError, RegisterError, StoreError, SubmitError,
+};
 
 /// An error of the database or of the way to it.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +28,7 @@ pub(super) enum DbError {
     Panic,
     #[error("another transaction was faster")]
     Raced,
-    #[error("redis could not forget its copy of a conversation: {0}")]
+    #[error("redis could not forget what it has a copy of: {0}")]
     Companion(String),
     #[error("the store is closed")]
     Closed,
@@ -112,4 +114,4 @@ macro_rules! through_store_error {
         })*
     };
 }
-through_store_error!(SubmitError, RegisterError, ClaimError, LinkError, CallError);
+through_store_error!(SubmitError, RegisterError, ClaimError, LinkError, CallError, ChildError, AskError);

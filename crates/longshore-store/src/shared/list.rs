@@ -14,10 +14,10 @@ use super::Shared;
 use super::changes::Changes;
 use super::column::{count, document, get, get_option};
 use super::connection::Connection;
-use super::ending;
 use super::fault::DbError;
 use super::live::Live;
 use super::sql::args;
+use super::{ending, lock};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::{AttemptRecord, Outcome, TaskRecord};
 
@@ -31,12 +31,13 @@ macro_rules! record_columns {
          coalesce(live.interrupted, done.interrupted), coalesce(live.strikes, done.strikes),
          coalesce(live.cancel_requested, done.cancel_requested), task.retry_of, task.created_at,
          coalesce(live.started_at, done.started_at), done.finished_at, coalesce(live.last_event, done.last_event),
-         task.batch, coalesce(done.dropped, 0), task.tenant, task.deadline_at"
+         task.batch, coalesce(done.dropped, 0), task.tenant, task.deadline_at, task.parent, live.wait_for,
+         live.wait_until"
     };
 }
 pub(super) use record_columns;
 
-const COLUMNS: usize = 30;
+const COLUMNS: usize = 33;
 
 macro_rules! record_tables {
     () => {
@@ -101,7 +102,8 @@ impl Shared {
         let reason = reason.map(|reason| reason.replace('\0', ""));
         let done = core.run(async |it| {
             it.begin().await?;
-            let Some(mut row) = ending::lock(&it, &[task.0]).await?.remove(&task) else {
+            let mut changes = Changes::new(now);
+            let Some(mut row) = lock::tasks(&it, &mut changes, &[task.0]).await?.remove(&task) else {
                 it.roll_back().await;
                 let state = done_state(&it, task).await?;
                 return Ok(state.map_or(CancelOutcome::NotFound, CancelOutcome::AlreadyTerminal));
@@ -110,7 +112,6 @@ impl Shared {
                 it.roll_back().await;
                 return Ok(CancelOutcome::Elsewhere(row.state));
             }
-            let mut changes = Changes::new(now);
             let outcome = cancel(&mut changes, &mut row, reason.clone());
             ending::leave(&it, &mut changes, row).await?;
             core.commit(&it, changes).await?;
@@ -149,6 +150,9 @@ pub(super) fn read(row: &Row) -> Result<TaskRecord, DbError> {
         fleet: get(row, 1)?,
         state,
         hold: get_option(row, 3)?,
+        wait: get_option(row, 31)?,
+        wait_until: get_option(row, 32)?,
+        parent: get_option(row, 30)?,
         input: None,
         result: None,
         result_expired: dropped.result_expired(state),

@@ -8,6 +8,7 @@ use longshore_core::json::Json;
 use longshore_core::retry::Backoff;
 use longshore_core::task::{Failure, Hold, OnInterrupt, State};
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Wait;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -50,6 +51,11 @@ pub(super) struct Live {
     pub lease: Option<Lease>,
     pub batch: Option<BatchId>,
     pub parent: Option<TaskId>,
+    /// What it waits for, while it does, and until when.
+    pub wait: Option<Wait>,
+    pub wait_until: Option<Timestamp>,
+    /// It has asked questions; written where they are.
+    pub asked: bool,
     /// It has a journal or steps. No column: whoever ends a task finds out (`ending`).
     pub journaled: bool,
 }
@@ -73,13 +79,13 @@ macro_rules! live_columns {
          live.conversation, live.conv_seq, live.publish_input, live.alone, live.failed_attempts, live.attempts,
          live.interrupted, live.strikes, live.cancel_requested, live.cancel_reason, live.failure, live.started_at,
          live.last_event, live.fence, live.worker, live.claim_seq, live.attempt_at, live.last_n, live.batch, live.parent,
-         live.deadline_at, live.expired"
+         live.deadline_at, live.expired, live.wait_for, live.wait_until, live.asked"
     };
 }
 pub(super) use live_columns;
 
 /// How many columns there are.
-pub(super) const COLUMNS: usize = 36;
+pub(super) const COLUMNS: usize = 39;
 
 impl Live {
     pub(super) fn read(row: &Row) -> Result<Live, DbError> {
@@ -118,6 +124,9 @@ impl Live {
             parent: get_option(row, 33)?,
             deadline_at: get_option(row, 34)?,
             expired: row.try_get(35)?,
+            wait: get_option(row, 36)?,
+            wait_until: get_option(row, 37)?,
+            asked: row.try_get(38)?,
             journaled: false,
         })
     }
@@ -141,6 +150,7 @@ impl Live {
     pub(super) fn queue(&mut self, changes: &mut Changes, hold: Hold, due: Option<Timestamp>) {
         let from = (self.place(), self.state);
         (self.state, self.hold, self.due_at, self.lease) = (State::Queued, Some(hold), due, None);
+        (self.wait, self.wait_until) = (None, None);
         self.since = (hold == Hold::Ready).then_some(changes.now);
         self.moved(changes, from);
         if hold == Hold::Ready {
@@ -152,11 +162,12 @@ impl Live {
         }
     }
 
-    /// Lets it wait for a person.
-    pub(super) fn wait(&mut self, changes: &mut Changes) {
+    /// Lets it wait, without a worker.
+    pub(super) fn wait(&mut self, changes: &mut Changes, wait: Wait, until: Option<Timestamp>) {
         let from = (self.place(), self.state);
         (self.state, self.hold, self.due_at, self.since, self.lease) =
             (State::Waiting, None, None, None, None);
+        (self.wait, self.wait_until) = (Some(wait), until);
         self.moved(changes, from);
     }
 
@@ -165,6 +176,7 @@ impl Live {
         debug_assert!(state.is_terminal() && !self.state.is_terminal());
         let from = (self.place(), self.state);
         (self.state, self.hold, self.due_at, self.since, self.lease) = (state, None, None, None, None);
+        (self.wait, self.wait_until) = (None, None);
         self.moved(changes, from);
     }
 

@@ -13,10 +13,12 @@ use super::migrate::exists;
 use super::sql::{Names, args};
 
 /// Tables that are partitioned by the id of their task; the tasks themselves first.
-pub(super) const TABLES: [&str; 10] = [
+pub(super) const TABLES: [&str; 12] = [
     "task",
     "done",
     "event",
+    "child",
+    "question",
     "journal",
     "journal_blob",
     "journal_link",

@@ -48,11 +48,16 @@ const OF_JOURNAL: [&str; 6] = [
     "DELETE FROM @journal_ask WHERE task = ANY($1)",
     "DELETE FROM @step WHERE task = ANY($1)",
 ];
-const DONE: &str = "DELETE FROM @done WHERE id = ANY($1) RETURNING id, fleet, tenant, state";
-const OF_TASK: [&str; 3] = [
+const DONE: &str = "DELETE FROM @done WHERE id = ANY($1) RETURNING id, fleet, tenant, state, parent";
+/// The names that children had at their parents.
+const NAMES: &str = "DELETE FROM @child AS c USING unnest($1::uuid[], $2::uuid[]) AS gone (parent, id)
+     WHERE c.task = gone.parent AND c.child = gone.id";
+const OF_TASK: [&str; 5] = [
     "DELETE FROM @task WHERE id = ANY($1)",
     "DELETE FROM @event WHERE task = ANY($1)",
     "DELETE FROM @staged_message WHERE task = ANY($1)",
+    "DELETE FROM @child WHERE task = ANY($1)",
+    "DELETE FROM @question WHERE task = ANY($1)",
 ];
 
 impl Shared {
@@ -194,8 +199,13 @@ pub(super) async fn delete_tasks(
     tasks: Vec<Uuid>,
 ) -> Result<u64, DbError> {
     let mut gone = Vec::with_capacity(tasks.len());
+    let (mut parents, mut children): (Vec<Uuid>, Vec<Uuid>) = (Vec::new(), Vec::new());
     for row in &connection.query(DONE, args![tasks]).await? {
         gone.push(row.try_get(0)?);
+        if let Some(parent) = row.try_get(4)? {
+            parents.push(parent);
+            children.push(row.try_get(0)?);
+        }
         let (fleet, tenant, state): (FleetName, TenantName, State) =
             (get(row, 1)?, get(row, 2)?, get(row, 3)?);
         changes.uncount(&fleet, &tenant, Place::of(state, None), 1);
@@ -203,6 +213,9 @@ pub(super) async fn delete_tasks(
     if !gone.is_empty() {
         delete(connection, &OF_TASK, &gone).await?;
         delete_journals(connection, &gone).await?;
+    }
+    if !parents.is_empty() {
+        connection.execute(NAMES, args![parents, children]).await?;
     }
     Ok(gone.len() as u64)
 }

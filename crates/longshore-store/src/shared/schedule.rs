@@ -135,6 +135,7 @@ impl Shared {
     pub(crate) async fn fire_schedule(&self, fire: Fire, now: Timestamp) -> Result<Fired, SubmitError> {
         let submission = |(tick, task): &(Timestamp, NewTask)| Submission {
             tasks: vec![task.clone()],
+            parent: None,
             batch: None,
             idempotency: Some(fire.key(*tick)),
             now,
@@ -159,7 +160,7 @@ impl Shared {
         idempotency: Option<Idempotency>,
         now: Timestamp,
     ) -> Result<Submitted, SubmitError> {
-        let submission = Submission { tasks: vec![task], batch: None, idempotency, now };
+        let submission = Submission { tasks: vec![task], parent: None, batch: None, idempotency, now };
         let core = self.core();
         let made = core.run(async |it| {
             let made = run(core, &it, &name, &submission).await?;

@@ -27,6 +27,8 @@ use crate::model::{Idempotency, NewBatch, NewTask, Submitted};
 /// A submission as it waits for its turn.
 pub(super) struct Submission {
     pub tasks: Vec<NewTask>,
+    /// The task whose children they are.
+    pub parent: Option<TaskId>,
     pub batch: Option<NewBatch>,
     pub idempotency: Option<Idempotency>,
     pub now: Timestamp,
@@ -67,7 +69,7 @@ impl Shared {
         idempotency: Option<Idempotency>,
         now: Timestamp,
     ) -> Result<Submitted, SubmitError> {
-        self.ask_to_submit(Submission { tasks, batch: None, idempotency, now }).await
+        self.ask_to_submit(Submission { tasks, parent: None, batch: None, idempotency, now }).await
     }
 
     pub(crate) async fn submit_batch(
@@ -78,7 +80,7 @@ impl Shared {
         now: Timestamp,
     ) -> Result<Submitted, SubmitError> {
         let batch = Some(NewBatch { name: batch.name.replace('\0', ""), ..batch });
-        self.ask_to_submit(Submission { tasks, batch, idempotency, now }).await
+        self.ask_to_submit(Submission { tasks, parent: None, batch, idempotency, now }).await
     }
 
     async fn ask_to_submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
@@ -123,23 +125,24 @@ const BUSY: &str = "SELECT DISTINCT conversation FROM @live WHERE conversation =
 
 const INSERT_TASKS: &str =
     "INSERT INTO @task (id, fleet, tenant, priority, run_at, deadline_at, timeout_ms, max_attempts, on_interrupt, backoff_base_ms,
-        backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of, created_at, input, batch)
+        backoff_cap_ms, labels, conversation, conv_seq, publish_input, retry_of, created_at, input, batch,
+        parent)
      SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[],
         $8::bigint[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[], $14::bigint[], $15::boolean[],
-        $16::uuid[], $17::bigint[], $18::text[], $19::uuid[])";
+        $16::uuid[], $17::bigint[], $18::text[], $19::uuid[], $20::uuid[])";
 
 const INSERT_LIVE: &str =
     "INSERT INTO @live (id, fleet, tenant, state, hold, rank, run_at, due_at, deadline_at, since, timeout_ms, max_attempts,
         on_interrupt, backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input, alone, failed_attempts,
-        attempts, interrupted, strikes, cancel_requested, created_at, last_event, batch)
+        attempts, interrupted, strikes, cancel_requested, created_at, last_event, batch, parent)
      SELECT id, fleet, tenant, 'queued', hold, rank, run_at, due_at, deadline_at, CASE WHEN hold = 'ready' THEN created_at END,
         timeout_ms, max_attempts, on_interrupt, backoff_base_ms, backoff_cap_ms, conversation, conv_seq, publish_input,
-        false, 0, 0, 0, 0, false, created_at, 2, batch
+        false, 0, 0, 0, 0, false, created_at, 2, batch, parent
      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[],
         $9::bigint[], $10::bigint[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::boolean[],
-        $17::bigint[], $18::uuid[])
+        $17::bigint[], $18::uuid[], $19::uuid[])
         AS n (id, fleet, tenant, hold, rank, run_at, due_at, deadline_at, timeout_ms, max_attempts, on_interrupt, backoff_base_ms,
-            backoff_cap_ms, conversation, conv_seq, publish_input, created_at, batch)";
+            backoff_cap_ms, conversation, conv_seq, publish_input, created_at, batch, parent)";
 
 pub(super) fn together<'a>(
     core: &'a Core,
@@ -357,6 +360,7 @@ pub(super) async fn line_up<'a>(
 
 pub(super) struct Row<'a> {
     task: &'a NewTask,
+    parent: Option<TaskId>,
     batch: Option<BatchId>,
     hold: Hold,
     due: Option<Timestamp>,
@@ -392,7 +396,7 @@ pub(super) fn place<'a>(
     }
     let batch = submission.batch.as_ref().map(|batch| batch.id);
     changes.count_batch(batch, None, State::Queued);
-    Row { task, batch, hold, due, conv_seq, now: submission.now }
+    Row { task, parent: submission.parent, batch, hold, due, conv_seq, now: submission.now }
 }
 
 fn begin_log(task: &NewTask, hold: Hold, due: Option<Timestamp>, changes: &mut Changes) {
@@ -430,6 +434,7 @@ pub(super) async fn insert_tasks(connection: &Connection, rows: &[Row<'_>]) -> R
                 rows.iter().map(|row| row.now.0).collect::<Vec<_>>(),
                 tasks().map(|it| it.input.text()).collect::<Vec<_>>(),
                 rows.iter().map(|row| row.batch.map(|batch| batch.0)).collect::<Vec<_>>(),
+                rows.iter().map(|row| row.parent.map(|parent| parent.0)).collect::<Vec<_>>(),
             ],
         )
         .await
@@ -463,6 +468,7 @@ pub(super) async fn insert_live(connection: &Connection, rows: &[Row<'_>]) -> Re
                 tasks().map(|it| it.publish_input).collect::<Vec<_>>(),
                 rows.iter().map(|row| row.now.0).collect::<Vec<_>>(),
                 rows.iter().map(|row| row.batch.map(|batch| batch.0)).collect::<Vec<_>>(),
+                rows.iter().map(|row| row.parent.map(|parent| parent.0)).collect::<Vec<_>>(),
             ],
         )
         .await

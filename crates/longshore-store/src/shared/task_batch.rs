@@ -12,7 +12,7 @@ use super::column::{count, document, get, get_option, int};
 use super::connection::Connection;
 use super::fault::DbError;
 use super::sql::args;
-use super::{Shared, changes, ending, list};
+use super::{Shared, changes, ending, list, lock};
 use crate::error::{CancelOutcome, StoreError};
 use crate::model::{BatchEventRecord, BatchFilter, BatchRecord, CancelledBatch};
 
@@ -118,7 +118,7 @@ async fn cancel(
     let next = tasks.last().copied().filter(|_| tasks.len() == STEP);
     let mut step = CancelledBatch { next, ..CancelledBatch::default() };
     let ids: Vec<Uuid> = tasks.iter().map(|task| task.0).collect();
-    let mut rows = ending::lock(connection, &ids).await?;
+    let mut rows = lock::tasks(connection, changes, &ids).await?;
     let mut left = Vec::with_capacity(rows.len());
     for mut row in tasks.iter().filter_map(|task| rows.remove(task)).collect::<Vec<_>>() {
         match list::cancel(changes, &mut row, reason.cloned()) {

@@ -62,6 +62,7 @@ const DUE: &str = concat!(
 );
 
 const NEXT_DUE: &str = "SELECT min(due_at) FROM @live WHERE due_at IS NOT NULL";
+const NEXT_WAIT: &str = "SELECT min(wait_until) FROM @live WHERE wait_until IS NOT NULL";
 const NEXT_DEADLINE: &str =
     "SELECT min(deadline_at) FROM @live WHERE deadline_at IS NOT NULL AND NOT expired";
 
@@ -92,6 +93,8 @@ impl Shared {
         let expired = self.expire(if all { ALL_EXPIRED } else { EXPIRED }, service, now, roll).await?;
         let overdue = self.give_up(MOST, now).await?;
         let promoted = self.promote(now).await?;
+        self.time_out(MOST, now).await?;
+        self.cancel_orphaned(MOST, now).await?;
         let (open, rate) = self.core().run(async |it| lane::rates(&it, now).await).await?;
         self.core().fire(Wakes::from(open.into_iter().map(Topic::Runnable)));
         let next = self.core().run(async |it| next(&it, rate).await).await?;
@@ -151,11 +154,13 @@ impl Shared {
 
 /// When something is due that no tick has seen.
 async fn next(connection: &Connection, rate: Option<Timestamp>) -> Result<Option<Timestamp>, DbError> {
-    let (due, deadline) =
-        futures_util::try_join!(async { connection.query_one(NEXT_DUE, args![]).await }, async {
-            connection.query_one(NEXT_DEADLINE, args![]).await
-        },)?;
-    let next: [Option<Timestamp>; 3] = [get_option(&due, 0)?, get_option(&deadline, 0)?, rate];
+    let (due, deadline, wait) = futures_util::try_join!(
+        async { connection.query_one(NEXT_DUE, args![]).await },
+        async { connection.query_one(NEXT_DEADLINE, args![]).await },
+        async { connection.query_one(NEXT_WAIT, args![]).await },
+    )?;
+    let next: [Option<Timestamp>; 4] =
+        [get_option(&due, 0)?, get_option(&deadline, 0)?, get_option(&wait, 0)?, rate];
     Ok(next.into_iter().flatten().min())
 }
 

@@ -1,7 +1,9 @@
 //! What every backend does. A new one is added by one more line of the macro.
 
 mod batches;
+mod cache;
 mod caps;
+mod children;
 mod claims;
 mod conversations;
 mod crowd;
@@ -9,8 +11,10 @@ mod deadlines;
 mod endings;
 mod fleets;
 mod journal;
+mod kept;
 mod keys;
 mod link;
+mod questions;
 mod retention;
 mod schedules;
 mod search;
@@ -50,6 +54,12 @@ mod embedded_only {
     #[tokio::test]
     async fn commands_share_commits() {
         super::crowd::commands_share_commits(&World::embedded().await).await;
+    }
+
+    /// To the millisecond: with Redis it is Redis' clock that counts, which no test turns.
+    #[tokio::test]
+    async fn what_was_put_is_there_until_its_time() {
+        super::cache::what_was_put_is_there_until_its_time(&World::embedded().await).await;
     }
 
     #[tokio::test]
@@ -98,7 +108,21 @@ every_backend! {
         a_growing_history_is_stored_once, another_way_is_told_with_its_first_difference,
         a_stale_fence_and_another_fleet_get_nothing, an_answer_wakes_who_waits_for_it,
         steps_run_once_and_outlive_generations, a_task_that_asks_waits_for_a_person,
+        a_task_that_waited_gets_its_answers_again,
         an_answer_that_comes_after_its_task_was_deleted_leaves_nothing;
+    children: a_child_that_misses_its_deadline_wakes_its_parent, a_newcomer_that_stops_a_child_wakes_its_parent,
+        a_parent_waits_without_a_worker_until_all_have_ended, any_child_or_a_named_one_wakes_its_parent,
+        a_wait_for_what_is_there_ends_at_once, what_is_not_there_cannot_be_waited_for,
+        a_wait_with_a_time_out_ends_with_it, an_attempt_that_runs_again_finds_its_children,
+        a_childs_result_and_failure_are_shown, a_cancelled_parent_takes_its_children_along,
+        a_cancelled_attempt_that_waits_ends_its_task, children_are_all_submitted_or_none,
+        too_deep_too_many_and_an_ancestors_conversation_are_refused, a_waiting_head_keeps_its_conversation;
+    questions: a_question_waits_for_its_answer_without_a_worker, an_answer_in_time_counts_and_a_late_one_does_not,
+        a_question_is_asked_once_and_may_be_answered_before_it_is_waited_for,
+        an_interruption_and_a_question_are_told_apart, questions_have_a_limit;
+    cache: what_was_put_goes_by_itself, what_is_deleted_is_gone, a_full_cache_drops_what_expires_soonest;
+    kept: what_an_unfinished_parent_or_child_needs_is_kept, a_parent_is_kept_while_a_child_goes_on,
+        children_and_tenants_are_found;
     keys: a_key_is_found_by_its_hash_alone, a_revoked_key_stays_revoked, the_last_use_only_moves_on,
         tasks_and_conversations_have_owners, what_begins_at_once_agrees, an_erased_tenants_keys_go_with_it;
     crowd: no_task_is_claimed_twice;
@@ -152,6 +176,9 @@ behind_a_pooler! {
     journal: a_failed_task_asks_anew_for_the_last_answer, a_growing_history_is_stored_once,
         another_way_is_told_with_its_first_difference, steps_run_once_and_outlive_generations;
     batches: a_batch_that_is_open_does_not_end_before_it_is_closed, cancelling_a_batch_ends_it_in_steps;
+    children: a_parent_waits_without_a_worker_until_all_have_ended, an_attempt_that_runs_again_finds_its_children,
+        a_cancelled_parent_takes_its_children_along, a_newcomer_that_stops_a_child_wakes_its_parent;
+    questions: a_question_waits_for_its_answer_without_a_worker, an_answer_in_time_counts_and_a_late_one_does_not;
     retention: journals_go_first_then_results_then_tasks, messages_outlive_their_tasks;
     schedules: only_the_first_of_many_fires_a_tick, what_is_not_accepted_leaves_the_cursor_where_it_was,
         a_run_by_hand_moves_no_cursor_and_is_repeatable, ticks_of_a_pause_are_not_made_up_for,

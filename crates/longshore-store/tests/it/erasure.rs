@@ -6,6 +6,7 @@ use std::path::Path;
 use longshore_core::batch::BatchId;
 use longshore_core::fleet::SecretSource;
 use longshore_core::task::{Ending, Interruption};
+use longshore_core::wait::{Ask, OnExpiry};
 use longshore_core::webhook::{STATES, Webhook, WebhookName};
 use longshore_store::*;
 use uuid::Uuid;
@@ -53,6 +54,14 @@ async fn run(world: &World, crew: &Crew, seq: u64, mark: &str) {
     let text = format!("\"{mark}\"");
     world.store.begin_step(held, fleet("a"), mark.into(), world.now()).await.unwrap();
     world.store.end_step(held, fleet("a"), mark.into(), json(&text), world.now()).await.unwrap();
+    let ask = Ask {
+        name: Some(mark.into()),
+        question: json(&text),
+        schema: None,
+        expires_ms: None,
+        on_expiry: OnExpiry::Fail,
+    };
+    world.store.ask(held, fleet("a"), ask, world.now()).await.unwrap();
     let events = vec![says(1, AgentEventKind::Progress, &text), says(2, AgentEventKind::Message, &text)];
     let end = EndAttempt { held, events, ending: Ending::Succeeded, result: Some(json(&text)), roll: 0.5 };
     world.store.end_attempts(crew.id.clone(), crew.nonce, vec![end], world.now()).await.unwrap();
@@ -119,6 +128,52 @@ async fn commands_that_come_while_the_file_is_rewritten_are_done_after() {
     let (compacted, submitted) = tokio::join!(compact, submit);
     compacted.unwrap();
     assert_eq!(submitted.unwrap().ids.len(), 1);
+}
+
+#[tokio::test]
+async fn a_child_that_outlives_its_erased_parent_ends_in_peace() {
+    child_that_outlives_its_erased_parent(&World::embedded().await).await;
+}
+
+#[tokio::test]
+async fn a_child_that_outlives_its_erased_parent_ends_in_peace_in_the_shared_store() {
+    let Some(world) = World::shared().await else { return };
+    child_that_outlives_its_erased_parent(&world).await;
+    assert_eq!(rows_with(&world, MARK).await, 0);
+    world.clean_up().await;
+}
+
+async fn child_that_outlives_its_erased_parent(world: &World) {
+    if !world.has_cache().await {
+        return;
+    }
+    let crew = world.worker("w").await;
+    let kept = |of: &str| NewCached {
+        fleet: fleet(of),
+        key: "k".into(),
+        ttl_ms: 3_600_000,
+        cached: Cached { kind: None, value: MARK.into() },
+    };
+    for of in ["a", "b"] {
+        world.store.cache_put(kept(of), world.now()).await.unwrap();
+    }
+    world.submit(NewTask { tenant: tenant(MARK), ..new_task() }).await;
+    let parent = world.claim_one(&crew, 1).await.held();
+    let task = NewTask { tenant: tenant(MARK), ..new_task() };
+    let child = NewChild { name: "x".into(), detach: false, task };
+    world.store.submit_children(parent, fleet("a"), vec![child], world.now()).await.unwrap();
+    let child = world.claim_one(&crew, 2).await.held();
+    world.end(&crew, parent, Ending::Succeeded).await;
+
+    let (erased, running) = erase(world).await;
+    assert_eq!((erased.tasks, erased.cancelled, running), (1, 1, 1));
+    assert!(world.end(&crew, child, Ending::Interrupted(Interruption::Cancelled)).await);
+    let (erased, running) = erase(world).await;
+    assert_eq!((erased.tasks, running), (1, 0));
+    assert_eq!(world.store.children(parent.task).await.unwrap(), []);
+    let cached = async |of| world.store.cache_get(fleet(of), "k".into(), world.now()).await.unwrap();
+    assert_eq!(cached("a").await, None, "what its fleets cached may be the tenant's");
+    assert!(cached("b").await.is_some(), "it had no task there");
 }
 
 /// How often a text stands in the shared store's tables.

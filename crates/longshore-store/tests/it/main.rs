@@ -7,7 +7,6 @@ mod erasure;
 mod full_disk;
 mod growth;
 mod journal_model;
-mod kept;
 mod opening;
 mod properties;
 mod shared;

@@ -5,7 +5,7 @@
 //! each step.
 
 mod model;
-mod shared_tables;
+pub mod shared_tables;
 pub mod tables;
 
 use longshore_core::task::{Interruption, OnBusy};
@@ -25,6 +25,15 @@ pub enum Step {
         tenant: u8,
         on_busy: OnBusy,
         deadline_s: Option<u8>,
+    },
+    /// Children of a running task; names that come again are the same child.
+    Beget {
+        fence: u16,
+        names: Vec<u8>,
+        detach: bool,
+    },
+    Answer {
+        task: u16,
     },
     Claim {
         worker: u8,
@@ -76,6 +85,8 @@ pub enum How {
     Succeeded,
     Failed { retryable: bool },
     Interrupted(Interruption),
+    WaitsForChildren { all: bool, timeout_s: Option<u8> },
+    Asks { name: Option<u8>, expires_s: Option<u8>, resumes: bool },
 }
 
 fn how() -> impl Strategy<Value = How> {
@@ -85,6 +96,10 @@ fn how() -> impl Strategy<Value = How> {
         1 => Just(How::Interrupted(Interruption::HandedOver)),
         1 => Just(How::Interrupted(Interruption::AgentCrashed)),
         1 => Just(How::Interrupted(Interruption::Cancelled)),
+        3 => (any::<bool>(), proptest::option::weighted(0.2, 1..20u8))
+            .prop_map(|(all, timeout_s)| How::WaitsForChildren { all, timeout_s }),
+        1 => (proptest::option::of(0..2u8), proptest::option::of(1..20u8), any::<bool>())
+            .prop_map(|(name, expires_s, resumes)| How::Asks { name, expires_s, resumes }),
     ]
 }
 
@@ -108,6 +123,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (any::<u16>(), how(), prop_oneof![9 => Just(9u8), 1 => worker.clone()])
             .prop_map(|(fence, how, by)| Step::End { fence, how, by }),
         2 => any::<u16>().prop_map(|task| Step::Cancel { task }),
+        4 => (any::<u16>(), proptest::collection::vec(0..4u8, 1..4), prop::bool::weighted(0.2))
+            .prop_map(|(fence, names, detach)| Step::Beget { fence, names, detach }),
+        1 => any::<u16>().prop_map(|task| Step::Answer { task }),
         3 => (worker.clone(), any::<u64>(), any::<bool>())
             .prop_map(|(worker, keep, read_all)| Step::Beat { worker, keep, read_all }),
         1 => worker.clone().prop_map(|worker| Step::Restart { worker }),

@@ -3,6 +3,8 @@
 mod atomic;
 mod both;
 mod calls;
+mod crowd;
+mod families;
 mod hooks;
 mod looks;
 mod outages;

@@ -230,12 +230,6 @@ impl World {
         expired
     }
 
-    /// Changes the embedded store's file behind its back, while it does nothing.
-    pub fn sql(&self, statements: &str) {
-        let path = self.dir.as_ref().expect("an embedded store").path().join("longshore.db");
-        rusqlite::Connection::open(path).unwrap().execute_batch(statements).unwrap();
-    }
-
     /// One number out of the embedded store's file.
     pub fn ask(&self, query: &str) -> i64 {
         let path = self.dir.as_ref().expect("an embedded store").path().join("longshore.db");
@@ -275,6 +269,17 @@ impl World {
             copies += usize::from(last.is_some());
         }
         copies
+    }
+
+    /// Whether agents can cache here, now: with the shared store that takes Redis.
+    pub async fn has_cache(&self) -> bool {
+        if self.dir.is_some() {
+            return true;
+        }
+        while self.store.redis().is_some_and(|redis| !redis.up) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.store.redis().is_some()
     }
 
     pub async fn task(&self, id: TaskId) -> TaskRecord {

@@ -18,6 +18,7 @@ use longshore_core::call::parse_retry_after;
 use longshore_core::json::Json;
 use longshore_core::task::Failure;
 use longshore_core::time::Timestamp;
+use longshore_core::wait::Awaits;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -39,6 +40,14 @@ const STREAM_CLOSE: Duration = Duration::from_secs(1);
 /// The connection could not be made, or broke before there was an answer.
 #[derive(Debug)]
 pub struct Broken(pub String);
+
+/// What an agent answered, if not with a failure.
+#[derive(Debug)]
+pub enum Done {
+    Result(Json),
+    /// Its task is to wait.
+    Wait(Awaits),
+}
 
 /// Checks that the agent answers.
 ///
@@ -70,7 +79,7 @@ pub async fn run(
     limit: usize,
     speaker: &Speaker,
     log: &mut AgentLog,
-) -> Result<Result<Json, Failure>, Broken> {
+) -> Result<Result<Done, Failure>, Broken> {
     let request = request(Method::POST, "/run", port, Bytes::from(body));
     let request = request.map_err(|error| Broken(error.to_string()))?;
     let (response, _open) = send(port, request).await?;
@@ -85,11 +94,12 @@ pub async fn run(
         return Ok(Err(Failure { retry_after_ms: failure.retry_after_ms.or(asked), ..failure }));
     }
     if kind.starts_with("text/event-stream") {
-        return Stream { limit, result: None, speaker, log }.read(body).await;
+        return Stream { limit, done: None, speaker, log }.read(body).await;
     }
     match collect(body, limit + FRAME).await? {
         (_, true) => Ok(Err(verdict::too_large(limit))),
-        (body, false) => Ok(read_result(&body, &kind, limit)),
+        (body, false) if status == StatusCode::ACCEPTED => Ok(read_accepted(&body, &kind, limit)),
+        (body, false) => Ok(read_result(&body, &kind, limit).map(Done::Result)),
     }
 }
 
@@ -185,16 +195,25 @@ fn read_result(body: &[u8], kind: &str, limit: usize) -> Result<Json, Failure> {
     if result.text().len() > limit { Err(verdict::too_large(limit)) } else { Ok(result) }
 }
 
+/// Accepted, not done: the event says what the task waits for.
+fn read_accepted(body: &[u8], kind: &str, limit: usize) -> Result<Done, Failure> {
+    match said::parse(body) {
+        Some(Said::Wait(awaits)) => Ok(Done::Wait(awaits)),
+        Some(Said::Error(failure)) => Err(failure),
+        _ => read_result(body, kind, limit).map(Done::Result),
+    }
+}
+
 /// An answer in events.
 struct Stream<'a> {
     limit: usize,
-    result: Option<Json>,
+    done: Option<Done>,
     speaker: &'a Speaker,
     log: &'a mut AgentLog,
 }
 
 impl Stream<'_> {
-    async fn read(mut self, mut body: Incoming) -> Result<Result<Json, Failure>, Broken> {
+    async fn read(mut self, mut body: Incoming) -> Result<Result<Done, Failure>, Broken> {
         let mut reader = SseReader::new(self.limit + FRAME);
         let mut closes: Option<Instant> = None;
         loop {
@@ -204,7 +223,7 @@ impl Stream<'_> {
             };
             let part = match part {
                 Ok(Some(part)) => part,
-                Err(broken) if self.result.is_none() => return Err(broken),
+                Err(broken) if self.done.is_none() => return Err(broken),
                 Ok(None) | Err(_) => return Ok(self.finish()),
             };
             let Ok(events) = reader.push(&part) else { return Ok(Err(verdict::too_large(self.limit))) };
@@ -213,7 +232,7 @@ impl Stream<'_> {
                     return Ok(Err(failure));
                 }
             }
-            if self.result.is_some() && closes.is_none() {
+            if self.done.is_some() && closes.is_none() {
                 closes = Some(Instant::now() + STREAM_CLOSE);
             }
         }
@@ -231,12 +250,15 @@ impl Stream<'_> {
             Some(Said::Result(data)) if data.text().len() > self.limit => {
                 return Err(verdict::too_large(self.limit));
             }
-            Some(Said::Result(data)) => self.result = Some(data),
+            Some(Said::Result(data)) => self.done = Some(Done::Result(data)),
+            // A result says that the work is done.
+            Some(Said::Wait(_)) if matches!(self.done, Some(Done::Result(_))) => {}
+            Some(Said::Wait(awaits)) => self.done = Some(Done::Wait(awaits)),
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<Json, Failure> {
-        self.result.ok_or_else(|| Failure::new("agent_error", "the agent's stream ended without a result"))
+    fn finish(self) -> Result<Done, Failure> {
+        self.done.ok_or_else(|| Failure::new("agent_error", "the agent's stream ended without a result"))
     }
 }

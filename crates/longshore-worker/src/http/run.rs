@@ -4,12 +4,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use longshore_api::link::Outcome;
-use longshore_core::json::Json;
 use longshore_core::task::{Failure, Interruption};
 use serde::Serialize;
 
 use super::HttpAgent;
-use super::call::{self, Broken};
+use super::call::{self, Broken, Done};
 use super::service::{TaskEnd, Visit};
 use crate::attempt::{Attempt, Why};
 use crate::exec::TaskDocument;
@@ -26,7 +25,7 @@ const PROCESS_ENDS: Duration = Duration::from_secs(1);
 /// A process may end right after it answered: then the answer is still to be read.
 const ANSWER_ARRIVES: Duration = Duration::from_millis(200);
 
-type Answer = Result<Result<Json, Failure>, Broken>;
+type Answer = Result<Result<Done, Failure>, Broken>;
 
 impl HttpAgent {
     /// Runs one attempt to its end. `None`: its lease is gone, so nothing may be written.
@@ -110,9 +109,10 @@ fn told(why: Why) -> Option<Outcome> {
     }
 }
 
-fn of_answer(answer: Result<Json, Failure>) -> Outcome {
+fn of_answer(answer: Result<Done, Failure>) -> Outcome {
     match answer {
-        Ok(result) => Outcome::Succeeded { result },
+        Ok(Done::Result(result)) => Outcome::Succeeded { result },
+        Ok(Done::Wait(awaits)) => Outcome::Waited(awaits),
         Err(failure) => Outcome::Failed(failure),
     }
 }

@@ -45,6 +45,12 @@ fn route(method: &Method, path: &str) -> Option<Route> {
         (&Method::POST, ["conversation", "messages"]) => Route::Message,
         (&Method::GET, ["conversation"] | ["steps"]) => Route::ControlPlane,
         (&Method::POST | &Method::PUT, ["steps", name]) if is_a_name(name) => Route::ControlPlane,
+        (&Method::GET, ["children" | "questions"]) | (&Method::POST, ["children"]) => Route::ControlPlane,
+        (&Method::GET | &Method::PUT, ["children", name]) if is_a_name(name) => Route::ControlPlane,
+        (&Method::GET | &Method::POST, ["questions", name]) if is_a_name(name) => Route::ControlPlane,
+        (&Method::GET | &Method::PUT | &Method::DELETE, ["cache", key]) if is_a_name(key) => {
+            Route::ControlPlane
+        }
         _ => return None,
     })
 }
@@ -227,6 +233,18 @@ mod tests {
         check(Method::GET, "/agent/v1/steps", Some(Route::ControlPlane));
         check(Method::POST, "/agent/v1/steps/fetch%20it", Some(Route::ControlPlane));
         check(Method::PUT, "/agent/v1/steps/fetch", Some(Route::ControlPlane));
+        check(Method::POST, "/agent/v1/children", Some(Route::ControlPlane));
+        check(Method::GET, "/agent/v1/children", Some(Route::ControlPlane));
+        check(Method::PUT, "/agent/v1/children/part%201", Some(Route::ControlPlane));
+        check(Method::GET, "/agent/v1/children/part%201", Some(Route::ControlPlane));
+        check(Method::GET, "/agent/v1/questions", Some(Route::ControlPlane));
+        check(Method::POST, "/agent/v1/questions/ok", Some(Route::ControlPlane));
+        for method in [Method::GET, Method::PUT, Method::DELETE] {
+            check(method.clone(), "/agent/v1/cache/a%2Fb", Some(Route::ControlPlane));
+            check(method, "/agent/v1/cache/%2e%2e", None);
+        }
+        check(Method::DELETE, "/agent/v1/children/x", None);
+        check(Method::POST, "/agent/v1/cache/x", None);
         check(Method::GET, "/agent/v1/events", None);
         check(Method::PUT, "/agent/v1/steps/", None);
         check(Method::PUT, "/agent/v1/steps/a/b", None);

@@ -167,5 +167,6 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Succeeded { .. } => "succeeded",
         Outcome::Failed(_) => "failed",
         Outcome::Interrupted(_) => "interrupted",
+        Outcome::Waited(_) => "waited",
     }
 }

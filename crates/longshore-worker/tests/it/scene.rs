@@ -90,6 +90,7 @@ pub fn task(input: &str) -> ClaimedTask {
         input: Json::parse(input).expect("valid input"),
         labels: BTreeMap::from([("team".into(), "a".into())]),
         conversation: None,
+        questions: Default::default(),
         token: format!("lst1.{n}"),
         timeout_ms: 60_000,
         alone: false,
@@ -125,6 +126,7 @@ pub fn words(outcome: &Outcome) -> String {
         Outcome::Succeeded { result } => format!("succeeded {}", result.text()),
         Outcome::Failed(failure) => format!("failed {}: {}", failure.code, failure.message),
         Outcome::Interrupted(cause) => format!("interrupted {cause:?}"),
+        Outcome::Waited(awaits) => format!("waited {}", longshore_core::json::Json::of(awaits).text()),
     }
 }
 

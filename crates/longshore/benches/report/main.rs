@@ -78,6 +78,9 @@ async fn main() {
     if runs("shared") || runs("shared-throughput") {
         show(shared::throughput().await);
     }
+    if runs("shared") || runs("shared-features") {
+        show(shared::features().await);
+    }
     if runs("shared") || runs("shared-latency") {
         show(shared::pick_up().await);
     }

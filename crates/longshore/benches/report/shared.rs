@@ -19,5 +19,5 @@ pub use depth::depth;
 pub use heartbeats::heartbeats;
 pub use pick_up::pick_up;
 pub use recovery::recovery;
-pub use throughput::throughput;
+pub use throughput::{features, throughput};
 pub use waiting::waiting;

@@ -3,13 +3,15 @@
 mod bulk;
 mod filter;
 mod journal;
+mod waits;
 
 pub use journal::summary as calls_in_words;
 
 use longshore_api::client::Client;
-use longshore_api::journal::InputAnswer;
 use longshore_api::task::{Attempt, Task, TaskPage};
+use longshore_api::waiting;
 use longshore_core::id::{TaskId, TenantName};
+use longshore_core::json::Json;
 use longshore_core::task::{Hold, State};
 
 use super::wait::{self, Show};
@@ -38,7 +40,7 @@ enum What {
     Cancel(Cancel),
     /// Run a task that ended once more, as a new task
     Retry(Retry),
-    /// Say whether a task that was interrupted may run again (on_interrupt = "ask")
+    /// Answer what a task waits for: a question of its agent, or whether it may run again after an interruption
     Input(Input),
 }
 
@@ -90,17 +92,13 @@ struct Input {
     #[command(flatten)]
     task: One,
 
-    /// `resume`: run it again; `fail`: it must not run again
-    #[arg(value_name = "ANSWER", value_parser = answer)]
-    answer: InputAnswer,
-}
+    /// JSON, or any other text as it is; after an interruption `resume` or `fail`
+    #[arg(value_name = "ANSWER", allow_hyphen_values = true)]
+    answer: String,
 
-fn answer(text: &str) -> Result<InputAnswer, String> {
-    match text {
-        "resume" => Ok(InputAnswer::Resume),
-        "fail" => Ok(InputAnswer::Fail),
-        _ => Err("expected `resume` or `fail`".into()),
-    }
+    /// Which question, if several are open
+    #[arg(long, value_name = "NAME")]
+    question: Option<String>,
 }
 
 /// Named tasks, or all that a filter finds.
@@ -228,9 +226,7 @@ async fn pages(client: &Client, args: &List) -> Outcome<TaskPage> {
 fn remark(task: &Task) -> String {
     match (task.hold, &task.failure) {
         _ if task.cancel_requested && !task.state.is_terminal() => "is being cancelled".into(),
-        _ if task.state == State::Waiting => {
-            "was interrupted and waits for you: `longshore tasks input ID resume` or `fail`".into()
-        }
+        _ if task.state == State::Waiting => waits::remark(task.waiting.as_ref()),
         (Some(Hold::Scheduled), _) => {
             task.run_at.map_or_else(|| "scheduled".into(), |at| format!("scheduled for {at}"))
         }
@@ -265,11 +261,14 @@ async fn show(args: &ShowOne) -> Outcome {
 
 async fn input(args: &Input) -> Outcome {
     let One { id, format, remote } = &args.task;
-    let task = remote.client()?.input(*id, args.answer).await?;
-    match (format.json, args.answer) {
+    let answer = Json::parse(args.answer.trim()).unwrap_or_else(|_| Json::string(&args.answer));
+    let said = waiting::Input { answer, question: args.question.clone() };
+    let task = remote.client()?.input(*id, &said).await?;
+    match (format.json, task.state) {
         (true, _) => output::json(&task)?,
-        (false, InputAnswer::Resume) => output::line(&format!("{id} is queued again"))?,
-        (false, InputAnswer::Fail) => output::line(&format!("{id} has failed"))?,
+        (false, State::Queued) => output::line(&format!("{id} is queued again"))?,
+        (false, State::Failed) => output::line(&format!("{id} has failed"))?,
+        (false, _) => output::line(&format!("{id} has its answer"))?,
     }
     Ok(Exit::Done)
 }
@@ -279,6 +278,7 @@ fn print(task: &Task) -> Outcome<()> {
         output::line(&format!("{name:<13} {value}"))?;
     }
     attempts(&task.attempts)?;
+    waits::questions(&task.questions)?;
     for (name, json) in [("input", &task.input), ("result", &task.result)] {
         if let Some(json) = json {
             output::line(&format!("\n{name}"))?;
@@ -300,6 +300,7 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
     add("tenant", (task.tenant != TenantName::default()).then(|| task.tenant.to_string()));
     add("conversation", task.conversation.as_ref().map(ToString::to_string));
     add("batch", task.batch.map(|id| id.to_string()));
+    add("parent", task.parent.map(|id| id.to_string()));
     add("retry of", task.retry_of.map(|id| id.to_string()));
     let labels: Vec<_> = task.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
     add("labels", Some(labels.join(" ")).filter(|labels| !labels.is_empty()));

@@ -30,5 +30,6 @@ mod run;
 mod scaling;
 mod schedules;
 mod tls;
+mod waiting;
 mod webhooks;
 mod worker_process;

@@ -5,7 +5,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use longshore_api::journal::{InputAnswer, Journal};
+use longshore_api::journal::Journal;
+use longshore_api::waiting::Input;
 use longshore_core::id::TaskId;
 use longshore_core::task::State;
 use longshore_simulate::{Bill, Options, Sim};
@@ -114,6 +115,32 @@ async fn a_killed_worker_costs_nothing_twice() {
     assert_eq!((calls.live, calls.replayed, calls.maybe_billed, calls.bought_again), (3, 2, 0, 0));
     assert_ne!(calls.saved, "0");
     assert_eq!(scene.plane.metric("longshore_replay_ratio").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_task_that_waited_buys_nothing_twice() {
+    let scene = Scene::new("").await;
+    let task = scene
+        .submit(json!([
+            { "do": "chat", "text": "one" },
+            { "do": "person", "name": "first" },
+            { "do": "chat", "text": "two", "stream": true },
+            { "do": "person", "name": "second" },
+            { "do": "chat", "text": "three" },
+        ]))
+        .await;
+    for name in ["first", "second"] {
+        let waiting = scene.plane.reaches(task, State::Waiting).await.waiting.expect("it says for what");
+        assert_eq!(waiting.question.as_deref(), Some(name));
+        let answer = Input { answer: longshore_core::json::Json::string(name), question: None };
+        scene.plane.client.input(task, &answer).await.expect("it waits");
+    }
+    let result = scene.plane.result(task).await;
+    assert_eq!((&result[1], &result[3]), (&json!("first"), &json!("second")));
+    let bill = scene.sim.bill();
+    assert_eq!((bill.distinct, bill.totals.received), (3, 3), "{bill:?}");
+    let calls = scene.plane.task(task).await.calls.expect("it made some");
+    assert_eq!((calls.live, calls.replayed, calls.bought_again), (3, 3, 0));
 }
 
 #[tokio::test]
@@ -464,10 +491,11 @@ async fn an_interrupted_task_that_asks_waits_for_a_person() {
     assert_eq!(failed.failure.map(|failure| failure.code).as_deref(), Some("interrupted"));
     scene.plane.reaches(asks, State::Waiting).await;
     scene.open("go");
-    scene.plane.client.input(asks, InputAnswer::Resume).await.expect("it waits");
+    let word = |answer| Input { answer: longshore_core::json::Json::string(answer), question: None };
+    scene.plane.client.input(asks, &word("resume")).await.expect("it waits");
     scene.plane.result(asks).await;
     assert_eq!(scene.journal(asks).await.totals.replayed, 1, "its answers waited as well");
-    let refused = scene.plane.client.input(asks, InputAnswer::Fail).await.expect_err("it has ended");
+    let refused = scene.plane.client.input(asks, &word("fail")).await.expect_err("it has ended");
     assert_eq!(refused.problem().map(|problem| &*problem.code), Some("not_waiting"));
 }
 

@@ -14,12 +14,16 @@ from .providers import anthropic_kwargs, openai_kwargs
 from .stdio import task
 
 if TYPE_CHECKING:
+    from . import cache
+    from .children import Child, submit, wait_all, wait_any
     from .history import conversation
+    from .questions import ask
     from .server import Server, serve
     from .steps import astep, step, stepped
 
 __all__ = [
     "BadDocument",
+    "Child",
     "Conversation",
     "Failed",
     "Message",
@@ -29,7 +33,9 @@ __all__ = [
     "Task",
     "Unreachable",
     "anthropic_kwargs",
+    "ask",
     "astep",
+    "cache",
     "cancelled",
     "conversation",
     "current",
@@ -42,25 +48,35 @@ __all__ = [
     "serve",
     "step",
     "stepped",
+    "submit",
     "task",
+    "wait_all",
+    "wait_any",
 ]
 __version__ = "0.1.0"
 
 
 # Loaded when they are asked for: asyncio and http.client take longer to load than a small exec agent to run.
 _LATER = {
+    "Child": "children",
     "Server": "server",
+    "ask": "questions",
     "astep": "steps",
     "conversation": "history",
     "serve": "server",
     "step": "steps",
     "stepped": "steps",
+    "submit": "children",
+    "wait_all": "children",
+    "wait_any": "children",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        from importlib import import_module
+    from importlib import import_module
 
+    if name == "cache":
+        return import_module(".cache", __name__)
+    if name in _LATER:
         return getattr(import_module(f".{_LATER[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,6 +20,7 @@ class Scope:
     task: Task
     emit: Emit
     cancelled: threading.Event = field(default_factory=threading.Event)
+    counts: Dict[str, int] = field(default_factory=dict)
 
 
 # One per asyncio context, so that tasks side by side never see each other's token.
@@ -48,6 +49,20 @@ def scope() -> Scope:
 def find() -> Optional[Scope]:
     """Returns the scope of this context, else the process's own, else nothing."""
     return _scope.get() or _process
+
+
+# Of an exec agent that never read its task.
+_counts: Dict[str, int] = {}
+_counting = threading.Lock()
+
+
+def number(kind: str) -> int:
+    """Returns how many of a kind this attempt has come to, this one included: 1, 2, 3, …"""
+    found = find()
+    counts = _counts if found is None else found.counts
+    with _counting:
+        counts[kind] = counts.get(kind, 0) + 1
+        return counts[kind]
 
 
 def enter(scope: Scope) -> None:

@@ -37,6 +37,8 @@ class Task:
     input: Any
     labels: Dict[str, str]
     conversation: Optional[Conversation]
+    # By name, how the questions of earlier attempts came out: `{"state": "answered", "answer": …}`.
+    questions: Dict[str, Any] = field(default_factory=dict)
     # Not in repr: an agent that logs its task must not log its token.
     token: Optional[str] = field(default=None, repr=False)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -58,6 +60,7 @@ def parse(document: Any, token: Optional[str] = None) -> Task:
         input=task.get("input"),
         labels=_expect(task.get("labels") or {}, dict, "`task.labels`"),
         conversation=_conversation(task.get("conversation")),
+        questions=_expect(task.get("questions") or {}, dict, "`task.questions`"),
         token=_expect(body.get("token") or token or "", str, "`token`") or None,
         env=_strings(body.get("env") or {}),
     )

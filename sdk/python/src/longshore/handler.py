@@ -14,6 +14,7 @@ from .document import Task
 from .events import log
 from .failure import Failed
 from .stdio import encode
+from .waits import Waits
 
 Handler = Union[Callable[[Task], Awaitable[Any]], Callable[[Task], Any]]
 Event = Dict[str, Any]
@@ -44,12 +45,14 @@ class Run:
             yield event
 
     def outcome(self) -> Event:
-        """Returns the `result` or `error` event. Only after `events` has ended."""
+        """Returns the `result`, `error` or `wait` event. Only after `events` has ended."""
         if self._work.cancelled():
             return Failed("the agent gave the task up", "cancelled").event()
         cause = self._work.exception()
         if isinstance(cause, Failed):
             return cause.event()
+        if isinstance(cause, Waits):
+            return cause.event
         if cause is not None:
             return Failed(f"{type(cause).__name__}: {cause}").event()
         return self._checked(self._work.result())

@@ -13,34 +13,54 @@ from .failure import NoTask, Refused, Unreachable
 from .stdio import encode
 
 
+class Answer(NamedTuple):
+    """What came back: the status, the content type, the body."""
+
+    status: int
+    kind: str
+    body: bytes
+
+
 class Caller(NamedTuple):
     """Where requests go, and the token that they carry."""
 
     url: str
     token: str
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Sends one request and returns the JSON of its answer.
+    def send(self, method: str, path: str, data: Optional[bytes] = None, kind: str = "application/json") -> Answer:
+        """Sends one request and returns whatever came back.
 
         Waits as long as it takes: the relay rides out a restart of the control plane, and answers once the attempt is over.
-        Errors: `Refused`, `Unreachable`; `TypeError` or `ValueError` where `body` is no JSON.
+        Errors: `Unreachable`.
         """
-        data = None if body is None else encode(body).encode("utf-8", "replace")
         at = urlsplit(self.url)
         headers = {"Authorization": f"Bearer {self.token}"}
         if data is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = kind
         # Not urllib: it would ask the environment for a proxy, and the token is for the relay alone.
         connection = http.client.HTTPConnection(at.hostname or "", at.port)
         try:
             connection.request(method, at.path.rstrip("/") + path, data, headers)
             answer = connection.getresponse()
-            text = answer.read()
+            return Answer(answer.status, answer.getheader("Content-Type") or "", answer.read())
         except (OSError, http.client.HTTPException) as cause:
             raise Unreachable(f"no answer from the relay at {self.url} ({method} {path}): {cause}") from cause
         finally:
             connection.close()
-        return _read(answer.status, text, method, path)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Sends one request, as `send` does, and returns the JSON of its answer.
+
+        Errors: `Refused`, `Unreachable`; `TypeError` or `ValueError` where `body` is no JSON.
+        """
+        data = None if body is None else encode(body).encode("utf-8", "replace")
+        answer = self.send(method, path, data)
+        value = _json(answer.body)
+        if not 200 <= answer.status < 300:
+            raise refusal(answer, method, path)
+        if value is None:
+            raise Unreachable(f"what answers at {method} {path} is not longshore: {answer.body[:80]!r}")
+        return value
 
 
 def caller() -> Caller:
@@ -57,15 +77,12 @@ def caller() -> Caller:
     return Caller(url, token)
 
 
-def _read(status: int, text: bytes, method: str, path: str) -> Any:
-    body = _json(text)
-    if not 200 <= status < 300:
-        problem = body if isinstance(body, dict) else {}
-        detail = problem.get("detail") or f"{method} {path} was answered {status}"
-        raise Refused(status, problem.get("code"), detail)
-    if body is None:
-        raise Unreachable(f"what answers at {method} {path} is not longshore: {text[:80]!r}")
-    return body
+def refusal(answer: Answer, method: str, path: str) -> Refused:
+    """Returns the error that an answer is which is no success."""
+    body = _json(answer.body)
+    problem = body if isinstance(body, dict) else {}
+    detail = problem.get("detail") or f"{method} {path} was answered {answer.status}"
+    return Refused(answer.status, problem.get("code"), detail)
 
 
 def _json(text: bytes) -> Optional[Any]:

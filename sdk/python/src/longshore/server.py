@@ -137,6 +137,9 @@ class Server:
                 streaming = True
             await connection.stream(request, encode(event))
         last = run.outcome()
+        if not streaming and last["longshore"] == "wait":
+            await connection.answer(202, encode(last).encode("utf-8", "replace"), request.keep_alive)
+            return request.keep_alive
         if not streaming and set(last) <= {"longshore", "data"}:
             await connection.answer(200, encode(last["data"]).encode("utf-8", "replace"), request.keep_alive)
             return request.keep_alive

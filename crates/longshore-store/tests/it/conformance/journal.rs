@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use longshore_core::id::Held;
 use longshore_core::task::{Ending, OnInterrupt, State};
+use longshore_core::wait::{Awaits, InputRefused, Which};
 use longshore_store::*;
 use uuid::Uuid;
 
@@ -89,6 +90,27 @@ pub async fn an_interrupted_task_gets_its_answers_again(world: &World) {
     world.end(&again, held, Ending::Succeeded).await;
     let replays = world.store.replays().await.unwrap();
     assert_eq!((replays[0].replayed, replays[0].bought_again, replays[0].diverged), (3, 0, 0));
+}
+
+pub async fn a_task_that_waited_gets_its_answers_again(world: &World) {
+    gateway(world, OWNER).await;
+    let id = world.submit(new_task()).await;
+    let crew = world.worker("w").await;
+    let held = world.claim_one(&crew, 1).await.held();
+    assert_eq!(ask(world, call(held, "one", 1), "bought").await, "bought");
+    let child =
+        NewChild { name: "x".into(), detach: false, task: NewTask { fleet: fleet("b"), ..new_task() } };
+    let children = world.store.submit_children(held, fleet("a"), vec![child], world.now()).await.unwrap();
+    let all = Awaits::Children { which: Which::All, of: Vec::new(), timeout_ms: None };
+    world.end(&crew, held, Ending::Waited(all)).await;
+    world.store.cancel(children[0].0.id, None, world.now()).await.unwrap();
+    let held = world.claim_one(&crew, 2).await.held();
+    assert_eq!(ask(world, call(held, "one", 1), "bought again").await, "bought");
+    assert_eq!(ask(world, call(held, "two", 1), "new").await, "new");
+    world.end(&crew, held, Ending::Succeeded).await;
+    let counts = world.store.call_counts(id).await.unwrap();
+    assert_eq!((counts.live, counts.replayed, counts.bought_again), (2, 1, 0));
+    assert!(!world.kinds(id).await.contains(&"diverged".into()));
 }
 
 pub async fn a_failed_task_asks_anew_for_the_last_answer(world: &World) {
@@ -218,10 +240,12 @@ pub async fn a_task_that_asks_waits_for_a_person(world: &World) {
     assert_eq!(world.task(kept).await.state, State::Waiting);
     let again = world.worker("v").await;
     assert!(world.claim(&again, 1, 2).await.unwrap().is_empty(), "nothing runs until somebody says so");
-    let say = |id, resume| world.store.answer_interruption(id, resume, world.now());
-    assert_eq!(say(kept, true).await.unwrap(), InputOutcome::Taken);
-    assert_eq!(say(given_up, false).await.unwrap(), InputOutcome::Taken);
-    assert_eq!(say(given_up, true).await.unwrap(), InputOutcome::NotWaiting(State::Failed));
+    let say =
+        |id, word: &str| world.store.input(id, None, longshore_core::json::Json::string(word), world.now());
+    assert_eq!(say(kept, "resume").await.unwrap(), InputOutcome::Taken);
+    assert_eq!(say(given_up, "fail").await.unwrap(), InputOutcome::Taken);
+    let over = InputOutcome::Refused(State::Failed, InputRefused::NotWaiting);
+    assert_eq!(say(given_up, "resume").await.unwrap(), over);
     let held = world.claim_one(&again, 1).await.held();
     assert_eq!(held.task, kept);
     world.end(&again, held, Ending::Succeeded).await;

@@ -6,10 +6,12 @@ use std::time::Duration;
 use longshore_core::batch::BatchId;
 use longshore_core::fleet::{Fleet, TenantCaps};
 use longshore_core::id::{ConversationId, Fence, Held, TaskId, TenantName};
+use longshore_core::json::Json;
 use longshore_core::rate::Rate;
 use longshore_core::task::{Ending, Failure, Hold, Interruption, OnBusy, OnInterrupt, State};
 use longshore_core::tenant::Tenant;
 use longshore_core::time::Timestamp;
+use longshore_core::wait::{Ask, Awaits, OnExpiry, Wait, Which};
 use longshore_store::*;
 use uuid::Uuid;
 
@@ -124,6 +126,8 @@ impl Model {
             Step::Say { fence, n, message } => self.say(fence, n, message).await,
             Step::End { fence, how, by } => self.end(fence, how, by).await,
             Step::Cancel { task } => self.cancel(task).await,
+            Step::Beget { fence, ref names, detach } => self.beget(fence, names, detach).await,
+            Step::Answer { task } => self.answer(task).await,
             Step::Beat { worker, keep, read_all } => self.beat(worker.into(), keep, read_all).await,
             Step::Restart { worker } => self.restart(worker.into()).await,
             Step::Lose { worker } => self.lose(worker.into()).await,
@@ -325,7 +329,22 @@ impl Model {
                 self.suspected |= cause == Interruption::AgentCrashed;
                 Ending::Interrupted(cause)
             }
+            How::WaitsForChildren { all, timeout_s } => Ending::Waited(Awaits::Children {
+                which: if all { Which::All } else { Which::Any },
+                of: Vec::new(),
+                timeout_ms: timeout_s.map(|seconds| u64::from(seconds) * 1000),
+            }),
+            How::Asks { name, expires_s, resumes } => Ending::Waited(Awaits::Ask(Ask {
+                name: name.map(|name| format!("q{name}")),
+                question: Json::null(),
+                schema: None,
+                expires_ms: expires_s.map(|seconds| u64::from(seconds) * 1000),
+                on_expiry: if resumes { OnExpiry::Resume } else { OnExpiry::Fail },
+            })),
         };
+        if matches!(ending, Ending::Waited(_)) && !self.has_families() {
+            return;
+        }
         let before = self.world.task(held.task).await;
         let valid = self.is_valid(&held) && worker == holder;
         let accepted = self.world.end(&self.crews[worker], held, ending).await;
@@ -335,6 +354,54 @@ impl Model {
             self.own.push(held);
         } else {
             assert_eq!(self.world.task(held.task).await, before, "a stale ending changes nothing");
+        }
+    }
+
+    /// Whether the store knows children and questions.
+    fn has_families(&self) -> bool {
+        self.tables.is_none()
+    }
+
+    async fn beget(&mut self, number: u16, names: &[u8], detach: bool) {
+        let Some((held, _)) = self.pick(number).filter(|_| self.has_families()) else { return };
+        let tenant = self.tenants[&held.task];
+        let of = TenantName::new(format!("t{tenant}")).unwrap();
+        let children: Vec<_> = names
+            .iter()
+            .map(|name| NewChild {
+                name: format!("k{name}"),
+                detach,
+                task: NewTask { tenant: of.clone(), ..new_task() },
+            })
+            .collect();
+        let now = self.world.now();
+        let begotten = self.world.store.submit_children(held, new_task().fleet, children, now).await;
+        assert_eq!(
+            begotten.is_ok() || matches!(begotten, Err(ChildError::Refused(_))),
+            self.is_valid(&held),
+            "{begotten:?}"
+        );
+        for (child, created) in begotten.unwrap_or_default() {
+            assert_eq!(created, !self.tasks.contains(&child.id), "a name is one child for ever");
+            if created {
+                self.tasks.push(child.id);
+                self.tenants.insert(child.id, tenant);
+            }
+        }
+    }
+
+    async fn answer(&mut self, number: u16) {
+        if self.tasks.is_empty() {
+            return;
+        }
+        let id = self.tasks[usize::from(number) % self.tasks.len()];
+        let before = self.world.task(id).await;
+        let outcome =
+            self.world.store.input(id, None, Json::string("resume"), self.world.now()).await.unwrap();
+        let after = self.world.task(id).await;
+        match outcome {
+            InputOutcome::Taken => assert!(!before.state.is_terminal()),
+            _ => assert_eq!(before, after, "a refused word changes nothing"),
         }
     }
 
@@ -410,6 +477,7 @@ impl Model {
                 self.done.insert(*id, task);
             }
         }
+        self.check_waits().await;
         self.check_conversations().await;
         self.check_depth().await;
         match &self.world.dir {
@@ -420,6 +488,18 @@ impl Model {
 
     pub async fn clean_up(self) {
         self.world.clean_up().await;
+    }
+
+    /// Nobody waits for what is there.
+    async fn check_waits(&self) {
+        for id in &self.tasks {
+            let task = self.world.task(*id).await;
+            let Some(Wait::Children { which, .. }) = task.wait else { continue };
+            let children = self.world.store.children(*id).await.unwrap();
+            let ended = children.iter().filter(|child| child.state.is_terminal()).count();
+            let enough = if which == Which::All { ended == children.len() } else { ended > 0 };
+            assert!(!enough, "{task:?} was not woken");
+        }
     }
 
     async fn check_shared_tables(&mut self) {
@@ -449,6 +529,9 @@ impl Model {
         self.pause(false).await;
         for _ in 0..self.tasks.len() * 3 + 3 {
             self.world.tick(Duration::from_secs(31)).await;
+            for at in 0..self.tasks.len() as u16 {
+                self.answer(at).await;
+            }
             self.claim(0, 3, false, false).await;
             for (task, fence) in std::mem::take(&mut self.valid) {
                 assert!(self.world.end(&self.crews[0], Held { task, fence }, Ending::Succeeded).await);

@@ -20,6 +20,32 @@ const FAULTS: &[(&str, &str)] = &[
             OR task.run_at IS DISTINCT FROM live.run_at OR task.created_at != live.created_at",
     ),
     (
+        "a child is its parent's, as is said of it everywhere, and its parent came before it",
+        "SELECT c.child FROM child AS c LEFT JOIN task ON task.id = c.child
+         WHERE task.parent IS DISTINCT FROM c.task OR c.task >= c.child
+         UNION ALL SELECT task.id FROM task LEFT JOIN live USING (id) LEFT JOIN done USING (id)
+         WHERE task.parent IS DISTINCT FROM coalesce(live.parent, done.parent)
+            OR (task.parent IS NOT NULL) != (id IN (SELECT child FROM child))",
+    ),
+    (
+        "whoever waits for children has one that has not ended",
+        "SELECT id FROM live AS p WHERE wait_for::json -> 'children' IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM live AS c WHERE c.parent = p.id)",
+    ),
+    (
+        "whoever waits for an answer has asked, and nobody answered",
+        "SELECT id FROM live WHERE wait_for::json -> 'question' IS NOT NULL AND NOT EXISTS
+            (SELECT 1 FROM question AS q WHERE q.task = id AND q.name = wait_for::json -> 'question' ->> 'name'
+                AND q.answered_at IS NULL)
+         UNION ALL SELECT id FROM live WHERE asked != (id IN (SELECT task FROM question))",
+    ),
+    (
+        "children of cancelled tasks are cancelled, or are to be",
+        "SELECT c.child FROM child AS c JOIN done AS p ON p.id = c.task JOIN live AS l ON l.id = c.child
+         WHERE p.state = 'cancelled' AND NOT c.detach AND NOT l.cancel_requested
+            AND c.task NOT IN (SELECT parent FROM orphaned)",
+    ),
+    (
         "whatever could run knows since when",
         "SELECT id FROM live WHERE (hold IS NOT DISTINCT FROM 'ready') != (since IS NOT NULL)",
     ),

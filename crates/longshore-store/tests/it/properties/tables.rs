@@ -53,11 +53,19 @@ const FAULTS: &[(&str, &str)] = &[
         OR succeeded + failed + cancelled < (SELECT count(*) FROM task WHERE batch = b.id AND finished_at IS NOT NULL)
         OR (finished_at IS NOT NULL) != (NOT open AND queued + running + waiting = 0)
         OR (finished_at IS NOT NULL) != (SELECT count(*) FROM batch_event WHERE batch = b.id AND kind = 'finished')"),
+    ("only a waiting task waits for something, and says what",
+     "SELECT ord FROM task WHERE (state = 'waiting') != (wait_for IS NOT NULL)
+        OR wait_until IS NOT NULL AND state != 'waiting'"),
+    ("a child is its parent's, and a parent's is a child",
+     "SELECT child.ord FROM child LEFT JOIN task USING (ord)
+        WHERE task.parent IS NOT (SELECT id FROM task AS above WHERE above.ord = child.parent)
+      UNION ALL SELECT ord FROM task WHERE parent IS NOT NULL AND ord NOT IN (SELECT ord FROM child)"),
     ("counts are what is there",
      "SELECT fleet FROM fleet_count AS c WHERE
         runnable != (SELECT count(*) FROM runnable WHERE fleet = c.fleet)
         OR delayed != (SELECT count(*) FROM task WHERE fleet = c.fleet AND due_at IS NOT NULL)
         OR held != (SELECT count(*) FROM task WHERE fleet = c.fleet AND hold = 'conversation')
+        OR waiting != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'waiting')
         OR running != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'running')
         OR succeeded != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'succeeded')
         OR failed != (SELECT count(*) FROM task WHERE fleet = c.fleet AND state = 'failed')

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use longshore_api::task::Submit;
+use longshore_core::id::{ConversationId, TenantName};
+
 use super::stage::{Stage, Used};
 use crate::link_worker::LinkWorker;
 use crate::{EXTERNAL, Row, kib, rate, row, task};
@@ -40,18 +43,94 @@ pub async fn throughput() -> Vec<Row> {
     rows
 }
 
+/// What tasks may have beside their input, and what their fleet then declares.
+struct Feature {
+    what: &'static str,
+    declared: fn() -> String,
+    change: fn(&mut Submit, usize),
+}
+
+const FEATURES: [Feature; 6] = [
+    Feature { what: "nothing", declared: String::new, change: |_, _| {} },
+    Feature {
+        what: "three labels and a priority each",
+        declared: String::new,
+        change: |task, n| {
+            for name in ["user", "plan", "region"] {
+                task.labels.insert(name.into(), format!("{name}-{}", n % 100));
+            }
+            task.priority = (n % 5) as i32;
+        },
+    },
+    Feature {
+        what: "a conversation each",
+        declared: String::new,
+        change: |task, n| task.conversation = Some(ConversationId::new(format!("c-{n}")).expect("valid")),
+    },
+    Feature {
+        what: "20 tenants that take turns",
+        declared: String::new,
+        change: |task, n| task.tenant = Some(TenantName::new(format!("t-{}", n / BATCH)).expect("valid")),
+    },
+    Feature { what: "a cap of the fleet", declared: || "max_running = 100000\n".into(), change: |_, _| {} },
+    Feature { what: "a webhook that is told of failures", declared: webhook, change: |_, _| {} },
+];
+
+/// Nobody is told: nothing fails.
+fn webhook() -> String {
+    let secret = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("webhook-secret");
+    std::fs::write(&secret, format!("whsec_{}", "QUJD".repeat(11))).expect("the folder is writable");
+    format!(
+        "[webhook.sink]\nurl = \"http://127.0.0.1:9/\"\nallow_private = true\nsecret = {{ file = {secret:?} }}\n\
+         states = [\"failed\"]\n"
+    )
+}
+
+/// What each feature costs where it is used: enqueue by one caller, drain by two workers.
+pub async fn features() -> Vec<Row> {
+    let (mut rows, mut plain) = (Vec::new(), None);
+    for Feature { what, declared, change } in FEATURES {
+        let Some(stage) = Stage::set(&format!("{EXTERNAL}{}", declared())).await else { return rows };
+        let (enqueued, _) = enqueue_with(&stage, 1, change).await;
+        let (drained, spent) = drain(&stage, 2).await;
+        let (plain_in, plain_out) = *plain.get_or_insert((enqueued, drained));
+        let times = |a: Duration, b: Duration| a.as_secs_f64() / b.as_secs_f64();
+        let figure = format!(
+            "in {} ({:.2} times the time), out {} ({:.2} times){}",
+            rate(TASKS, enqueued),
+            times(enqueued, plain_in),
+            rate(TASKS, drained),
+            times(drained, plain_out),
+            cost(spent, drained),
+        );
+        rows.push(row(format!("shared: tasks with {what}"), figure, ""));
+    }
+    rows
+}
+
 /// Puts all tasks in, in batches; the time it takes, and the work.
 pub async fn enqueue(stage: &Stage, callers: usize) -> (Duration, Used) {
-    let lines: String =
-        (0..BATCH).map(|_| serde_json::to_string(&task(kib(1_000))).expect("plain data") + "\n").collect();
-    let lines = lines.into_bytes();
+    enqueue_with(stage, callers, |_, _| {}).await
+}
+
+async fn enqueue_with(stage: &Stage, callers: usize, change: fn(&mut Submit, usize)) -> (Duration, Used) {
+    let part = |part: usize| {
+        let line = |n: usize| {
+            let mut task = task(kib(1_000));
+            change(&mut task, part * BATCH + n);
+            serde_json::to_string(&task).expect("plain data") + "\n"
+        };
+        (0..BATCH).map(line).collect::<String>().into_bytes()
+    };
+    let mut parts: Vec<Vec<u8>> = (0..TASKS / BATCH).map(part).collect();
     let (before, begun) = (stage.used(), Instant::now());
     let mut running = tokio::task::JoinSet::new();
     for _ in 0..callers {
-        let (client, lines) = (stage.plane.client.clone(), lines.clone());
+        let own = parts.split_off(parts.len().saturating_sub(TASKS / BATCH / callers));
+        let client = stage.plane.client.clone();
         running.spawn(async move {
-            for _ in 0..TASKS / BATCH / callers {
-                client.submit_batch(lines.clone(), None).await.expect("accepted");
+            for lines in own {
+                client.submit_batch(lines, None).await.expect("accepted");
             }
         });
     }

@@ -84,6 +84,14 @@ def do_step(it, out):
     return api("PUT", path, {"result": {"by": os.environ["LONGSHORE_ATTEMPT"]}})["result"]
 
 
+def do_person(it, out):
+    asked = api("POST", "/agent/v1/questions/" + it["name"], {"question": it["name"]})
+    if asked["state"] == "answered":
+        return asked["answer"]
+    say(longshore="wait", data={"question": it["name"]})
+    sys.exit()
+
+
 def do_conversation(it, out):
     return [message["data"] for message in api("GET", "/agent/v1/conversation", None)["items"]]
 
