@@ -78,10 +78,12 @@ impl Client {
         token: Option<String>,
         trust: Option<&Trust>,
     ) -> Result<Client, reqwest::Error> {
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5));
-        let http = tls::trusting(builder, trust).build()?;
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(Duration::from_secs(5))
+        };
+        let http = tls::client(builder, trust)?;
         Ok(Client { http, base: base.trim_end_matches('/').to_owned(), token })
     }
 

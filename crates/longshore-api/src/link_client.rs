@@ -123,12 +123,12 @@ impl LinkClient {
             if addresses.are_plain() {
                 builder = builder.no_proxy();
             }
-            tls::trusting(builder, trust)
+            builder
         };
-        let own = client(4).user_agent(concat!("longshore-worker/", env!("CARGO_PKG_VERSION")));
-        let http = own.build().map_err(LinkSetupError::Client)?;
+        let own = || client(4).user_agent(concat!("longshore-worker/", env!("CARGO_PKG_VERSION")));
+        let http = tls::client(own, trust).map_err(LinkSetupError::Client)?;
         // What agents send bears their own name, or none: the provider sees it.
-        let carrier = client(IDLE_CALLS).build().map_err(LinkSetupError::Client)?;
+        let carrier = tls::client(|| client(IDLE_CALLS), trust).map_err(LinkSetupError::Client)?;
         let addresses = Arc::new(addresses);
         let gateways = Arc::new(Gateways::new(Arc::clone(&addresses)));
         Ok(LinkClient { http, carrier, addresses, gateways })

@@ -77,18 +77,75 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     Sha256::digest(certificate.as_ref()).into()
 }
 
-/// Makes a client's connections trust only this; `None`: what the machine trusts.
-pub(crate) fn trusting(builder: ClientBuilder, trust: Option<&Trust>) -> ClientBuilder {
-    let Some(trust) = trust else { return builder };
+/// Builds a client whose connections trust only this; `None`: what the machine trusts.
+///
+/// A machine that trusts nobody, such as a slim image without authorities, has a client all the same: it reaches control
+/// planes over plain HTTP, and says what is missing where one wants TLS.
+pub(crate) fn client(
+    make: impl Fn() -> ClientBuilder,
+    trust: Option<&Trust>,
+) -> Result<reqwest::Client, reqwest::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Pinned { trust: trust.clone(), provider: Arc::clone(&provider) };
-    let config = ClientConfig::builder_with_provider(provider)
+    match trust {
+        Some(trust) => {
+            let verifier = Pinned { trust: trust.clone(), provider: Arc::clone(&provider) };
+            make().tls_backend_preconfigured(verified_by(verifier, provider)).build()
+        }
+        None => make().build().or_else(|_| {
+            let verifier = Nobody(Arc::clone(&provider));
+            make().tls_backend_preconfigured(verified_by(verifier, provider)).build()
+        }),
+    }
+}
+
+fn verified_by(verifier: impl ServerCertVerifier + 'static, provider: Arc<CryptoProvider>) -> ClientConfig {
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring speaks TLS 1.2 and 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    builder.tls_backend_preconfigured(config)
+        .with_no_client_auth()
+}
+
+/// Accepts no certificate, and says why.
+#[derive(Debug)]
+struct Nobody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Nobody {
+    fn verify_server_cert(
+        &self,
+        _server: &CertificateDer<'_>,
+        _sent: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Err(Error::General(
+            "no authority of certificates is installed here (Debian's package is ca-certificates); pin the control plane's by LONGSHORE_LINK_CA or LONGSHORE_CA".into(),
+        ))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        server: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, server, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        server: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, server, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Accepts what leads to a pinned certificate.

@@ -53,7 +53,8 @@ fn check(elf: &[u8]) -> Result<(), &'static str> {
     let (size, count) = (half(54).ok_or(NOT)?, half(56).ok_or(NOT)?);
     for entry in 0..count {
         let at = usize::try_from(table).map_err(|_| NOT)? + entry * size;
-        let kind = elf.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes).ok_or(NOT)?;
+        let entry = elf.get(at..at + size).ok_or(NOT)?;
+        let kind = entry.get(..4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes).ok_or(NOT)?;
         // PT_INTERP: it asks for a dynamic linker.
         if kind == 3 {
             return Err(DYNAMIC);

@@ -4,7 +4,6 @@ mod scene;
 
 use std::time::{Duration, Instant};
 
-use longshore_core::id::FleetName;
 use longshore_core::task::State;
 use serde_json::json;
 
@@ -13,11 +12,10 @@ use crate::plane::{PATIENCE, Plane};
 
 /// Waits until the fleet's trouble says this.
 async fn trouble(plane: &Plane, engine: &Engine, expected: &str) -> String {
-    let name = FleetName::new(&engine.fleet).expect("valid");
     let end = Instant::now() + PATIENCE;
     let mut last = None;
     while Instant::now() < end {
-        last = plane.client.fleet(&name).await.expect("it answers").trouble;
+        last = plane.client.fleet(&engine.fleet).await.expect("it answers").trouble;
         if let Some(said) = last.as_ref().filter(|said| said.contains(expected)) {
             return said.clone();
         }
@@ -153,7 +151,7 @@ async fn an_agent_that_eats_memory_fails_and_its_worker_lives_on() {
     let worker = plane.crew(1).await[0].id.clone();
     let id = plane.submit(&engine.fleet, json!({})).await;
     let task = plane.reaches(id, State::Failed).await;
-    let failure = task.error.expect("a failed task has an error");
+    let failure = task.failure.expect("a failed task says why");
     assert_eq!(failure.code, "out_of_memory", "{}\n{}", failure.message, engine.logs());
     assert_eq!(plane.crew(1).await[0].id, worker, "{}", engine.logs());
 }

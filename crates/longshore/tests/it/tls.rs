@@ -77,3 +77,20 @@ async fn given_certificates_serve_its_own_workers_too_and_are_exchanged_while_it
     let id = plane.submit("a", json!(2)).await;
     plane.reaches(id, State::Succeeded).await;
 }
+
+#[test]
+fn where_no_authority_is_installed_plain_http_works_and_https_says_what_is_missing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let ask = |server: &str| {
+        let mut command = crate::run::command(dir.path());
+        command
+            .args(["fleets", "--server", server])
+            .env("SSL_CERT_FILE", "/dev/null")
+            .env("SSL_CERT_DIR", dir.path());
+        crate::run::ran(command.output().expect("the binary runs"))
+    };
+    let told = ask("http://127.0.0.1:1");
+    assert!(told.status == 5 && told.err.contains("could not reach the control plane"), "{told:?}");
+    let told = ask("https://127.0.0.1:1");
+    assert!(told.status == 5 && told.err.contains("refused"), "{told:?}");
+}
