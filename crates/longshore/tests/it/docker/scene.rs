@@ -157,6 +157,9 @@ fn root() -> &'static Path {
         for folder in ["bin", "tmp", "etc", "proc", "sys", "dev"] {
             fs::create_dir(dir.path().join(folder)).expect("the folder is writable");
         }
+        // What is mounted there takes over how open the folder of the image is.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        fs::set_permissions(dir.path().join("tmp"), open).expect("it is ours");
         fs::copy(BUSYBOX, dir.path().join("bin/busybox")).expect("busybox is there");
         for tool in ["sh", "sleep", "cat", "env", "echo", "awk", "wget", "touch", "tail", "kill", "id"] {
             std::os::unix::fs::symlink("busybox", dir.path().join("bin").join(tool)).expect("a link");
