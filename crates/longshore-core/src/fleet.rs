@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::cap::Caps;
+use crate::container::{Container, Image};
 use crate::id::FleetName;
 use crate::rate::Rate;
 use crate::retention;
@@ -30,8 +31,20 @@ pub enum Platform {
     /// Child processes of this machine, kept by longshore itself.
     #[default]
     Process,
+    /// Containers of one Docker host.
+    Docker,
     /// Workers that somebody else starts and stops; longshore only serves them.
     External,
+}
+
+impl Platform {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Platform::Process => "process",
+            Platform::Docker => "docker",
+            Platform::External => "external",
+        }
+    }
 }
 
 /// How a draining worker treats the tasks that it has in flight.
@@ -48,12 +61,15 @@ pub enum DrainMode {
 pub struct Fleet {
     pub name: FleetName,
     pub command: Vec<String>,
-    /// The folder that the command runs in; absolute.
+    /// The folder that the command runs in; absolute. In a container empty means the image's own.
     pub working_dir: String,
     pub protocol: Protocol,
     /// Tasks in flight per worker.
     pub concurrency: u32,
     pub platform: Platform,
+    /// Only with a platform that has containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// For the agent. Never holds secrets: those are looked up when a worker starts.
     pub env: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, SecretSource>,
@@ -158,6 +174,7 @@ impl Fleet {
             protocol: Protocol::Exec,
             concurrency: 1,
             platform: Platform::Process,
+            container: None,
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
             providers: Vec::new(),
@@ -200,17 +217,22 @@ impl Fleet {
 
     /// The image that its workers are started from; none: they are started by a command.
     pub fn image(&self) -> Option<String> {
-        None
+        self.container.as_ref().map(|container| container.image.to_string())
     }
 
     /// The same with another image.
     ///
-    /// Errors: in words, why its workers are not started from one.
-    pub fn with_image(&self, _image: &str) -> Result<Fleet, String> {
-        match self.platform {
-            Platform::Process => Err("platform `process` runs a command and no image".into()),
-            Platform::External => Err("somebody else starts its workers".into()),
+    /// Errors: in words, why its workers are not started from this one.
+    pub fn with_image(&self, image: &str) -> Result<Fleet, String> {
+        let mut fleet = self.clone();
+        match (self.platform, &mut fleet.container) {
+            (Platform::External, _) => return Err("somebody else starts its workers".into()),
+            (_, Some(container)) => container.image = Image::parse(image)?,
+            (Platform::Process | Platform::Docker, None) => {
+                return Err("platform `process` runs a command and no image".into());
+            }
         }
+        Ok(fleet)
     }
 
     /// What may keep its tasks from being started though workers are free; `paused` is the operator's word.
@@ -227,7 +249,7 @@ impl Fleet {
         let scaling = &self.scaling;
         let rules = [
             (
-                self.platform == Platform::External
+                self.platform != Platform::Process
                     || self.command.first().is_some_and(|program| !program.is_empty()),
                 "command: needs at least a program",
             ),
@@ -252,12 +274,26 @@ impl Fleet {
                 self.probe.interval_ms >= 1 && self.probe.timeout_ms >= 1,
                 "probe: times must be longer than nothing",
             ),
-            (self.working_dir.starts_with('/'), "working_dir: must be absolute"),
+            (
+                self.working_dir.starts_with('/')
+                    || self.platform == Platform::Docker && self.working_dir.is_empty(),
+                "working_dir: must be absolute",
+            ),
+            (
+                (self.platform == Platform::Docker) == self.container.is_some(),
+                "image: what a fleet of platform `docker` needs, and no other one has",
+            ),
             (all_differ(&self.providers), "providers: a name is listed twice"),
             (self.rollout.check().is_ok(), "rollout: a rollout could not go by these numbers"),
             (self.retention.check().is_ok(), "retention: nothing can be kept longer than `tasks`"),
         ];
-        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err((*rule).to_owned()))
+        let broken = rules.iter().find(|(holds, _)| !holds).map(|(_, rule)| (*rule).to_owned());
+        let resources = self.container.as_ref().map(|container| container.resources.check());
+        match (broken, resources) {
+            (Some(rule), _) => Err(rule),
+            (None, Some(Err(rule))) => Err(format!("resources.{rule}")),
+            _ => Ok(()),
+        }
     }
 }
 

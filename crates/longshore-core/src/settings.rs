@@ -3,6 +3,7 @@
 //! Reads no file, no environment and no secret: the caller brings the texts along, and a secret stays the name of its
 //! source. All mistakes are found at once, each with its place and what was expected.
 
+mod docker;
 mod environment;
 mod fleet;
 mod named;
@@ -34,6 +35,7 @@ use section::{Notes, Section};
 pub struct Settings {
     pub store: StoreSettings,
     pub server: ServerSettings,
+    pub docker: DockerSettings,
     /// In order of name.
     pub providers: Vec<Provider>,
     /// In order of name; tenants that are not among them have the defaults.
@@ -131,6 +133,19 @@ pub struct ServerSettings {
     pub conversations_ms: Option<u64>,
 }
 
+/// The Docker engine that containers are started with.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DockerSettings {
+    /// Such as `unix:///var/run/docker.sock`; none: what DOCKER_HOST says, or else that.
+    pub host: Option<String>,
+    /// The longshore that `supervisor = "inject"` puts into containers; none: the one that runs here.
+    pub inject: Option<String>,
+    /// How much of the host may be promised to workers, in thousandths of a core; none: all.
+    pub cpu: Option<u32>,
+    /// In bytes; none: nine tenths.
+    pub memory: Option<u64>,
+}
+
 /// How connections are encrypted.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Tls {
@@ -205,6 +220,7 @@ pub fn parse(
 fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     let store = store::read_store(&mut root, base_dir);
     let server = server::read_server(&mut root, base_dir);
+    let docker = docker::read_docker(&mut root, base_dir);
     let providers = provider::read_providers(&mut root, base_dir);
     let tenants = tenant::read_tenants(&mut root);
     let fleets = fleet::read_fleets(&mut root, &providers, base_dir);
@@ -216,7 +232,7 @@ fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     let schedules = schedule::read_schedules(&mut root, declared);
     let webhooks = webhook::read_webhooks(&mut root, declared, base_dir);
     root.finish();
-    Settings { store, server, providers, tenants, fleets, schedules, webhooks }
+    Settings { store, server, docker, providers, tenants, fleets, schedules, webhooks }
 }
 
 /// The path that `path` means when it is written in a file of folder `base`.

@@ -1,9 +1,16 @@
 //! Where workers run: starts them, finds them again, tells when they end, and cleans up after them.
 //!
-//! One platform so far, [`process`]: workers are processes of this machine. Decides nothing: how many workers
-//! there should be, how long a drain may take and what becomes of a dead worker's tasks is its callers' business.
+//! [`Platform`] is a closed set, one module each. Decides nothing: how many workers there should be, how long a drain may
+//! take and what becomes of a dead worker's tasks is its callers' business.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("platform `process` needs Linux: it is built on pidfds and /proc");
 
+pub mod docker;
+mod end;
+mod platform;
 pub mod process;
+
+pub use end::End;
+pub use nix::sys::signal::Signal;
+pub use platform::{Error, Found, Identity, Platform, Running, Spec};

@@ -11,6 +11,7 @@ mod controller;
 mod convert;
 mod cursor;
 mod depth;
+mod door;
 mod error;
 mod extract;
 mod keys;

@@ -87,8 +87,18 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
     response
 }
 
-/// The fleet whose token a request carries, and which API key that is, if it is one.
-pub struct Token(pub FleetName, Option<KeyHash>);
+/// The fleet whose token a request carries, and what else the token says.
+pub struct Token(pub FleetName, Bearer);
+
+/// Whose a token is within its fleet.
+enum Bearer {
+    /// Any worker's.
+    Fleet,
+    /// Only this one's.
+    Worker(WorkerId),
+    /// Of whoever was given this API key.
+    Key(KeyHash),
+}
 
 impl FromRequestParts<App> for Token {
     type Rejection = Refused;
@@ -103,7 +113,10 @@ impl FromRequestParts<App> for Token {
         if is_key(token) {
             return of_key(app, token).await;
         }
-        app.signer.fleet_of(token).map(|fleet| Token(fleet, None)).ok_or_else(refused)
+        if let Some((fleet, worker)) = app.signer.worker_of(token) {
+            return Ok(Token(fleet, Bearer::Worker(worker)));
+        }
+        app.signer.fleet_of(token).map(|fleet| Token(fleet, Bearer::Fleet)).ok_or_else(refused)
     }
 }
 
@@ -115,7 +128,7 @@ async fn of_key(app: &App, token: &str) -> Answer<Token> {
     let subject = only.map_or(Subject::Installation, Subject::Fleet);
     known.scope.allow(Verb::Join, subject).map_err(|denied| refused(denied, subject))?;
     match only {
-        Some(fleet) => Ok(Token(fleet.clone(), known.key)),
+        Some(fleet) => Ok(Token(fleet.clone(), known.key.map_or(Bearer::Fleet, Bearer::Key))),
         None => Err(Refused::new(401, "bad_worker_token", "this key is not for exactly one fleet")),
     }
 }
@@ -123,14 +136,15 @@ async fn of_key(app: &App, token: &str) -> Answer<Token> {
 impl Token {
     /// Errors: 401 once the key is no good any more; for what is answered for longer than a moment.
     pub async fn still_good(&self, app: &App) -> Answer<()> {
-        match self.1 {
-            Some(hash) => app.keys.check(hash).await.map(drop),
-            None => Ok(()),
+        match &self.1 {
+            Bearer::Key(hash) => app.keys.check(*hash).await.map(drop),
+            Bearer::Fleet | Bearer::Worker(_) => Ok(()),
         }
     }
 
-    /// Refuses a worker of another fleet.
+    /// Refuses a worker of another fleet, or one that the token is not of.
     pub async fn admit(&self, app: &App, worker: &WorkerId) -> Answer<()> {
+        self.is_of(worker)?;
         let known = app.worker_fleets.lock().expect("no holder panics").get(worker).cloned();
         let fleet = match known {
             Some(fleet) => fleet,
@@ -142,6 +156,16 @@ impl Token {
             }
         };
         self.check(&fleet)
+    }
+
+    fn is_of(&self, worker: &WorkerId) -> Answer<()> {
+        match &self.1 {
+            Bearer::Worker(own) if own != worker => {
+                let detail = format!("this token is of worker `{own}`, not of `{worker}`");
+                Err(Refused::new(401, "bad_worker_token", detail))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, fleet: &FleetName) -> Answer<()> {
@@ -173,6 +197,7 @@ async fn register(
         );
     }
     token.check(&hello.fleet)?;
+    token.is_of(&hello.worker)?;
     let fleet = declared_for(&app, &hello).await?;
     let concurrency = hello.concurrency.unwrap_or(fleet.concurrency).clamp(1, 10_000);
     let registration = Registration {

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -19,6 +19,7 @@ use longshore_core::role::{Role, Roles};
 use longshore_core::settings::{FleetsFrom, Settings};
 use longshore_gateway::Gateway;
 use longshore_store::{ConnectError, KeyRecord, OpenError, Replica, Store, StoreError};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,6 +29,7 @@ use tracing::{info, warn};
 use crate::admin::{self, TokenError};
 use crate::app::{App, Inner, Limits, now};
 use crate::controller::{self, Crew};
+use crate::door::Door;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::tls::{self, Tls, TlsError, TlsListener};
@@ -249,7 +251,11 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         warn!(%link, "worker link is plain beyond loopback: set `[server] tls`");
     }
     let crew = match roles.has(Role::Controllers) {
-        true => Some(Crew::new(app.clone(), options.program).map_err(StartError::Platform)?),
+        true => {
+            let door = Door::new(addresses.link, tls.as_ref().map(Tls::config));
+            let crew = Crew::new(app.clone(), options.program, door, settings.docker.clone());
+            Some(crew.map_err(StartError::Platform)?)
+        }
         false => None,
     };
     let mut tasks = JoinSet::new();
@@ -269,6 +275,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         tasks.spawn(controller::schedules(app.clone()));
         tasks.spawn(controller::webhooks(app.clone()));
         tasks.spawn(controller::fleets(app.clone(), crew.clone()));
+        tasks.spawn(controller::containers(app.clone(), crew.clone()));
     }
     let (api, link) = (addresses.api.map(display), addresses.link.map(display));
     let ca = trust.as_ref().map(Trust::to_string);
@@ -395,10 +402,16 @@ impl Listeners {
     /// Probes stay plain: who asks them has no certificates at hand, and they tell nothing secret.
     fn serve(self, app: &App, tls: Option<&Tls>, tasks: &mut JoinSet<&'static str>) {
         if let Some(api) = self.api {
-            tasks.spawn(listen("api", api, tls, routes::router(app.clone()), app.clone()));
+            tasks.spawn(listen("api", api, tls.map(Tls::config), routes::router(app.clone()), app.clone()));
         }
         if let Some(link) = self.link {
-            tasks.spawn(listen("worker link", link, tls, link::router(app.clone()), app.clone()));
+            tasks.spawn(listen(
+                "worker link",
+                link,
+                tls.map(Tls::config),
+                link::router(app.clone()),
+                app.clone(),
+            ));
         }
         tasks.spawn(listen("probes", self.probes, None, probes::router(app.clone()), app.clone()));
     }
@@ -451,16 +464,16 @@ fn machine() -> String {
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())
 }
 
-fn listen(
+/// Serves until this process stops.
+pub fn listen(
     name: &'static str,
     listener: TcpListener,
-    tls: Option<&Tls>,
+    tls: Option<Arc<ServerConfig>>,
     router: Router,
     app: App,
 ) -> impl Future<Output = &'static str> + Send + use<> {
-    let config = tls.map(Tls::config);
     async move {
-        let served = match config {
+        let served = match tls {
             Some(config) => serve(TlsListener::new(listener, config), router, app).await,
             None => {
                 let listener = listener.tap_io(|stream| {
@@ -493,7 +506,7 @@ async fn keep_certificate(app: App, mut tls: Tls) -> &'static str {
     "TLS certificate"
 }
 
-fn scheme(tls: bool) -> &'static str {
+pub fn scheme(tls: bool) -> &'static str {
     if tls { "https" } else { "http" }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
-use longshore_core::id::{FleetName, Held};
+use longshore_core::id::{FleetName, Held, WorkerId};
 use sha2::Sha256;
 
 /// Signs tokens. Prints as `[redacted]`.
@@ -38,6 +38,20 @@ impl Signer {
             "lsw1.{fleet}.{}",
             URL_SAFE_NO_PAD.encode(self.sign(&worker_text(fleet)).finalize().into_bytes())
         )
+    }
+
+    /// `lsw2.<fleet>.<worker>.<signature>`: of one worker alone, so what leaks from it is of no use to another.
+    pub fn token_of_worker(&self, fleet: &FleetName, worker: &WorkerId) -> String {
+        let signature = self.sign(&one_worker_text(fleet, worker)).finalize().into_bytes();
+        format!("lsw2.{fleet}.{worker}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// Returns whose token this is; `None` if it was not signed here.
+    pub fn worker_of(&self, token: &str) -> Option<(FleetName, WorkerId)> {
+        let (fleet, rest) = token.strip_prefix("lsw2.")?.split_once('.')?;
+        let (worker, signature) = rest.rsplit_once('.')?;
+        let (fleet, worker) = (FleetName::new(fleet).ok()?, WorkerId::new(worker).ok()?);
+        self.verify(&one_worker_text(&fleet, &worker), signature).then_some((fleet, worker))
     }
 
     /// Returns the fleet whose token this is; `None` if it was not signed here.
@@ -79,6 +93,10 @@ fn worker_text(fleet: &FleetName) -> String {
     format!("worker:{fleet}")
 }
 
+fn one_worker_text(fleet: &FleetName, worker: &WorkerId) -> String {
+    format!("worker:{fleet}:{worker}")
+}
+
 fn task_text(held: Held) -> String {
     format!("{}.{}", held.task.0.simple(), held.fence)
 }
@@ -97,6 +115,16 @@ mod tests {
         let token = signer(1).worker_token(&research);
         assert_eq!(signer(1).fleet_of(&token), Some(research));
         assert_eq!(signer(1).fleet_of(&token.replace("research", "writing")), None);
+    }
+
+    #[test]
+    fn a_token_of_one_worker_names_it_and_opens_nothing_for_another() {
+        let (fleet, worker) = (FleetName::new("a").expect("valid"), WorkerId::new("a-b.c:1").expect("valid"));
+        let token = signer(1).token_of_worker(&fleet, &worker);
+        assert_eq!(signer(1).worker_of(&token), Some((fleet, worker)));
+        let forged = token.replace("a-b.c:1", "a-b.c:2");
+        assert_eq!((signer(1).worker_of(&forged), signer(2).worker_of(&token)), (None, None));
+        assert_eq!((signer(1).fleet_of(&token), signer(1).held_of(&token)), (None, None));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use longshore_api::tls::{Trust, TrustError};
 
 use crate::commands::{
-    apply, batches, config, doctor, fleets, image, init, keys, llm_sim, migrate, probe, rollout, scale, schedules,
-    serve, submit, tasks, tenants, up, webhooks, worker, workers,
+    apply, batches, config, doctor, fleets, image, init, keys, llm_sim, migrate, probe, rollout, scale,
+    schedules, serve, submit, tasks, tenants, up, webhooks, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.

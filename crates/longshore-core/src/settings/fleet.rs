@@ -1,5 +1,6 @@
 //! Reads `[fleet.NAME]`.
 
+mod container;
 mod providers;
 mod retention;
 mod rollout;
@@ -77,7 +78,7 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
     fleet.probe = read_probe(&mut section);
     fleet.retention = retention::read(&mut section);
     fleet.rollout = rollout::read(&mut section);
-    section.later(&["supervisor", "egress", "image", "resources"]);
+    fleet.container = container::read(&mut section, fleet.platform);
     section.finish();
     fleet
 }
@@ -85,23 +86,32 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
 fn read_running(section: &mut Section<'_>, fleet: &mut Fleet, base_dir: &str) {
     let protocols = [("exec", Protocol::Exec), ("http", Protocol::Http)];
     fleet.protocol = section.choice("protocol", &protocols, &[]).unwrap_or_default();
-    let platforms = [("process", Platform::Process), ("external", Platform::External)];
-    let later = ["docker", "kubernetes", "ecs"];
+    let platforms =
+        [("process", Platform::Process), ("docker", Platform::Docker), ("external", Platform::External)];
+    let later = ["kubernetes", "ecs"];
     fleet.platform = section.choice("platform", &platforms, &later).unwrap_or_default();
     let default = default_concurrency(fleet.protocol);
     fleet.concurrency = section.whole("concurrency", 1..=10_000).unwrap_or(default);
     fleet.command = read_command(section, fleet.platform);
-    if let Some(dir) = section.text("working_dir", "a path") {
-        if dir.contains('\0') {
-            section.error("working_dir", "a path holds no zero byte".into());
+    let dir = section.text("working_dir", "a path");
+    if dir.as_ref().is_some_and(|dir| dir.contains('\0')) {
+        section.error("working_dir", "a path holds no zero byte".into());
+    }
+    match (fleet.platform, dir) {
+        (Platform::Docker, dir) => {
+            fleet.working_dir = dir.unwrap_or_default();
+            if !matches!(fleet.working_dir.chars().next(), None | Some('/')) {
+                section.error("working_dir", "expected a path inside the image, which begins with /".into());
+            }
         }
-        fleet.working_dir = resolve(base_dir, &dir);
+        (_, Some(dir)) => fleet.working_dir = resolve(base_dir, &dir),
+        (_, None) => {}
     }
 }
 
 fn read_command(section: &mut Section<'_>, platform: Platform) -> Vec<String> {
     let Some(node) = section.take("command") else {
-        if platform != Platform::External {
+        if platform == Platform::Process {
             section.error("command", format!("missing: it says what to run; {COMMAND}"));
         }
         return Vec::new();

@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 
-use super::{Address, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore, Tls};
-use crate::fleet::{DrainMode, Fleet, Platform, Protocol, SecretSource};
+use super::{
+    Address, DockerSettings, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore, Tls,
+};
+use crate::container::{Container, Egress, Resources, Supervisor};
+use crate::fleet::{DrainMode, Fleet, Protocol, SecretSource};
 use crate::provider::{Limit, Price, Provider, show_price};
 use crate::rollout;
 use crate::schedule::{Missed, Overlap, Schedule};
@@ -34,6 +37,7 @@ pub(super) fn settings(settings: &Settings) -> String {
     out.line("tls", tls(&server.tls));
     out.line("input_limit", text(&show_size(server.input_limit)));
     out.line("keep_conversations", kept(server.conversations_ms));
+    docker(&mut out, &settings.docker);
     for one in &settings.providers {
         provider(&mut out, one);
     }
@@ -54,6 +58,27 @@ pub(super) fn settings(settings: &Settings) -> String {
         webhook(&mut out, one);
     }
     out.0
+}
+
+/// Nothing is said of it where nothing is set.
+fn docker(out: &mut Lines, docker: &DockerSettings) {
+    let DockerSettings { host, inject, cpu, memory } = docker;
+    if *docker == DockerSettings::default() {
+        return;
+    }
+    out.table("docker");
+    if let Some(host) = host {
+        out.line("host", text(host));
+    }
+    if let Some(path) = inject {
+        out.line("inject", text(path));
+    }
+    if let Some(cpu) = cpu {
+        out.line("cpu", number(f64::from(*cpu) / 1000.0));
+    }
+    if let Some(memory) = memory {
+        out.line("memory", text(&show_size(*memory)));
+    }
 }
 
 fn store(out: &mut Lines, store: &SharedStore) {
@@ -146,10 +171,15 @@ fn fleet(out: &mut Lines, fleet: &Fleet) {
     if !fleet.command.is_empty() {
         out.line("command", texts(&fleet.command));
     }
-    out.line("working_dir", text(&fleet.working_dir));
+    if !fleet.working_dir.is_empty() {
+        out.line("working_dir", text(&fleet.working_dir));
+    }
     out.line("protocol", text(if fleet.protocol == Protocol::Http { "http" } else { "exec" }));
     out.line("concurrency", fleet.concurrency.to_string());
-    out.line("platform", text(if fleet.platform == Platform::External { "external" } else { "process" }));
+    out.line("platform", text(fleet.platform.as_str()));
+    if let Some(it) = &fleet.container {
+        container(out, it);
+    }
     out.line("env", inline(fleet.env.iter().map(|(name, value)| (name.as_str(), text(value)))));
     out.line("secrets", inline(fleet.secrets.iter().map(|(name, from)| (name.as_str(), source(from)))));
     // Even when empty: left out it means all.
@@ -158,6 +188,22 @@ fn fleet(out: &mut Lines, fleet: &Fleet) {
     out.line("kill_grace", duration(fleet.kill_grace_ms));
     caps(out, fleet);
     policies(out, fleet);
+}
+
+fn container(out: &mut Lines, container: &Container) {
+    out.line("image", text(&container.image.to_string()));
+    out.line("supervisor", text(if container.supervisor == Supervisor::Inject { "inject" } else { "image" }));
+    out.line("egress", text(if container.egress == Egress::Closed { "closed" } else { "open" }));
+    let Resources { cpu, cpu_limit, memory, memory_limit, pids } = container.resources;
+    let cores = |thousandths: u32| number(f64::from(thousandths) / 1000.0);
+    let parts = [
+        ("cpu", cores(cpu)),
+        ("cpu_limit", cores(cpu_limit)),
+        ("memory", text(&show_size(memory))),
+        ("memory_limit", text(&show_size(memory_limit))),
+        ("pids", pids.to_string()),
+    ];
+    out.line("resources", inline(parts));
 }
 
 /// Left out they mean no cap.

@@ -176,6 +176,24 @@ impl<'n> Section<'n> {
         self.duration(key).map(Some)
     }
 
+    /// Thousandths of a core.
+    pub(super) fn cpu(&mut self, key: &'static str) -> Option<u32> {
+        let node = self.take(key)?;
+        let thousandths = match &node.value {
+            Value::Integer(number) => Some(*number as f64 * 1000.0),
+            Value::Float(number) => Some(number * 1000.0),
+            Value::Text(text) => {
+                text.strip_suffix('m').and_then(|number| number.parse::<u32>().ok()).map(f64::from)
+            }
+            _ => None,
+        };
+        let thousandths = thousandths.map(f64::round).filter(|amount| (1.0..=1e9).contains(amount));
+        match thousandths {
+            Some(amount) => Some(amount as u32),
+            None => self.wrong(&node, key, "a number of cores such as 0.5 or \"500m\""),
+        }
+    }
+
     /// Bytes.
     pub(super) fn size(&mut self, key: &'static str) -> Option<u64> {
         let example =

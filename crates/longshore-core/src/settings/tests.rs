@@ -1,5 +1,6 @@
 //! Good files by what they mean, bad files by what a person reads about them.
 
+mod containers;
 mod documented;
 mod listeners;
 mod providers;
@@ -162,8 +163,8 @@ fn every_key_is_read() {
         pin_release = true
         rollout = { surge = 3, batch = 2, hold = "0s", ready = "30s", deadline = "10m", crashes = 1, canary = { min_samples = 0, failure_rate = 0.2, cost = 1.5, latency = 3 } }
     "#;
-    let Settings { store, server, providers, tenants, fleets, schedules, webhooks } = good(text, &[]);
-    assert_eq!((schedules, webhooks), (Vec::new(), Vec::new()));
+    let Settings { store, server, docker, providers, tenants, fleets, schedules, webhooks } = good(text, &[]);
+    assert_eq!((schedules, webhooks, docker), (Vec::new(), Vec::new(), DockerSettings::default()));
     assert_eq!(store.dir, "/srv/agents/data/store");
     assert_eq!(
         (server.api.to_string(), server.link.to_string()),
@@ -179,6 +180,7 @@ fn every_key_is_read() {
         protocol: Protocol::Http,
         concurrency: 16,
         platform: Platform::External,
+        container: None,
         env: [("A".into(), "1".into())].into(),
         secrets: [
             ("B".into(), SecretSource::Env("OUTER_B".into())),
@@ -260,15 +262,10 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn of_the_designs_sample_only_other_platforms_are_refused() {
-    insta::assert_snapshot!("design_sample_errors", complaints(DESIGN_SAMPLE, &[]));
-    let of_now: String = DESIGN_SAMPLE
-        .lines()
-        .filter(|line| !["platform"].iter().any(|key| line.starts_with(key)))
-        .flat_map(|line| [line, "\n"])
-        .collect();
-    insta::assert_snapshot!("design_sample_warnings", warnings(&of_now, &[]));
-    let Settings { providers, fleets, .. } = good(&of_now, &[]);
+fn the_designs_sample_is_taken_and_what_is_not_used_yet_is_said() {
+    insta::assert_snapshot!("design_sample_warnings", warnings(DESIGN_SAMPLE, &[]));
+    let Settings { providers, fleets, .. } = good(DESIGN_SAMPLE, &[]);
+    assert_eq!((fleets[0].platform, fleets[0].container.is_some()), (Platform::Docker, true));
     assert_eq!(fleets[0].env["MODEL"], "gpt-5-mini");
     assert_eq!(fleets[0].providers, ["openai"]);
     assert_eq!(
@@ -564,7 +561,7 @@ prop_compose! {
 prop_compose! {
     fn any_fleet()(
         name in "[a-z][a-z0-9]{0,9}", first in "[^\u{0}]{1,12}", rest in proptest::collection::vec(any_text(), 0..3),
-        http: bool, external: bool, concurrency in 1u32..=10_000,
+        http: bool, external: bool, container in proptest::option::of(containers::any_container()), concurrency in 1u32..=10_000,
         env in proptest::collection::btree_map("[^\u{0}=]{1,6}", any_text(), 0..3),
         secrets in proptest::collection::btree_map("[A-Z]{7,9}", any_source(), 0..3),
         caps in (proptest::option::of(1u32..), proptest::option::of(1u32..), proptest::option::of(any_rate())),
@@ -574,7 +571,12 @@ prop_compose! {
         let mut fleet = Fleet::new(FleetName::new(name).expect("valid"), vec![first], "/srv/a b".into());
         fleet.command.extend(rest);
         fleet.protocol = if http { Protocol::Http } else { Protocol::Exec };
-        fleet.platform = if external { Platform::External } else { Platform::Process };
+        fleet.platform = match (&container, external) {
+            (Some(_), _) => Platform::Docker,
+            (None, true) => Platform::External,
+            (None, false) => Platform::Process,
+        };
+        fleet.container = container;
         fleet.drain.mode = if http { DrainMode::Handover } else { DrainMode::Wait };
         (fleet.drain.timeout_ms, fleet.probe.startup_ms, fleet.kill_grace_ms) = times;
         let (max_running, of_tenant, rate) = caps;

@@ -75,7 +75,7 @@ async fn look(
     let mut open = app.store.open_rollouts().await?;
     for record in app.store.fleets().await? {
         let open = open.iter().position(|open| open.fleet == record.name).map(|at| open.swap_remove(at));
-        if record.declaration.platform == Platform::Process && !app.is_stopping() {
+        if record.declaration.platform != Platform::External && !app.is_stopping() {
             let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
             controller.keep(app, crew, &record, open).await?;
         }
@@ -254,7 +254,7 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
 
 /// Started by this installation, so watched and replaced by it.
 pub(super) fn is_ours(worker: &WorkerRecord) -> bool {
-    worker.platform.starts_with("process")
+    ["process", "docker@"].iter().any(|place| worker.platform.starts_with(place))
 }
 
 impl Controller {

@@ -9,7 +9,7 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use longshore_core::fleet::Probe;
 use longshore_core::id::WorkerId;
-use longshore_platform::process::{Running, Signal};
+use longshore_platform::{Running, Signal};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -18,25 +18,27 @@ use crate::app::App;
 
 /// Watches until the worker ends; kills it after `failures` failures in a row, so that it is replaced.
 pub async fn watch(app: App, worker: WorkerId, running: Running, probe: Probe) {
-    let asked = ask_for_ever(&app, &worker, probe);
+    let asked = ask_for_ever(&app, &worker, &running, probe);
     tokio::select! {
         _ = running.ended() => {}
         why = asked => {
             warn!(worker = %worker, why, "worker is not alive: it is killed and will be replaced");
-            let _ = running.signal(Signal::SIGKILL);
+            running.signal(Signal::SIGKILL);
         }
     }
 }
 
 /// Resolves with the reason when the worker must be given up.
-async fn ask_for_ever(app: &App, worker: &WorkerId, probe: Probe) -> String {
+async fn ask_for_ever(app: &App, worker: &WorkerId, running: &Running, probe: Probe) -> String {
     let limit = Duration::from_millis(probe.timeout_ms);
     let born = tokio::time::Instant::now();
     let mut failures = 0;
     loop {
         sleep(Duration::from_millis(probe.interval_ms)).await;
         let Ok(Some(record)) = app.store.worker(worker.clone()).await else { continue };
-        let Some(addr) = record.probe_addr else {
+        // In a container it knows its port, but not by which address it is reached.
+        let told = record.probe_addr.map(|told| running.probe_addr().unwrap_or(told));
+        let Some(addr) = told else {
             if born.elapsed() > Duration::from_millis(probe.startup_ms) {
                 return format!("it did not register within {} ms", probe.startup_ms);
             }

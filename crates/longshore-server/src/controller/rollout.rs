@@ -224,5 +224,5 @@ fn ended(worker: &WorkerRecord, plan: &Plan) -> Option<Seen> {
 /// It was asked to end, or went with its machine or its control plane: that says nothing of its release.
 fn is_nobodys_fault(end: &str) -> bool {
     let nobodys = ["said goodbye", "silent for too long", "exited with status 0"];
-    nobodys.contains(&end) || end == longshore_platform::process::WorkerEnd::Gone.to_string()
+    nobodys.contains(&end) || end == longshore_platform::End::Gone.to_string()
 }

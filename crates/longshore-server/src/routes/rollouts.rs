@@ -202,7 +202,7 @@ fn answer(app: &App, fleet: &FleetName, outcome: Outcome) -> Answer<Json<Deploye
     };
     info!(%fleet, outcome, release, rollout = rollout.as_ref().map(|it| it.number), "another release is asked for");
     app.look_again.notify_one();
-    app.forget_fleets();
+    app.fleets.forget();
     let rollout = rollout.map(|it| shown(it, BTreeMap::new()));
     Ok(Json(Deployed { outcome: outcome.into(), release, rollout }))
 }

@@ -9,6 +9,7 @@ mod commands;
 mod configuration;
 mod demo;
 mod dependencies;
+mod docker;
 mod examples;
 mod gateway_faults;
 mod idle_fleet;

@@ -43,6 +43,25 @@ fn the_documented_file_is_read_without_a_word_and_shows_the_defaults() {
 }
 
 #[test]
+fn the_documented_containers_are_read_without_a_word_and_show_the_defaults() {
+    let (_, rest) = PAGE.split_once("## Containers").expect("the page has a section");
+    let (_, rest) = rest.split_once("```toml\n").expect("it shows a file");
+    let (sample, _) = rest.split_once("\n```").expect("the block ends");
+    assert_eq!(warnings(sample, &[]), "");
+    let smallest = "[fleet.research]\nplatform = \"docker\"\nimage = \"registry.internal/research:1.4\"\n";
+    assert_eq!(only_fleet(sample, &[]).container, only_fleet(smallest, &[]).container);
+    let uncommented: String = sample
+        .lines()
+        .map(|line| line.strip_prefix("# ").unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    assert_eq!(
+        (good(&uncommented, &[]).docker.cpu, only_fleet(&uncommented, &[]).working_dir),
+        (Some(8000), "/app".into())
+    );
+}
+
+#[test]
 fn what_the_page_leaves_out_can_be_written() {
     let (_, rest) = PAGE.split_once("[tenant.acme]").expect("the page shows a tenant");
     let (sample, _) = rest.split_once("\n```").expect("the block ends");

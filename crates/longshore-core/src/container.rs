@@ -1,0 +1,218 @@
+//! What a fleet declares about the containers that its workers run in.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that only a platform with containers has a use for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    pub image: Image,
+    #[serde(default)]
+    pub supervisor: Supervisor,
+    #[serde(default)]
+    pub egress: Egress,
+    #[serde(default)]
+    pub resources: Resources,
+}
+
+/// Where the longshore in a container comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Supervisor {
+    /// The image holds it, and its entrypoint starts it.
+    #[default]
+    Image,
+    /// It is put into an unmodified image when a container starts.
+    Inject,
+}
+
+/// Whom a fleet's containers may speak to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Egress {
+    #[default]
+    Open,
+    /// longshore alone.
+    Closed,
+}
+
+/// What a container is promised, and the most that it gets. CPU in thousandths of a core, memory in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    pub cpu: u32,
+    pub cpu_limit: u32,
+    pub memory: u64,
+    pub memory_limit: u64,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Resources { cpu: 500, cpu_limit: 2000, memory: 512 << 20, memory_limit: 2 << 30, pids: 512 }
+    }
+}
+
+/// An image by its name, as `docker pull` takes it: `registry.internal/research:1.4`, with or without a digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    pub repository: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+impl Image {
+    /// Errors: the rule that the name breaks, in words.
+    pub fn parse(text: &str) -> Result<Image, String> {
+        let (name, digest) = match text.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (text, None),
+        };
+        // A colon before the last slash belongs to a registry's port.
+        let last = name.rfind('/').map_or(0, |at| at + 1);
+        let (repository, tag) = match name[last..].split_once(':') {
+            Some((end, tag)) => (&name[..last + end.len()], Some(tag)),
+            None => (name, None),
+        };
+        check_repository(repository)?;
+        if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
+            return Err(format!(
+                "`{}` is no tag: up to 128 letters, digits and . _ -",
+                crate::id::shorten(tag)
+            ));
+        }
+        if let Some(digest) = digest.filter(|digest| !is_digest(digest)) {
+            let digest = crate::id::shorten(digest);
+            return Err(format!("`{digest}` is no digest such as sha256: and 64 hexadecimal digits"));
+        }
+        let owned = |part: Option<&str>| part.map(str::to_owned);
+        Ok(Image { repository: repository.to_owned(), tag: owned(tag), digest: owned(digest) })
+    }
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.repository)?;
+        match (&self.tag, &self.digest) {
+            (None, None) => {}
+            (Some(tag), None) => write!(f, ":{tag}")?,
+            (None, Some(digest)) => write!(f, "@{digest}")?,
+            (Some(tag), Some(digest)) => write!(f, ":{tag}@{digest}")?,
+        }
+        Ok(())
+    }
+}
+
+fn check_repository(name: &str) -> Result<(), String> {
+    let shown = crate::id::shorten(name);
+    if name.is_empty() || name.len() > 255 {
+        return Err("an image's name has 1 to 255 letters".into());
+    }
+    if name.contains("://") {
+        return Err(format!(
+            "`{shown}` is an address: an image's name begins with its registry, without https://"
+        ));
+    }
+    let mut parts: Vec<&str> = name.split('/').collect();
+    let first = parts[0];
+    let names_registry = parts.len() > 1 && (first.contains(['.', ':']) || first == "localhost");
+    if names_registry {
+        let host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+        if !first.chars().all(host) {
+            return Err(format!("`{shown}` names no registry that can be: `{}`", crate::id::shorten(first)));
+        }
+        parts.remove(0);
+    }
+    let begins = |part: &str, c: fn(&char) -> bool| part.chars().next().is_some_and(|first| c(&first));
+    let good = |part: &&str| {
+        begins(part, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && !part.ends_with(['.', '_', '-'])
+            && part
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-'))
+    };
+    match parts.iter().all(good) {
+        true => Ok(()),
+        false => Err(format!(
+            "`{shown}` is no image's name: a-z, 0-9, . _ - and / between its parts, in lower case"
+        )),
+    }
+}
+
+fn is_tag(tag: &str) -> bool {
+    (1..=128).contains(&tag.len())
+        && !tag.starts_with(['.', '-'])
+        && tag.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+fn is_digest(digest: &str) -> bool {
+    digest.split_once(':').is_some_and(|(kind, hex)| {
+        kind == "sha256" && hex.len() == 64 && hex.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
+    })
+}
+
+impl Resources {
+    /// Errors: the rule that they break, in words.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let rules = [
+            (self.cpu >= 1, "cpu: at least 0.001"),
+            (
+                self.cpu_limit >= 10,
+                "cpu_limit: at least 0.01, the least that the kernel can hold a container to",
+            ),
+            (self.cpu <= self.cpu_limit, "cpu: more than `cpu_limit`"),
+            (self.memory_limit >= SMALLEST_MEMORY, "memory_limit: at least \"16Mi\""),
+            (self.memory <= self.memory_limit, "memory: more than `memory_limit`"),
+            (self.pids >= 16, "pids: at least 16"),
+        ];
+        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(rule))
+    }
+}
+
+/// What a supervisor needs to run at all, with a little for its agent.
+const SMALLEST_MEMORY: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, parts: (&str, Option<&str>, Option<&str>)) {
+        let image = Image::parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
+        assert_eq!((image.repository.as_str(), image.tag.as_deref(), image.digest.as_deref()), parts);
+        assert_eq!(image.to_string(), text);
+    }
+
+    #[test]
+    fn names_are_taken_apart_and_put_together_again() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        check("research", ("research", None, None));
+        check("acme/research:1.4-g0a1b2c", ("acme/research", Some("1.4-g0a1b2c"), None));
+        check("localhost:5000/research", ("localhost:5000/research", None, None));
+        check("registry.internal:5000/a/b:x", ("registry.internal:5000/a/b", Some("x"), None));
+        check(&format!("research@{digest}"), ("research", None, Some(&digest)));
+        check(&format!("research:1@{digest}"), ("research", Some("1"), Some(&digest)));
+        // An id, as `docker images --no-trunc` shows it.
+        check(&digest, ("sha256", Some(&"a".repeat(64)), None));
+    }
+
+    #[test]
+    fn what_is_no_name_is_refused() {
+        for text in
+            ["", "Research", "a//b", "a/", "https://x/y", "a:", "a:b:c", "a@sha256:1", "a b", "-a", "a:-b"]
+        {
+            assert!(Image::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_promised_is_never_more_than_the_limit() {
+        let default = Resources::default();
+        assert_eq!(default.check(), Ok(()));
+        assert!(Resources { cpu: 3000, ..default }.check().is_err());
+        assert!(Resources { memory: 3 << 30, ..default }.check().is_err());
+        assert!(Resources { memory_limit: 1 << 20, memory: 1 << 20, ..default }.check().is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! Looks after the containers of this installation: finds those of an earlier control plane, ends what nobody knows.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use longshore_core::errors::chain;
+use longshore_core::fleet::{Fleet, Platform as Declared};
+use longshore_platform::Platform;
+use longshore_platform::docker::DockerPlatform;
+use longshore_store::{Epoch, WorkerFilter, WorkerRecord};
+use tracing::{info, warn};
+
+use super::{Crew, docker};
+use crate::app::App;
+use crate::controller::sleep_or_stop;
+
+/// How often all is looked through once it was.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// How soon it is looked again while something is in the way, or nothing is there to look at.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The controller's loop; it acts only while this replica leads and something of its fleets runs on Docker.
+pub async fn run(app: App, crew: Crew) -> &'static str {
+    let mut wait = Duration::ZERO;
+    while !sleep_or_stop(&app, wait).await {
+        wait = match app.epoch() {
+            Some(epoch) => look(&app, &crew, epoch).await,
+            None => SOON,
+        };
+    }
+    "containers"
+}
+
+async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
+    // A worker that is being started has a record and no container yet.
+    let gate = crew.0.gate.lock().await;
+    let read = async {
+        let fleets = app.store.fleets().await?;
+        Ok::<_, longshore_store::StoreError>((fleets, app.store.workers(WorkerFilter::default()).await?))
+    };
+    let (fleets, records) = match read.await {
+        Ok(read) => read,
+        Err(error) => {
+            warn!(error = %chain(&error), "containers could not be looked through; it is tried again");
+            return SOON;
+        }
+    };
+    let declared = fleets.iter().filter(|record| record.declaration.platform == Declared::Docker);
+    let active: Vec<&Fleet> =
+        declared.filter(|record| record.active).map(|record| &record.declaration).collect();
+    let records: Vec<WorkerRecord> =
+        records.into_iter().filter(|record| record.platform.starts_with(docker::PLACE)).collect();
+    if active.is_empty() && records.is_empty() {
+        crew.0.docker.has_adopted(epoch);
+        return SOON;
+    }
+    match look_through(crew, &active, &records).await {
+        Ok(()) => {
+            if !crew.0.docker.adopted() {
+                app.look_again.notify_one();
+            }
+            crew.0.docker.has_adopted(epoch);
+            drop(gate);
+            LOOK
+        }
+        Err(why) => {
+            for fleet in active {
+                crew.0.starts.hold(app, &fleet.name, why.clone());
+            }
+            SOON
+        }
+    }
+}
+
+/// Errors: what is in the way, for people.
+async fn look_through(crew: &Crew, active: &[&Fleet], records: &[WorkerRecord]) -> Result<(), String> {
+    let docker = crew.0.docker.meet().await.map_err(|error| chain(&error))?;
+    let place = crew.0.docker.place().ok_or("no Docker engine has answered")?;
+    let platform = Platform::Docker(docker.clone());
+    let here = records.iter().filter(|record| record.platform == place);
+    for record in here.filter(|record| !crew.has(&record.id)) {
+        crew.adopt_one(&platform, record).await.map_err(|error| chain(&error))?;
+    }
+    crew.0.docker.open_doors(&docker, active).await?;
+    remove_orphans(crew, &docker, records).await?;
+    let keep = docker::networks(&docker, active);
+    docker.tidy_networks(&keep).await.map_err(|error| chain(&error))
+}
+
+/// Containers of workers that have ended for the store, or that it never heard of.
+async fn remove_orphans(
+    crew: &Crew,
+    docker: &DockerPlatform,
+    records: &[WorkerRecord],
+) -> Result<(), String> {
+    let known: HashSet<&str> = records.iter().map(|record| record.id.as_str()).collect();
+    let there = docker.own_workers().await.map_err(|error| chain(&error))?;
+    let watched: HashSet<String> = crew.members().into_iter().map(|(id, _)| id.to_string()).collect();
+    for worker in there.iter().filter(|it| !known.contains(it.as_str()) && !watched.contains(*it)) {
+        info!(worker, "container of a worker that is no more is removed");
+        docker.remove(worker, None).await.map_err(|error| chain(&error))?;
+    }
+    Ok(())
+}

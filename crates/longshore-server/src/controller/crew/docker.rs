@@ -1,0 +1,295 @@
+//! What a worker of platform `docker` needs before it is started: an engine that answers, its image, a network, a way
+//! to the worker link, room on the host.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use longshore_api::tls::Trust;
+use longshore_core::container::{Container, Egress, Supervisor};
+use longshore_core::errors::chain;
+use longshore_core::fleet::Fleet;
+use longshore_core::id::WorkerId;
+use longshore_core::room::{self, Room};
+use longshore_core::settings::DockerSettings;
+use longshore_platform::docker::{
+    self, ContainerSpec, DockerError, DockerPlatform, Engine, Hidden, Limits, Network, NetworkSpec,
+    SupervisorBinary,
+};
+use longshore_store::{Epoch, FleetRecord};
+
+use super::{GRACE, secrets};
+use crate::app::App;
+use crate::door::Door;
+
+/// How long all of it may take: a hanging engine must not hold up the fleets beside.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What names of platforms on Docker begin with; the engine's id follows.
+pub const PLACE: &str = "docker@";
+
+pub struct Docker {
+    app: App,
+    settings: DockerSettings,
+    /// The binary that is injected if nothing else is said.
+    program: PathBuf,
+    door: Door,
+    platform: OnceLock<DockerPlatform>,
+    /// As it answered last.
+    engine: Mutex<Option<Engine>>,
+    /// As which leader the containers there are have been looked through.
+    adopted: Mutex<Option<Epoch>>,
+    binary: tokio::sync::OnceCell<SupervisorBinary>,
+}
+
+/// A fleet whose workers can be started now.
+pub struct Ready {
+    pub platform: DockerPlatform,
+    pub place: String,
+    network: String,
+    links: Vec<String>,
+    volume: Option<String>,
+}
+
+impl Docker {
+    pub fn new(app: App, program: PathBuf, door: Door, settings: DockerSettings) -> Docker {
+        Docker {
+            app,
+            settings,
+            program,
+            door,
+            platform: OnceLock::new(),
+            engine: Mutex::default(),
+            adopted: Mutex::default(),
+            binary: tokio::sync::OnceCell::new(),
+        }
+    }
+
+    /// Errors: its socket is not there.
+    pub fn platform(&self) -> Result<DockerPlatform, DockerError> {
+        if let Some(platform) = self.platform.get() {
+            return Ok(platform.clone());
+        }
+        let variable = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        let host = self.settings.host.clone().or(variable);
+        let platform = DockerPlatform::new(host.as_deref(), &self.app.signer.installation())?;
+        Ok(self.platform.get_or_init(|| platform).clone())
+    }
+
+    /// The platform that workers of this engine are recorded with; `None`: it has not answered yet.
+    pub fn place(&self) -> Option<String> {
+        let engine = self.engine.lock().expect("no holder panics");
+        engine.as_ref().map(|engine| format!("{PLACE}{}", engine.id))
+    }
+
+    /// Asks the engine who it is.
+    pub async fn meet(&self) -> Result<DockerPlatform, DockerError> {
+        let platform = self.platform()?;
+        let engine = platform.engine().await?;
+        *self.engine.lock().expect("no holder panics") = Some(engine);
+        Ok(platform)
+    }
+
+    /// Its containers have been looked through by this leader.
+    pub fn has_adopted(&self, epoch: Epoch) {
+        *self.adopted.lock().expect("no holder panics") = Some(epoch);
+    }
+
+    pub fn adopted(&self) -> bool {
+        let adopted = *self.adopted.lock().expect("no holder panics");
+        adopted.is_some() && adopted == self.app.epoch()
+    }
+
+    /// Everything that starting a worker needs, so that none is planned in vain.
+    ///
+    /// Errors: why none can be started now, for people.
+    pub async fn prepare(&self, record: &FleetRecord) -> Result<Ready, String> {
+        let prepared = tokio::time::timeout(PATIENCE, self.prepare_now(record)).await;
+        prepared.unwrap_or_else(|_| Err("the Docker engine does not answer in time".into()))
+    }
+
+    async fn prepare_now(&self, record: &FleetRecord) -> Result<Ready, String> {
+        let fleet = &record.declaration;
+        let container = fleet.container.as_ref().ok_or("the fleet declares no image")?;
+        if !self.adopted() {
+            return Err("the containers that are there have not been looked through yet".into());
+        }
+        let platform = self.meet().await.map_err(|error| chain(&error))?;
+        let engine =
+            self.engine.lock().expect("no holder panics").clone().ok_or("no Docker engine has answered")?;
+        let image = image_of(container);
+        let facts = platform.image(&image).await.map_err(|error| chain(&error))?;
+        let injected = container.supervisor == Supervisor::Inject;
+        docker::check(&image, &facts, injected, &fleet.command, &engine.architecture)
+            .map_err(|unfit| unfit.to_string())?;
+        self.admit(&platform, container, &engine).await?;
+        let network = platform.network(&network_of(fleet, container)).await.map_err(|error| chain(&error))?;
+        let links = self.links(&platform, &network).await?;
+        let volume = match injected {
+            true => Some(self.inject(&platform, &image).await?),
+            false => None,
+        };
+        let place = format!("{PLACE}{}", engine.id);
+        Ok(Ready { platform, place, network: network.name, links, volume })
+    }
+
+    /// Whether the host has room, by what all workers on it were promised, other installations' too.
+    async fn admit(
+        &self,
+        platform: &DockerPlatform,
+        container: &Container,
+        engine: &Engine,
+    ) -> Result<(), String> {
+        let host = room::usable(Room { cpu: engine.cpu, memory: engine.memory });
+        let usable = Room {
+            cpu: self.settings.cpu.map_or(host.cpu, u64::from),
+            memory: self.settings.memory.unwrap_or(host.memory),
+        };
+        let there = platform.workers().await.map_err(|error| chain(&error))?;
+        let taken = there.into_iter().filter(|it| it.runs).map(|it| Room { cpu: it.cpu, memory: it.memory });
+        let asked = Room { cpu: container.resources.cpu.into(), memory: container.resources.memory };
+        room::admit(usable, &taken.collect::<Vec<_>>(), asked).map_err(|full| full.to_string())
+    }
+
+    /// Where the fleet's containers reach the worker link.
+    async fn links(&self, platform: &DockerPlatform, network: &Network) -> Result<Vec<String>, String> {
+        if let Some(Trust::File(path)) = &self.app.link_trust {
+            return Err(format!(
+                "containers cannot read the certificate `{}` that they would hold the worker link against: set `[server] tls = \"auto\"`",
+                path.display()
+            ));
+        }
+        let own = match own_container(platform).await? {
+            Some(container) => {
+                platform.join(&network.name, &container).await.map_err(|error| chain(&error))?;
+                self.door.by_name(&container)?
+            }
+            None => match network.gateway {
+                Some(gateway) => self.door.at(&self.app, gateway).await?,
+                None => {
+                    return Err(format!(
+                        "network `{}` has no gateway, so the host is not in it",
+                        network.name
+                    ));
+                }
+            },
+        };
+        let links: Vec<String> =
+            own.into_iter().chain(self.app.live_links().into_iter().filter(is_elsewhere)).collect();
+        match links.is_empty() {
+            true => {
+                Err("no control plane with the role `link` is there, so workers could not register".into())
+            }
+            false => Ok(links),
+        }
+    }
+
+    /// Listens again in the networks that there are, where workers of an earlier control plane look for us.
+    pub async fn open_doors(&self, platform: &DockerPlatform, fleets: &[&Fleet]) -> Result<(), String> {
+        for fleet in fleets {
+            let Some(container) = &fleet.container else { continue };
+            let name = platform.network_name(&network_of(fleet, container));
+            let found = platform.find_network(&name).await.map_err(|error| chain(&error))?;
+            if let Some(network) = found {
+                self.links(platform, &network).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn inject(&self, platform: &DockerPlatform, image: &str) -> Result<String, String> {
+        let path = self.settings.inject.clone().map_or_else(|| self.program.clone(), PathBuf::from);
+        let read = || async move {
+            let read = move || SupervisorBinary::read(&path, env!("CARGO_PKG_VERSION"));
+            match tokio::task::spawn_blocking(read).await {
+                Ok(read) => read.map_err(|error| error.to_string()),
+                Err(_) => Err("the binary could not be read".into()),
+            }
+        };
+        let binary = self.binary.get_or_try_init(read).await?;
+        platform.inject(binary, image).await.map_err(|error| chain(&error))
+    }
+
+    /// Errors: in words, since nothing but a person can do something about them.
+    pub fn spec(&self, record: &FleetRecord, id: &WorkerId, ready: &Ready) -> Result<ContainerSpec, String> {
+        let fleet = &record.declaration;
+        let container = fleet.container.as_ref().ok_or("the fleet declares no image")?;
+        let resources = container.resources;
+        let stop_grace = Duration::from_millis(fleet.drain.timeout_ms) + GRACE;
+        Ok(ContainerSpec {
+            worker_id: id.to_string(),
+            fleet: fleet.name.to_string(),
+            release: record.release,
+            image: image_of(container),
+            supervisor: ready.volume.clone().map_or(docker::Supervisor::Image, docker::Supervisor::Volume),
+            command: fleet.command.clone(),
+            working_dir: fleet.working_dir.clone(),
+            env: self.environment(fleet, id, ready)?,
+            network: ready.network.clone(),
+            limits: Limits {
+                cpu: resources.cpu,
+                cpu_limit: resources.cpu_limit,
+                memory: resources.memory,
+                memory_limit: resources.memory_limit,
+                pids: resources.pids,
+            },
+            // Longer than we wait ourselves.
+            stop_grace_s: u32::try_from(stop_grace.as_secs() + 5).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn environment(
+        &self,
+        fleet: &Fleet,
+        id: &WorkerId,
+        ready: &Ready,
+    ) -> Result<Vec<(String, Hidden)>, String> {
+        let mut env: Vec<(String, String)> =
+            fleet.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        env.extend(secrets(fleet)?);
+        let mut own = |name: &str, value: String| env.push((name.to_owned(), value));
+        if let Ok(log) = std::env::var("LONGSHORE_LOG") {
+            own("LONGSHORE_LOG", log);
+        }
+        own("LONGSHORE_WORKER_ID", id.to_string());
+        own("LONGSHORE_FLEET", fleet.name.to_string());
+        own("LONGSHORE_LINK", ready.links.join(","));
+        if let Some(trust) = &self.app.link_trust {
+            own("LONGSHORE_LINK_CA", trust.to_string());
+        }
+        own("LONGSHORE_PROBE_ADDR", format!("0.0.0.0:{}", docker::PROBES));
+        own("LONGSHORE_WORKER_TOKEN", self.app.signer.token_of_worker(&fleet.name, id));
+        Ok(env.into_iter().map(|(name, value)| (name, Hidden(value))).collect())
+    }
+}
+
+/// The networks that these fleets' containers are in.
+pub fn networks(platform: &DockerPlatform, fleets: &[&Fleet]) -> Vec<String> {
+    let of = |fleet: &&Fleet| Some(platform.network_name(&network_of(fleet, fleet.container.as_ref()?)));
+    fleets.iter().filter_map(of).collect()
+}
+
+fn network_of(fleet: &Fleet, container: &Container) -> NetworkSpec {
+    NetworkSpec { fleet: fleet.name.to_string(), closed: container.egress == Egress::Closed }
+}
+
+/// What a fleet's containers are made of.
+fn image_of(container: &Container) -> String {
+    container.image.to_string()
+}
+
+/// The container that this process runs in, if it is one of this engine's.
+async fn own_container(platform: &DockerPlatform) -> Result<Option<String>, String> {
+    if !std::path::Path::new("/.dockerenv").exists() {
+        return Ok(None);
+    }
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    platform.container_of(&name).await.map_err(|error| chain(&error))
+}
+
+/// An address that means another place in a container than here.
+fn is_elsewhere(link: &String) -> bool {
+    let host = link.split_once("://").map_or(link.as_str(), |(_, rest)| rest);
+    !(host.starts_with("127.") || host.starts_with("localhost") || host.starts_with("[::1]"))
+}

@@ -1,0 +1,209 @@
+//! A real Docker engine for one test: its images, its containers, and what has to be gone afterwards.
+//!
+//! Images are made from nothing: busybox for a shell, the binary under test and the libraries that it is linked with.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use longshore_testkit::skip;
+
+use crate::plane::{PATIENCE, Plane, binary};
+
+/// Carried by all that tests make, so that a person can remove what a killed one left behind.
+const LABEL: &str = "longshore.test";
+
+pub struct Engine {
+    host: String,
+    /// The fleet's name in this test, on an engine that others use too.
+    pub fleet: String,
+    images: Vec<String>,
+}
+
+/// The engine, or none after [`skip`].
+pub fn engine(name: &str) -> Option<Engine> {
+    let host = std::env::var("LONGSHORE_TEST_DOCKER").ok().filter(|host| !host.is_empty());
+    let Some(host) = host else {
+        skip(
+            "LONGSHORE_TEST_DOCKER is not set: the address of a Docker engine such as unix:///var/run/docker.sock",
+        );
+        return None;
+    };
+    if !Path::new(BUSYBOX).exists() {
+        skip("busybox-static is not installed");
+        return None;
+    }
+    Some(Engine { host, fleet: format!("{name}-{}", std::process::id()), images: Vec::new() })
+}
+
+const BUSYBOX: &str = "/bin/busybox";
+
+impl Engine {
+    /// What a control plane's file begins with.
+    pub fn settings(&self, fleet_keys: &str) -> String {
+        format!(
+            "[docker]\nhost = \"{}\"\n[fleet.{}]\nplatform = \"docker\"\n\
+             resources = {{ cpu = 0.01, memory = \"32Mi\", memory_limit = \"256Mi\" }}\n{fleet_keys}\n",
+            self.host, self.fleet
+        )
+    }
+
+    /// Starts a control plane with this one fleet.
+    pub async fn plane(&self, fleet_keys: &str) -> Plane {
+        Plane::start(&self.settings(fleet_keys)).await
+    }
+
+    /// The output of `docker`, which must succeed.
+    pub fn docker(&self, args: &[&str]) -> String {
+        let done = self.try_docker(args);
+        done.unwrap_or_else(|said| panic!("docker {args:?}: {said}"))
+    }
+
+    pub fn try_docker(&self, args: &[&str]) -> Result<String, String> {
+        let output =
+            Command::new("docker").env("DOCKER_HOST", &self.host).args(args).output().expect("docker runs");
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    /// An image with a shell and longshore, whose entrypoint is `longshore worker --`.
+    pub fn worker_image(&mut self) -> String {
+        let entrypoint = "ENTRYPOINT [\"/longshore\",\"worker\",\"--\"]";
+        self.image("worker", &[root_with_longshore()], &[entrypoint])
+    }
+
+    /// An image with nothing but a shell.
+    pub fn plain_image(&mut self, changes: &[&str]) -> String {
+        self.image("plain", &[root()], changes)
+    }
+
+    pub fn image(&mut self, kind: &str, roots: &[&Path], changes: &[&str]) -> String {
+        let name = format!("longshore-test/{}-{kind}:1", self.fleet);
+        let mut args = vec!["import".to_owned()];
+        let label = format!("LABEL {LABEL}={}", self.fleet);
+        let user = "USER 65532:65532";
+        for change in changes.iter().copied().chain([label.as_str(), user]) {
+            args.extend(["--change".to_owned(), change.to_owned()]);
+        }
+        args.extend(["-".to_owned(), name.clone()]);
+        let mut import = Command::new("docker")
+            .env("DOCKER_HOST", &self.host)
+            .args(&args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("docker runs");
+        let tar = Command::new("tar").arg("-c").arg("-C").arg(roots[0]).arg(".").output().expect("tar runs");
+        let mut input = import.stdin.take().expect("piped");
+        input.write_all(&tar.stdout).expect("docker reads it");
+        drop(input);
+        assert!(import.wait().expect("it ends").success(), "docker import");
+        self.images.push(name.clone());
+        name
+    }
+
+    /// Ids of the fleet's containers, running or not.
+    pub fn containers(&self) -> Vec<String> {
+        let filter = format!("label=longshore.fleet={}", self.fleet);
+        let listed = self.docker(&["ps", "-aq", "--no-trunc", "--filter", &filter]);
+        listed.lines().map(str::to_owned).collect()
+    }
+
+    /// One value of a container, by a template of `docker inspect`.
+    pub fn inspect(&self, container: &str, template: &str) -> String {
+        self.docker(&["inspect", "--format", template, container])
+    }
+
+    pub async fn eventually<T>(&self, plane: &Plane, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(answer) = ask() {
+                return answer;
+            }
+            assert!(Instant::now() < end, "waited for {what}\n{}\n{}", plane.worker_logs(), self.logs());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What the fleet's containers printed, for a test that fails.
+    pub fn logs(&self) -> String {
+        let log = |id: &String| self.try_docker(&["logs", "--tail", "15", id]).unwrap_or_default();
+        self.containers().iter().map(log).collect::<Vec<_>>().join("\n---\n")
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let filter = format!("label=longshore.fleet={}", self.fleet);
+        for id in self.try_docker(&["ps", "-aq", "--filter", &filter]).unwrap_or_default().lines() {
+            let _ = self.try_docker(&["rm", "-f", "-v", id]);
+        }
+        for id in self.try_docker(&["network", "ls", "-q", "--filter", &filter]).unwrap_or_default().lines() {
+            let _ = self.try_docker(&["network", "rm", id]);
+        }
+        for image in &self.images {
+            let _ = self.try_docker(&["rmi", "-f", image]);
+        }
+    }
+}
+
+/// A root file system with a shell; made once per process.
+fn root() -> &'static Path {
+    static ROOT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for folder in ["bin", "tmp", "etc", "proc", "sys", "dev"] {
+            fs::create_dir(dir.path().join(folder)).expect("the folder is writable");
+        }
+        // What is mounted there takes over how open the folder of the image is.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        fs::set_permissions(dir.path().join("tmp"), open).expect("it is ours");
+        fs::copy(BUSYBOX, dir.path().join("bin/busybox")).expect("busybox is there");
+        for tool in ["sh", "sleep", "cat", "env", "echo", "awk", "wget", "touch", "tail", "kill", "id"] {
+            std::os::unix::fs::symlink("busybox", dir.path().join("bin").join(tool)).expect("a link");
+        }
+        dir
+    })
+    .path()
+}
+
+/// The same with the binary under test and the libraries that it is linked with.
+fn root_with_longshore() -> &'static Path {
+    static ROOT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let copied =
+            Command::new("cp").arg("-a").arg(format!("{}/.", root().display())).arg(dir.path()).status();
+        assert!(copied.expect("cp runs").success());
+        fs::copy(binary(), dir.path().join("longshore")).expect("the binary under test");
+        for library in libraries() {
+            let target = dir.path().join(library.strip_prefix("/").expect("an absolute path"));
+            fs::create_dir_all(target.parent().expect("a folder")).expect("the folder is writable");
+            fs::copy(&library, &target).expect("a library");
+        }
+        dir
+    })
+    .path()
+}
+
+/// What `ldd` says that the binary under test needs; nothing of a static one.
+fn libraries() -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(binary()).output().expect("ldd runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    words.map(PathBuf::from).collect()
+}
+
+/// A longshore that needs no libraries, for tests that inject it.
+pub fn static_binary() -> Option<String> {
+    let path = std::env::var("LONGSHORE_TEST_STATIC").ok().filter(|path| Path::new(path).exists());
+    if path.is_none() {
+        skip("LONGSHORE_TEST_STATIC is not set: a longshore built with `-C target-feature=+crt-static`");
+    }
+    path
+}
