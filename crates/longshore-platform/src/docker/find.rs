@@ -53,7 +53,10 @@ impl DockerPlatform {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         let removed = self.0.docker.remove_container(&id, Some(options)).await;
         match removed.map_err(self.0.failed(format!("remove the container of worker `{worker_id}`"))) {
-            Ok(()) => Ok(info!(worker = worker_id, "container removed")),
+            Ok(()) => {
+                info!(worker = worker_id, "container removed");
+                Ok(())
+            }
             Err(error) if error.is_missing() => Ok(()),
             Err(error) => Err(error),
         }
