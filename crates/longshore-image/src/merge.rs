@@ -214,7 +214,7 @@ fn codes(item: &Item, user: Option<u64>) -> impl Iterator<Item = Code> {
     [
         (file && (item.mode & 0o6000 != 0 || item.capabilities), Code::SetuidFile),
         (open && !place, Code::WorldWritable),
-        (own && item.mode & 0o200 != 0 && !(open && !place), Code::UserWritable),
+        (own && item.mode & 0o200 != 0 && (place || !open), Code::UserWritable),
         (path == "tmp" && item.kind == Kind::Folder && item.mode & 0o1777 != 0o1777, Code::TmpNotOpen),
         (item.kind == Kind::Device && !path.starts_with("dev/"), Code::DeviceFile),
         (program && paths::compiler(path).is_some(), Code::Compiler),

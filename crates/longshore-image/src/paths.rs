@@ -167,7 +167,7 @@ pub fn compiler(path: &str) -> Option<Cow<'_, str>> {
     // `gcc-12`, `x86_64-linux-gnu-gcc-12`
     let plain = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.').trim_end_matches('-');
     let plain = plain.rsplit_once("-gnu-").map_or(plain, |(_, tool)| tool);
-    NAMES.contains(&plain).then(|| Cow::Borrowed(name))
+    NAMES.contains(&plain).then_some(Cow::Borrowed(name))
 }
 
 /// The package cache that a file lies in: whose it is.

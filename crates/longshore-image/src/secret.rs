@@ -262,7 +262,7 @@ fn random(body: &[u8]) -> bool {
     }
     // Letters of one case alone are words.
     let kinds: [fn(&u8) -> bool; 3] = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit];
-    if kinds.iter().filter(|kind| body.iter().any(|byte| kind(byte))).count() < 2 {
+    if kinds.iter().filter(|kind| body.iter().any(kind)).count() < 2 {
         return false;
     }
     // Sixteen letters have at most 4 bits each; keys come near what their length allows.
@@ -366,7 +366,7 @@ pub fn looks_secret(value: &str) -> bool {
 /// Whether a value without a telling name must be a secret by its entropy alone: long, of both cases and digits, no hash
 /// (hexadecimal: those are public), no path, no words.
 pub fn is_high_entropy(value: &str) -> bool {
-    let has = |test: fn(&u8) -> bool| value.as_bytes().iter().any(|byte| test(byte));
+    let has = |test: fn(&u8) -> bool| value.as_bytes().iter().any(&test);
     let one_word = value.bytes().all(|byte| Alphabet::Base64.has(byte) || byte == b'_' || byte == b'-');
     (32..=512).contains(&value.len())
         && one_word

@@ -465,29 +465,27 @@ fn machine() -> String {
 }
 
 /// Serves until this process stops.
-pub fn listen(
+pub async fn listen(
     name: &'static str,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     router: Router,
     app: App,
-) -> impl Future<Output = &'static str> + Send + use<> {
-    async move {
-        let served = match tls {
-            Some(config) => serve(TlsListener::new(listener, config), router, app).await,
-            None => {
-                let listener = listener.tap_io(|stream| {
-                    // Answers are small and somebody waits for each: do not hold them back to fill packets.
-                    let _ = stream.set_nodelay(true);
-                });
-                serve(listener, router, app).await
-            }
-        };
-        if let Err(error) = served {
-            tracing::error!(%error, listener = name, "listener fails");
+) -> &'static str {
+    let served = match tls {
+        Some(config) => serve(TlsListener::new(listener, config), router, app).await,
+        None => {
+            let listener = listener.tap_io(|stream| {
+                // Answers are small and somebody waits for each: do not hold them back to fill packets.
+                let _ = stream.set_nodelay(true);
+            });
+            serve(listener, router, app).await
         }
-        name
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, listener = name, "listener fails");
     }
+    name
 }
 
 async fn serve<L>(listener: L, router: Router, app: App) -> io::Result<()>

@@ -121,11 +121,11 @@ impl StandIn {
         result
     }
 
-    fn lets_in(&self, headers: &HeaderMap) -> Result<(), Response> {
+    fn lets_in(&self, headers: &HeaderMap) -> Result<(), StatusCode> {
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         match given.and_then(|value| value.strip_prefix("Bearer ")) {
             Some(token) if token == self.token => Ok(()),
-            _ => Err(StatusCode::UNAUTHORIZED.into_response()),
+            _ => Err(StatusCode::UNAUTHORIZED),
         }
     }
 
@@ -195,14 +195,14 @@ impl Inner {
 
 type Asked<T> = (State<Arc<StandIn>>, HeaderMap, Body<T>);
 
-async fn register(asked: Asked<wire::Register>) -> Result<Response, Response> {
+async fn register(asked: Asked<wire::Register>) -> Result<Response, StatusCode> {
     let (State(plane), headers, _) = asked;
     plane.lets_in(&headers)?;
     plane.change(|inner| inner.seen.registrations += 1);
     Ok(Body(plane.registered()).into_response())
 }
 
-async fn claim(asked: Asked<wire::Claim>) -> Result<Response, Response> {
+async fn claim(asked: Asked<wire::Claim>) -> Result<Response, StatusCode> {
     let (State(plane), headers, Body(claim)) = asked;
     plane.lets_in(&headers)?;
     // An agent that is done at once would else do thousands.
@@ -220,20 +220,20 @@ async fn claim(asked: Asked<wire::Claim>) -> Result<Response, Response> {
     Ok(Body(claimed).into_response())
 }
 
-async fn heartbeat(asked: Asked<wire::Heartbeat>) -> Result<Response, Response> {
+async fn heartbeat(asked: Asked<wire::Heartbeat>) -> Result<Response, StatusCode> {
     let (State(plane), headers, Body(heartbeat)) = asked;
     plane.lets_in(&headers)?;
     tokio::time::sleep(Duration::from_millis(heartbeat.wait_ms.min(5_000))).await;
     Ok(Body(wire::HeartbeatAnswer::default()).into_response())
 }
 
-async fn events(asked: Asked<wire::Events>) -> Result<Response, Response> {
+async fn events(asked: Asked<wire::Events>) -> Result<Response, StatusCode> {
     let (State(plane), headers, _) = asked;
     plane.lets_in(&headers)?;
     Ok(Body(wire::EventsAnswer::default()).into_response())
 }
 
-async fn complete(asked: Asked<wire::Complete>) -> Result<Response, Response> {
+async fn complete(asked: Asked<wire::Complete>) -> Result<Response, StatusCode> {
     let (State(plane), headers, Body(complete)) = asked;
     plane.lets_in(&headers)?;
     let ended = plane.change(|inner| {
@@ -259,7 +259,7 @@ async fn complete(asked: Asked<wire::Complete>) -> Result<Response, Response> {
     Ok(Body(ended).into_response())
 }
 
-async fn release(asked: Asked<wire::Release>) -> Result<Response, Response> {
+async fn release(asked: Asked<wire::Release>) -> Result<Response, StatusCode> {
     let (State(plane), headers, Body(release)) = asked;
     plane.lets_in(&headers)?;
     let ended = plane.change(|inner| {
@@ -270,7 +270,7 @@ async fn release(asked: Asked<wire::Release>) -> Result<Response, Response> {
     Ok(Body(ended).into_response())
 }
 
-async fn deregister(asked: Asked<wire::Deregister>) -> Result<Response, Response> {
+async fn deregister(asked: Asked<wire::Deregister>) -> Result<Response, StatusCode> {
     let (State(plane), headers, _) = asked;
     plane.lets_in(&headers)?;
     plane.change(|inner| inner.seen.said_goodbye = true);

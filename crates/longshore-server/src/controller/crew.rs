@@ -155,7 +155,10 @@ impl Crew {
             fleet::Platform::Process => Ground::Process,
             fleet::Platform::Docker => match self.0.docker.prepare(record).await {
                 Ok(ready) => Ground::Docker(ready),
-                Err(why) => return Ok(self.0.starts.hold(&self.0.app, &fleet.name, why)),
+                Err(why) => {
+                    self.0.starts.hold(&self.0.app, &fleet.name, why);
+                    return Ok(());
+                }
             },
             fleet::Platform::External => return Ok(()),
         };

@@ -174,8 +174,10 @@ impl Docker {
                 }
             },
         };
-        let links: Vec<String> =
-            own.into_iter().chain(self.app.live_links().into_iter().filter(is_elsewhere)).collect();
+        let links: Vec<String> = own
+            .into_iter()
+            .chain(self.app.live_links().into_iter().filter(|link| is_elsewhere(link)))
+            .collect();
         match links.is_empty() {
             true => {
                 Err("no control plane with the role `link` is there, so workers could not register".into())
@@ -289,7 +291,7 @@ async fn own_container(platform: &DockerPlatform) -> Result<Option<String>, Stri
 }
 
 /// An address that means another place in a container than here.
-fn is_elsewhere(link: &String) -> bool {
-    let host = link.split_once("://").map_or(link.as_str(), |(_, rest)| rest);
+fn is_elsewhere(link: &str) -> bool {
+    let host = link.split_once("://").map_or(link, |(_, rest)| rest);
     !(host.starts_with("127.") || host.starts_with("localhost") || host.starts_with("[::1]"))
 }
