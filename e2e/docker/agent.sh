@@ -13,5 +13,5 @@ while [ "$n" -lt "$calls" ]; do
   sleep "$pause"
 done
 if [ -n "$beyond" ] && [ "$LONGSHORE_ATTEMPT" = 1 ]; then sleep "$beyond"; fi
-if [ "$name" = eats ]; then awk 'BEGIN { s = "x"; while (1) s = s s }'; fi
+if [ "$name" = eats ]; then exec awk 'BEGIN { s = "x"; while (1) s = s s }'; fi
 echo "{\"longshore\":\"result\",\"data\":\"$V\"}"

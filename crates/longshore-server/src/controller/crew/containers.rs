@@ -78,7 +78,7 @@ async fn look_through(crew: &Crew, active: &[&FleetRecord], records: &[WorkerRec
     let place = crew.0.docker.place().ok_or("no Docker engine has answered")?;
     let platform = Platform::Docker(docker.clone());
     let here = records.iter().filter(|record| record.platform == place);
-    for record in here.filter(|record| !crew.has(&record.id) && !crew.is_starting(&record.id)) {
+    for record in here.filter(|record| !crew.is_starting(&record.id) && !crew.has(&record.id)) {
         crew.adopt_one(&platform, record).await.map_err(|error| chain(&error))?;
     }
     let names: Vec<_> = active.iter().map(|record| &record.name).collect();
