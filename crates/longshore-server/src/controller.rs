@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::app::{App, now, roll};
 
-pub use crew::{Crew, containers};
+pub use crew::{Crew, compose_services, containers};
 pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;
 pub use leader::lead;

@@ -186,6 +186,16 @@ impl DockerPlatform {
         Ok(listed.into_iter().find_map(|container| container.id))
     }
 
+    /// Whether a replica can be added now.
+    pub async fn can_copy(&self, service: &Service) -> Result<(), DockerError> {
+        let replicas = self.replicas(service).await?;
+        let source = copy::choose(service, &replicas)?;
+        match self.inspect(&source.id).await? {
+            Some(source) => Ok(copy::check(service, &source)?),
+            None => Err(NotCopied::Nothing { service: service.clone() }.into()),
+        }
+    }
+
     /// Adds a replica: a copy of a sibling, with the lowest number that is free. On an error none is left, as far as the
     /// engine answers.
     pub async fn add_replica(&self, copy: &Copy) -> Result<Running, DockerError> {

@@ -16,6 +16,7 @@ use longshore_store::{
 };
 use tracing::{info, warn};
 
+use super::crew::is_replica;
 use super::{Crew, rollout};
 use crate::app::{App, now};
 use crate::convert::worker_state;
@@ -112,7 +113,7 @@ impl Controller {
         record: &FleetRecord,
         open: Option<RolloutRecord>,
     ) -> Result<(), StoreError> {
-        let observed = observe(app, record).await?;
+        let observed = observe(app, crew, record).await?;
         for worker in &observed.draining {
             crew.enforce(worker);
         }
@@ -229,14 +230,20 @@ fn gist(decision: &Decision) -> (&'static str, String) {
     }
 }
 
-async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError> {
+async fn observe(app: &App, control: &Crew, record: &FleetRecord) -> Result<Observed, StoreError> {
     let mut observed = Observed::default();
     let mut crew = scale::Crew { ready: 0, starting: 0, draining: 0 };
-    for worker in app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: false }).await? {
+    let filter = WorkerFilter { fleet: Some(record.name.clone()), gone: false };
+    let workers = app.store.workers(filter).await?;
+    if record.declaration.platform == Platform::Compose {
+        crew.starting += control.compose().on_their_way(&record.name, &workers);
+    }
+    for worker in workers {
+        let ours = is_ours(&worker) || control.compose().expects(&worker);
         match worker_state(&worker) {
             WorkerState::Ready => crew.ready += 1,
             // Not ready is on its way to ready, or to be replaced by its liveness probe.
-            WorkerState::Starting | WorkerState::NotReady if is_ours(&worker) => crew.starting += 1,
+            WorkerState::Starting | WorkerState::NotReady if ours => crew.starting += 1,
             // Nobody here would replace it, so it does not stand for one of ours either.
             WorkerState::Starting | WorkerState::NotReady => continue,
             WorkerState::Draining => crew.draining += 1,
@@ -245,6 +252,8 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
         match worker_state(&worker) {
             WorkerState::Gone => {}
             WorkerState::Draining => observed.draining.push(worker),
+            // It works beside the service's replicas, which alone are ours to remove.
+            _ if record.declaration.platform == Platform::Compose && !is_replica(&worker) => {}
             _ => observed.active.push(worker),
         }
     }
@@ -254,7 +263,7 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
 
 /// Started by this installation, so watched and replaced by it.
 pub(super) fn is_ours(worker: &WorkerRecord) -> bool {
-    ["process", "docker@"].iter().any(|place| worker.platform.starts_with(place))
+    ["process", "docker@"].iter().any(|place| worker.platform.starts_with(place)) || is_replica(worker)
 }
 
 impl Controller {

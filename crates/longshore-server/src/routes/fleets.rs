@@ -65,6 +65,7 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
     }
     let usage = app.store.usage(Some(name.clone())).await?.into_iter().map(convert::usage).collect();
     let trouble = app.trouble.lock().expect("no holder panics").get(&name).cloned();
+    let notes = app.notes.lock().expect("no holder panics").get(&name).cloned().unwrap_or_default();
     Ok(FleetStatus {
         usage,
         tasks: counts.iter().find(|counts| counts.fleet == name).map(convert::counts).unwrap_or_default(),
@@ -78,6 +79,7 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
         depth: queue.depth,
         replicas: record.replicas,
         trouble,
+        notes,
         name,
     })
 }

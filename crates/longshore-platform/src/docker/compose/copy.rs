@@ -85,28 +85,12 @@ pub(super) fn request(
     number: u32,
     installation: &str,
 ) -> Result<Request, NotCopied> {
-    let service = || copy.service.clone();
+    let separator = separator_of(&copy.service, source)?;
     let config = source.config.clone().unwrap_or_default();
     let host = source.host_config.clone().unwrap_or_default();
-    let id = source.id.as_deref().unwrap_or_default();
-    let source_name = source.name.as_deref().unwrap_or_default().trim_start_matches('/');
     let mut labels = config.labels.unwrap_or_default();
-    let own_number = labels.get(NUMBER).and_then(|text| text.parse().ok()).unwrap_or(0);
-    let separator =
-        separator(&copy.service, source_name, own_number, labels.get(VERSION).map(String::as_str));
-    let separator = separator.ok_or_else(|| NotCopied::Name { service: service() })?;
-    if config.hostname.as_deref() != Some(hostname_of(id)) {
-        return Err(NotCopied::HostName { service: service() });
-    }
-    if let Some(port) = fixed_port(&host) {
-        return Err(NotCopied::Port { service: service(), port });
-    }
-    let is_id = |pair: &String| pair.split('=').next() == Some(WORKER_ID);
     let mut env = config.env.unwrap_or_default();
-    if env.iter().any(is_id) && !labels.contains_key(label::REPLICA) {
-        return Err(NotCopied::WorkerId { service: service() });
-    }
-    env.retain(|pair| !is_id(pair));
+    env.retain(|pair| !is_worker_id(pair));
     env.push(format!("{WORKER_ID}={}", copy.worker_id));
     labels.remove(REPLACE);
     for (name, value) in [
@@ -118,7 +102,7 @@ pub(super) fn request(
         labels.insert(name.to_owned(), value);
     }
     let name = container_name(&copy.service, separator, number);
-    let (first, networks) = endpoints(source, &host, source_name, &name);
+    let (first, networks) = endpoints(source, &host, name_of(source), &name);
     let body = ContainerCreateBody {
         domainname: config.domainname,
         user: config.user,
@@ -144,6 +128,39 @@ pub(super) fn request(
         ..Default::default()
     };
     Ok(Request { name, body, networks })
+}
+
+/// Whether copies of this container can be replicas of the service.
+pub(super) fn check(service: &Service, source: &ContainerInspectResponse) -> Result<(), NotCopied> {
+    separator_of(service, source).map(drop)
+}
+
+fn separator_of(service: &Service, source: &ContainerInspectResponse) -> Result<char, NotCopied> {
+    let whose = || service.clone();
+    let config = source.config.as_ref();
+    let label = |name: &str| config?.labels.as_ref()?.get(name).map(String::as_str);
+    let number = label(NUMBER).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let separator = separator(service, name_of(source), number, label(VERSION));
+    let hostname = config.and_then(|config| config.hostname.as_deref());
+    if hostname != source.id.as_deref().map(hostname_of) {
+        return Err(NotCopied::HostName { service: whose() });
+    }
+    if let Some(port) = source.host_config.as_ref().and_then(fixed_port) {
+        return Err(NotCopied::Port { service: whose(), port });
+    }
+    let env = config.and_then(|config| config.env.as_ref());
+    if env.is_some_and(|env| env.iter().any(|pair| is_worker_id(pair))) && label(super::label::REPLICA).is_none() {
+        return Err(NotCopied::WorkerId { service: whose() });
+    }
+    separator.ok_or_else(|| NotCopied::Name { service: whose() })
+}
+
+fn name_of(source: &ContainerInspectResponse) -> &str {
+    source.name.as_deref().unwrap_or_default().trim_start_matches('/')
+}
+
+fn is_worker_id(pair: &str) -> bool {
+    pair.split('=').next() == Some(WORKER_ID)
 }
 
 fn fixed_port(host: &HostConfig) -> Option<String> {

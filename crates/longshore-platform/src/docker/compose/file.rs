@@ -56,13 +56,13 @@ impl OverrideFile {
         &self.0
     }
 
-    /// Writes the file, if it would change. One that is not ours stays as it is.
+    /// Writes the file, if it would change: true. One that is not ours stays as it is.
     ///
     /// Errors: in words.
-    pub fn write(&self, text: &str) -> Result<(), String> {
+    pub fn write(&self, text: &str) -> Result<bool, String> {
         let failed = |error: io::Error| format!("`{}` could not be written: {error}", self.0.display());
         match std::fs::read_to_string(&self.0) {
-            Ok(there) if there == text => return Ok(()),
+            Ok(there) if there == text => return Ok(false),
             Ok(there) if !there.is_empty() && !there.starts_with(HEAD) => {
                 return Err(format!("`{}` was not written by longshore and stays as it is", self.0.display()));
             }
@@ -74,6 +74,7 @@ impl OverrideFile {
         let mut beside = self.0.clone().into_os_string();
         beside.push(".new");
         let replaced = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &self.0));
-        replaced.or_else(|_| std::fs::write(&self.0, text)).map_err(failed)
+        replaced.or_else(|_| std::fs::write(&self.0, text)).map_err(failed)?;
+        Ok(true)
     }
 }

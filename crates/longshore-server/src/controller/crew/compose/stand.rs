@@ -1,0 +1,71 @@
+//! How a service's replicas stand: which workers are on their way, what is to be removed, what people should know.
+
+use std::time::Duration;
+
+use longshore_platform::docker::compose::Replica;
+use longshore_platform::Identity;
+use longshore_store::{WorkerRecord, WorkerState};
+
+use super::{FOLLOWED, LEFT_BEHIND};
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Stand {
+    /// Hosts and ids of workers that run or are on their way.
+    pub expected: Vec<String>,
+    /// Containers that have ended and are nobody's business but ours.
+    pub remove: Vec<String>,
+    /// Names of containers that run and whose workers have not registered in time.
+    pub silent: Vec<String>,
+    /// Names of containers that end again and again.
+    pub failing: Vec<String>,
+    /// Replicas that are there to stay.
+    pub count: u32,
+}
+
+impl Stand {
+    /// `age`: for how long it has run, or has been ended, without a worker.
+    pub fn add(&mut self, replica: &Replica, has_worker: bool, told: bool, age: Duration, startup: Duration) {
+        if !told {
+            self.count += u32::from(replica.runs);
+            if replica.restarts && !has_worker {
+                self.failing.push(replica.name.clone());
+            }
+        }
+        match (replica.runs, told) {
+            (true, true) => {}
+            (true, false) if has_worker || age <= startup => self.expected.push(expected(replica)),
+            (true, false) => self.silent.push(replica.name.clone()),
+            (false, true) => self.remove.push(replica.id.clone()),
+            (false, false) if age <= FOLLOWED => self.expected.push(expected(replica)),
+            (false, false) if replica.worker.is_some() && age > LEFT_BEHIND => {
+                self.remove.push(replica.id.clone());
+            }
+            (false, false) => {}
+        }
+    }
+}
+
+/// What the replica's worker will be known by.
+fn expected(replica: &Replica) -> String {
+    replica.worker.clone().unwrap_or_else(|| replica.hostname().to_owned())
+}
+
+/// The worker in a replica: the one that it was added for, else the one that says it is there; of several the newest.
+pub fn worker_of<'a>(replica: &Replica, workers: &'a [WorkerRecord]) -> Option<&'a WorkerRecord> {
+    let lives = workers.iter().filter(|worker| worker.state != WorkerState::Gone);
+    match &replica.worker {
+        Some(id) => lives.into_iter().find(|worker| worker.id.as_str() == id),
+        None => lives
+            .filter(|worker| worker.planned_at.is_none() && worker.host.as_deref() == Some(replica.hostname()))
+            .max_by_key(|worker| worker.registered_at),
+    }
+}
+
+/// Whether the worker that ended in this container had been told to.
+pub fn was_told(replica: &Replica, ended: &[WorkerRecord]) -> bool {
+    ended.iter().any(|worker| {
+        let identity = worker.identity.as_ref().and_then(|json| json.read::<Identity>().ok());
+        let here = matches!(identity, Some(Identity::Docker(it)) if it.container == replica.id);
+        here && worker.state == WorkerState::Gone && worker.drain.is_some()
+    })
+}
