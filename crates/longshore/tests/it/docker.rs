@@ -1,6 +1,6 @@
 //! Workers as containers of a real Docker engine: how they run, how they end, and what is said when they cannot.
 
-mod scene;
+pub mod scene;
 
 use std::time::{Duration, Instant};
 
