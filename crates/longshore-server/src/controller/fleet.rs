@@ -240,6 +240,10 @@ async fn observe(app: &App, control: &Crew, record: &FleetRecord) -> Result<Obse
     }
     for worker in workers {
         let ours = is_ours(&worker) || control.compose().expects(&worker);
+        // It works beside the service's replicas, which alone are counted, and ours to remove.
+        if !ours && record.declaration.platform == Platform::Compose {
+            continue;
+        }
         match worker_state(&worker) {
             WorkerState::Ready => crew.ready += 1,
             // Not ready is on its way to ready, or to be replaced by its liveness probe.
@@ -252,8 +256,6 @@ async fn observe(app: &App, control: &Crew, record: &FleetRecord) -> Result<Obse
         match worker_state(&worker) {
             WorkerState::Gone => {}
             WorkerState::Draining => observed.draining.push(worker),
-            // It works beside the service's replicas, which alone are ours to remove.
-            _ if record.declaration.platform == Platform::Compose && !is_replica(&worker) => {}
             _ => observed.active.push(worker),
         }
     }

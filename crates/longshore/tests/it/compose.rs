@@ -79,8 +79,7 @@ async fn the_engine_brings_a_dead_replica_back_and_it_is_not_doubled() {
     crate::plane::signal(pid.parse().expect("a pid"), nix::sys::signal::Signal::SIGKILL);
     let task = plane.reaches(id, State::Succeeded).await;
     assert_eq!(task.attempts[0].outcome.as_deref(), Some("interrupted"), "{task:#?}");
-    let back = |all: &[longshore_api::worker::Worker]| all.len() == 2 && all.iter().any(|it| it.id == holder.id);
-    plane.workers_when("the same two", back).await;
+    plane.workers_when("the same two", |all| all.len() == 2 && all.iter().any(|it| it.id == holder.id)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(project.listed("agent"), before);
 }

@@ -19,9 +19,9 @@ pub struct Project {
 /// The project, or none after [`skip`].
 pub fn project(name: &str) -> Option<Project> {
     let engine = engine(name)?;
-    let version = Command::new("docker-compose").arg("version").stdout(Stdio::null()).stderr(Stdio::null());
-    let runs = { version }.status().is_ok_and(|status| status.success());
-    if !runs {
+    let mut version = Command::new("docker-compose");
+    version.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
+    if !version.status().is_ok_and(|status| status.success()) {
         skip("docker-compose is not installed");
         return None;
     }
@@ -66,10 +66,16 @@ impl Project {
         }
     }
 
-    /// Containers of a service that `docker-compose ps` lists, running or not: ids, sorted.
+    /// Replicas of a service that `docker-compose ps` lists, running or not: ids, sorted.
     pub fn listed(&self, service: &str) -> Vec<String> {
-        let mut ids: Vec<String> =
-            self.compose(&["ps", "-q", service]).lines().map(str::to_owned).collect();
+        // It lists one-off containers as well.
+        let label = |name: &str, value: &str| format!("label=com.docker.compose.{name}={value}");
+        let (project, one_off) = (label("project", &self.name), label("oneoff", "True"));
+        let others =
+            self.engine.docker(&["ps", "-aq", "--no-trunc", "--filter", &project, "--filter", &one_off]);
+        let listed = self.compose(&["ps", "-q", service]);
+        let replicas = listed.lines().filter(|id| !others.contains(id));
+        let mut ids: Vec<String> = replicas.map(str::to_owned).collect();
         ids.sort();
         ids
     }
