@@ -59,6 +59,8 @@ pub struct Replica {
     pub restarts: bool,
     /// When it was made, in seconds.
     pub created: i64,
+    /// Which configuration it was made with.
+    pub config: String,
     /// Where its project is on the host.
     pub folder: Option<String>,
 }
@@ -120,6 +122,7 @@ impl Service {
             runs: matches!(state.as_str(), "running" | "paused" | "restarting"),
             restarts: state == "restarting",
             created: listed.created.unwrap_or(0),
+            config: labels.get(CONFIG_HASH).cloned().unwrap_or_default(),
             folder: labels.get(WORKING_DIR).cloned(),
         })
     }

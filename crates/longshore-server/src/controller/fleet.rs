@@ -250,6 +250,8 @@ async fn observe(app: &App, control: &Crew, record: &FleetRecord) -> Result<Obse
             WorkerState::Starting | WorkerState::NotReady if ours => crew.starting += 1,
             // Nobody here would replace it, so it does not stand for one of ours either.
             WorkerState::Starting | WorkerState::NotReady => continue,
+            // Told by nobody here: docker-compose replaces it.
+            WorkerState::Draining if is_replica(&worker) && worker.drain.is_none() => crew.starting += 1,
             WorkerState::Draining => crew.draining += 1,
             WorkerState::Gone => {}
         }

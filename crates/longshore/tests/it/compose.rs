@@ -13,6 +13,17 @@ use crate::plane::{Plane, pause};
 const SCALING: &str = "scaling = { min = 2, max = 4, scale_up_above = 1, scale_down_below = 0.5, scale_down_after = \"1s\" }\n\
                        drain = { timeout = \"10s\" }\nkill_grace = \"1s\"";
 
+/// Prints the control plane's log if its test fails.
+struct Told(std::path::PathBuf);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", std::fs::read_to_string(self.0.join("serve.log")).unwrap_or_default());
+        }
+    }
+}
+
 async fn up(project: &mut Project, script: &str) -> Plane {
     let image = project.engine.worker_image();
     let plane = project.plane(SCALING).await;
@@ -33,6 +44,7 @@ async fn the_scaler_adds_and_removes_replicas_that_docker_compose_sees() {
     let Some(mut project) = project("scaled") else { return };
     let plane = up(&mut project, "sleep 1; echo done").await;
     let fleet = project.engine.fleet.clone();
+    let _told = Told(plane.dir().to_owned());
     let siblings = project.listed("agent");
     assert_eq!(siblings.len(), 2, "those that docker-compose started are counted: {:?}", project.names());
     // Somebody's own one, which is nobody's business.

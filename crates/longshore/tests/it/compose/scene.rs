@@ -111,7 +111,7 @@ impl Project {
             &format!(
                 "version: \"3.8\"\nservices:\n  agent:\n    image: {image}\n    command: [\"sh\", \"-c\", {script}]\n    \
                  scale: 2\n    restart: always\n    stop_grace_period: 30s\n    \
-                 extra_hosts: [\"host:host-gateway\"]\n    environment:\n      LONGSHORE_LINK: http://host:{port}\n      \
+                 extra_hosts: {{ host: host-gateway }}\n    environment:\n      LONGSHORE_LINK: http://host:{port}\n      \
                  LONGSHORE_FLEET: {fleet}\n      LONGSHORE_WORKER_TOKEN: {token}\n      LONGSHORE_PROBE_ADDR: 0.0.0.0:7119\n"
             ),
         );

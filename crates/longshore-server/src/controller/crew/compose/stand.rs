@@ -1,5 +1,6 @@
 //! How a service's replicas stand: which workers are on their way, what is to be removed, what people should know.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_platform::docker::compose::Replica;
@@ -18,15 +19,20 @@ pub struct Stand {
     pub silent: Vec<String>,
     /// Names of containers that end again and again.
     pub failing: Vec<String>,
-    /// Replicas that are there to stay.
+    /// Replicas that are there to stay, or about to be replaced.
     pub count: u32,
+    /// The configurations that those which run were made with.
+    pub configs: BTreeSet<String>,
 }
 
 impl Stand {
     /// `age`: for how long it has run, or has been ended, without a worker.
     pub fn add(&mut self, replica: &Replica, has_worker: bool, told: bool, age: Duration, startup: Duration) {
         if !told {
-            self.count += u32::from(replica.runs);
+            self.count += u32::from(replica.runs || age <= FOLLOWED);
+            if replica.runs {
+                self.configs.insert(replica.config.clone());
+            }
             if replica.restarts && !has_worker {
                 self.failing.push(replica.name.clone());
             }
