@@ -17,7 +17,7 @@ use longshore_store::{
 use tracing::{info, warn};
 
 use super::crew::is_replica;
-use super::{Crew, rollout};
+use super::{Crew, rollout, told};
 use crate::app::{App, now};
 use crate::convert::worker_state;
 use crate::depth;
@@ -29,9 +29,18 @@ const LOOK: Duration = Duration::from_millis(500);
 pub async fn fleets(app: App, crew: Crew) -> &'static str {
     let mut controllers: HashMap<FleetName, Controller> = HashMap::new();
     let mut leads: Option<Epoch> = None;
+    let mut written = told::Written::new();
     while !app.is_stopping() {
         if let Err(error) = turn(&app, &crew, &mut controllers, &mut leads).await {
             warn!(error = %chain(&error), "fleets could not be looked at; they stay as they are");
+        }
+        match leads {
+            Some(_) => {
+                if let Err(error) = told::publish(&app, &mut written).await {
+                    warn!(error = %chain(&error), "what there is to tell of fleets could not be written down");
+                }
+            }
+            None => written.clear(),
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}

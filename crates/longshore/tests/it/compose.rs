@@ -1,8 +1,9 @@
 //! Fleets whose workers are replicas of a service that a real docker-compose started.
 
 mod scene;
+mod system;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore_core::task::State;
 use serde_json::json;
@@ -150,4 +151,102 @@ async fn what_cannot_be_copied_is_said_and_a_deploy_is_refused() {
     let args = ["deploy", &fleet, "acme/agent:2", "--server", &plane.addresses.api];
     let refused = crate::run::run(plane.dir(), args);
     assert!(refused.status == 1 && refused.err.contains("docker-compose up -d"), "{refused:?}");
+}
+
+/// The key of one worker's fleet, as the sample's README makes it.
+fn worker_key(project: &Project) -> String {
+    let token = format!("LONGSHORE_TOKEN={}", project.read("secrets/token").trim());
+    let longshore = ["control-1", "/usr/local/bin/longshore", "keys", "create", "agents", "--join", "agent"];
+    let args = [&["exec", "-T", "-e", &token][..], &longshore].concat();
+    let key = project.compose(&args).trim().to_owned();
+    assert!(key.starts_with("lsk_") && !key.contains(char::is_whitespace), "{key:?}");
+    key
+}
+
+async fn eventually<T>(project: &Project, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(90);
+    while Instant::now() < end {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("waited for {what}: {}", project.compose(&["ps"]));
+}
+
+#[tokio::test]
+async fn the_sample_runs_the_whole_system_and_goes_away_again() {
+    let Some(mut project) = project("system") else { return };
+    let Some(()) = system::install(&mut project) else { return };
+    let quick = "max = 10, scale_down_after = \"2s\"";
+    project.write("longshore.toml", &project.read("longshore.toml").replace("max = 10", quick));
+    project.compose(&["config"]);
+    project.compose(&["up", "-d", "controllers", "control-1", "control-2"]);
+    let healthy = async |service: &str| {
+        eventually(&project, &format!("{service} to be healthy"), async || {
+            let id = project.compose(&["ps", "-q", service]);
+            (project.engine.inspect(id.trim(), "{{.State.Health.Status}}") == "healthy").then_some(())
+        })
+        .await;
+    };
+    for service in ["postgres", "redis", "control-1", "control-2", "controllers"] {
+        healthy(service).await;
+    }
+    let key = worker_key(&project);
+    project.set("LONGSHORE_WORKER_TOKEN", key);
+    project.compose(&["up", "-d"]);
+    // Who decides has the socket, nobody else.
+    for service in ["controllers", "control-1", "control-2", "agent"] {
+        for id in project.listed(service) {
+            let mounts = project.engine.inspect(&id, "{{range .Mounts}}{{.Destination}} {{end}}");
+            assert_eq!(mounts.contains("docker.sock"), service == "controllers", "{service}: {mounts}");
+        }
+    }
+    let api = format!("http://127.0.0.1:{}", project.get("LONGSHORE_PORT"));
+    let token = project.read("secrets/token").trim().to_owned();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = longshore_api::client::Client::new(&api, Some(token)).expect("a client");
+    let ready = async |count: u32| {
+        eventually(&project, &format!("{count} ready workers"), async || {
+            let fleet = client.fleet("agent").await.ok()?;
+            (fleet.workers.ready == count).then_some(fleet)
+        })
+        .await
+    };
+    ready(2).await;
+    let submit = async |count: usize| {
+        let line = |n| format!("{{\"fleet\":\"agent\",\"input\":{n}}}\n");
+        let lines: String = (0..count).map(line).collect();
+        client.submit_batch(lines.into_bytes(), None).await.expect("they are accepted").ids
+    };
+    let tasks = submit(150).await;
+    let most = eventually(&project, "more replicas", async || {
+        Some(project.listed("agent").len()).filter(|count| *count > 2)
+    })
+    .await;
+    println!("docker-compose ps lists {most} replicas");
+    let fleet = client.fleet("agent").await.expect("it answers");
+    // The replica that people ask has no socket, and tells what the one says that has it.
+    eventually(&project, "the note", async || {
+        let notes = client.fleet("agent").await.ok()?.notes.join(" ");
+        notes.contains("/scaled/docker-compose.longshore.yml").then_some(())
+    })
+    .await;
+    assert_eq!(fleet.trouble, None);
+    // One of the two that serve goes away, and nothing is lost.
+    project.compose(&["kill", "control-2"]);
+    for id in &tasks {
+        eventually(&project, "the task", async || {
+            (client.task(*id).await.ok()?.state == State::Succeeded).then_some(())
+        })
+        .await;
+    }
+    eventually(&project, "two replicas", async || (project.listed("agent").len() == 2).then_some(())).await;
+    assert!(project.read("scaled/docker-compose.longshore.yml").contains("scale: "), "the override file");
+    submit(150).await;
+    eventually(&project, "more replicas", async || (project.listed("agent").len() > 2).then_some(())).await;
+    project.compose(&["down", "-v", "-t", "20"]);
+    assert_eq!(project.names(), [""; 0], "what the scaler added is gone, too");
+    let network = format!("{}_default", project.name);
+    assert!(project.engine.try_docker(&["network", "inspect", &network]).is_err(), "and so is the network");
 }

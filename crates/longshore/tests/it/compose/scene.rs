@@ -13,6 +13,7 @@ pub struct Project {
     pub engine: Engine,
     pub dir: tempfile::TempDir,
     pub name: String,
+    pub images: Vec<String>,
     env: Vec<(String, String)>,
 }
 
@@ -28,7 +29,7 @@ pub fn project(name: &str) -> Option<Project> {
     let dir = tempfile::tempdir().expect("a temporary folder");
     // docker-compose leaves everything but letters and digits out.
     let name = engine.fleet.replace('-', "");
-    Some(Project { engine, dir, name, env: Vec::new() })
+    Some(Project { engine, dir, name, images: Vec::new(), env: Vec::new() })
 }
 
 impl Project {
@@ -42,6 +43,11 @@ impl Project {
 
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.dir.path().join(file)).unwrap_or_default()
+    }
+
+    pub fn get(&self, name: &str) -> &str {
+        let found = self.env.iter().rev().find(|(key, _)| key == name);
+        &found.expect("it was set").1
     }
 
     /// What `docker-compose` prints, which must succeed.
@@ -130,6 +136,9 @@ impl Drop for Project {
         for id in self.engine.try_docker(&["ps", "-aq", "--filter", &filter]).unwrap_or_default().lines() {
             let _ = self.engine.try_docker(&["rm", "-f", "-v", id]);
         }
+        for image in &self.images {
+            let _ = self.engine.try_docker(&["rmi", "-f", image]);
+        }
     }
 }
 
@@ -152,7 +161,7 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
     words.map(PathBuf::from).collect()
 }
 
-fn put(root: &Path, file: &Path) {
+pub fn put(root: &Path, file: &Path) {
     let target = root.join(file.strip_prefix("/").expect("an absolute path"));
     if !target.exists() {
         fs::create_dir_all(target.parent().expect("a folder")).expect("the folder is writable");
