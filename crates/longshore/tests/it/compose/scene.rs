@@ -130,12 +130,12 @@ impl Drop for Project {
             let logs = self.try_compose(&["logs", "--no-color", "--tail", "25"]);
             println!("{}", logs.unwrap_or_else(|said| said));
         }
-        let _ = self.try_compose(&["down", "-v", "-t", "0", "--remove-orphans"]);
-        // What a test left behind that failed.
+        // All of them, whatever docker-compose knows of.
         let filter = format!("label=com.docker.compose.project={}", self.name);
         for id in self.engine.try_docker(&["ps", "-aq", "--filter", &filter]).unwrap_or_default().lines() {
             let _ = self.engine.try_docker(&["rm", "-f", "-v", id]);
         }
+        let _ = self.try_compose(&["down", "-v", "-t", "0", "--remove-orphans"]);
         for image in &self.images {
             let _ = self.engine.try_docker(&["rmi", "-f", image]);
         }

@@ -75,3 +75,56 @@ pub fn was_told(replica: &Replica, ended: &[WorkerRecord]) -> bool {
         here && worker.state == WorkerState::Gone && worker.drain.is_some()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STARTUP: Duration = Duration::from_secs(120);
+
+    fn replica(worker: Option<&str>, runs: bool) -> Replica {
+        Replica {
+            id: "0123456789abcdef".into(),
+            name: "shop_agent_1".into(),
+            number: 1,
+            worker: worker.map(str::to_owned),
+            runs,
+            restarts: false,
+            created: 0,
+            config: "hash".into(),
+            folder: None,
+        }
+    }
+
+    fn stand(replica: &Replica, has_worker: bool, told: bool, seconds: u64) -> Stand {
+        let mut stand = Stand::default();
+        stand.add(replica, has_worker, told, Duration::from_secs(seconds), STARTUP);
+        stand
+    }
+
+    #[test]
+    fn one_that_runs_is_expected_until_it_was_told_to_go_or_stays_silent() {
+        let runs = replica(None, true);
+        assert_eq!(stand(&runs, false, false, 1).expected, ["0123456789ab"]);
+        assert_eq!(stand(&runs, true, false, 900).expected, ["0123456789ab"]);
+        assert_eq!(stand(&replica(Some("agent-x-1"), true), false, false, 1).expected, ["agent-x-1"]);
+        let told = stand(&runs, true, true, 1);
+        assert_eq!((told.expected.len(), told.remove.len(), told.count), (0, 0, 0));
+        let silent = stand(&runs, false, false, 121);
+        assert_eq!((silent.silent.len(), silent.expected.len()), (1, 0));
+    }
+
+    #[test]
+    fn one_that_ended_is_removed_only_if_it_was_told_or_ours_and_left_behind() {
+        let (theirs, ours) = (replica(None, false), replica(Some("agent-x-1"), false));
+        for seconds in [1, 30, 900] {
+            assert_eq!(stand(&theirs, false, true, seconds).remove, ["0123456789abcdef"]);
+            assert_eq!(stand(&theirs, false, false, seconds).remove, [""; 0], "docker-compose's own business");
+        }
+        // docker-compose stops one before it replaces it.
+        assert_eq!((stand(&theirs, false, false, 1).expected.len(), stand(&theirs, false, false, 1).count), (1, 1));
+        assert_eq!(stand(&theirs, false, false, 30).expected.len(), 0);
+        assert_eq!(stand(&ours, false, false, 30).remove, [""; 0]);
+        assert_eq!(stand(&ours, false, false, 61).remove, ["0123456789abcdef"]);
+    }
+}
