@@ -51,6 +51,9 @@ pub struct Plan {
     /// Those that ended by themselves.
     #[serde(default)]
     pub crashed: BTreeSet<WorkerId>,
+    /// How long workers of the release that comes could not even be started, by no fault of theirs.
+    #[serde(default)]
+    pub held_ms: u64,
     /// What each release's attempts had come to when it began.
     #[serde(default)]
     pub before: BTreeMap<Release, Sample>,
@@ -155,6 +158,8 @@ pub struct Observed {
     pub workers: Vec<Seen>,
     /// Workers that the scaler wants.
     pub desired: u32,
+    /// Why no worker of the release that comes can be started now: its image is missing, the host is full.
+    pub held: Option<String>,
     /// What attempts on each release have come to, ever.
     pub samples: BTreeMap<Release, Sample>,
     /// Unfinished tasks that must finish on the release they began on, if they must.
@@ -200,6 +205,7 @@ impl Plan {
             surge: 0,
             trials: BTreeMap::new(),
             crashed: BTreeSet::new(),
+            held_ms: 0,
             before,
             step: Step::Wait(Wait::Begins),
         }
@@ -337,6 +343,11 @@ impl Plan {
         if !self.paused && !pinned {
             self.spent_ms = self.spent_ms.saturating_add(passed);
         }
+        self.held_ms = match seen.held {
+            Some(_) if self.paused => self.held_ms,
+            Some(_) => self.held_ms.saturating_add(passed),
+            None => 0,
+        };
         let coming = seen.workers.iter().filter(|it| it.release == self.to);
         let mut trials = BTreeMap::new();
         for it in coming {
@@ -373,7 +384,7 @@ impl Plan {
                 None => "workers of the new release ended by themselves".into(),
             });
         }
-        if let Some(late) = self.late(seen) {
+        if let Some(late) = self.late(seen).or_else(|| self.held(seen)) {
             return Some(late);
         }
         if self.paused {
@@ -392,6 +403,12 @@ impl Plan {
         (self.spent_ms >= self.policy.deadline_ms).then(|| {
             format!("it was not through within {}", crate::units::show_duration(self.policy.deadline_ms))
         })
+    }
+
+    fn held(&self, seen: &Observed) -> Option<String> {
+        let why = seen.held.as_ref().filter(|_| self.held_ms >= self.policy.ready_ms)?;
+        let limit = crate::units::show_duration(self.policy.ready_ms);
+        Some(format!("no worker of the new release could be started within {limit}: {why}"))
     }
 
     fn late(&self, seen: &Observed) -> Option<String> {

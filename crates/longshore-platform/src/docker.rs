@@ -64,7 +64,10 @@ impl DockerPlatform {
     /// Shape: `host` is `unix:///…` or `tcp://…`; none: what DOCKER_HOST says is the caller's to look up, else the usual socket.
     pub fn new(host: Option<&str>, installation: &str) -> Result<DockerPlatform, DockerError> {
         let host = host.unwrap_or(SOCKET);
-        let address = |source| DockerError::Address { host: host.to_owned(), source };
+        let address = |error| match error {
+            Error::SocketNotFoundError(_) => error::explain(host, "connect".into(), error),
+            source => DockerError::Address { host: host.to_owned(), source },
+        };
         let docker = match host.strip_prefix("unix://") {
             Some(path) => Docker::connect_with_unix(path, TIMEOUT_S, bollard::API_DEFAULT_VERSION),
             None => Docker::connect_with_http(host, TIMEOUT_S, bollard::API_DEFAULT_VERSION),

@@ -211,6 +211,18 @@ fn a_worker_stays_for_tasks_that_began_on_it() {
 }
 
 #[test]
+fn what_cannot_even_be_started_is_given_up_after_as_long_as_one_may_take_to_become_ready() {
+    let held = Observed { held: Some("image `x` is missing".into()), ..seen("a1 b1", 2) };
+    let look = |plan: &Plan, seen: &Observed, s: i64| decide(plan, seen, at(s * 1_000));
+    let until = |last: i64| (0..=last).fold(plan(POLICY), |plan, s| look(&plan, &held, s));
+    assert_eq!(until(19).phase, Phase::Forward);
+    let reason = "no worker of the new release could be started within 20s: image `x` is missing";
+    assert_eq!(until(20).phase, Phase::RolledBack { reason: reason.into() });
+    let let_go = look(&until(19), &seen("a1 b1", 2), 20);
+    assert_eq!((let_go.phase, let_go.held_ms), (Phase::Forward, 0));
+}
+
+#[test]
 fn orders_that_come_too_late_are_refused() {
     let refused = |text, order: Order| after(&plan(POLICY), text, 2, 2_000).order(order);
     assert_eq!(refused("c2 d2", Order::Pause), Err(Refused::Ended));

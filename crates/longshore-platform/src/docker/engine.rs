@@ -2,7 +2,7 @@
 
 use bollard::query_parameters::ListContainersOptionsBuilder;
 
-use super::{DockerError, DockerPlatform, label};
+use super::{ContainerIdentity, DockerError, DockerPlatform, label};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Engine {
@@ -20,6 +20,7 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Promised {
     pub worker: String,
+    pub identity: ContainerIdentity,
     pub installation: String,
     pub cpu: u64,
     pub memory: u64,
@@ -52,6 +53,7 @@ impl DockerPlatform {
             let state = container.state.map(|state| state.to_string()).unwrap_or_default();
             Promised {
                 worker: text(label::WORKER),
+                identity: ContainerIdentity { container: container.id.unwrap_or_default() },
                 installation: text(label::INSTALLATION),
                 cpu: number(label::CPU),
                 memory: number(label::MEMORY),
@@ -62,9 +64,9 @@ impl DockerPlatform {
     }
 
     /// The workers of this installation that have containers, running or not.
-    pub async fn own_workers(&self) -> Result<Vec<String>, DockerError> {
+    pub async fn own_workers(&self) -> Result<Vec<Promised>, DockerError> {
         let all = self.workers().await?.into_iter();
-        Ok(all.filter(|it| it.installation == self.0.installation).map(|it| it.worker).collect())
+        Ok(all.filter(|it| it.installation == self.0.installation).collect())
     }
 
     /// Where the engine is, for people.

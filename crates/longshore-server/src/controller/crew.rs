@@ -16,12 +16,14 @@ use longshore_core::errors::chain;
 use longshore_core::fleet::{self, DrainMode, Fleet};
 use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::json::Json;
+use longshore_core::rollout::Release;
 use longshore_core::settings::DockerSettings;
 use longshore_core::task::Interruption;
 use longshore_core::time::Timestamp;
 use longshore_platform::process::ProcessPlatform;
 use longshore_platform::{End, Found, Identity, Platform, Running, Signal, Spec};
 use longshore_store::{FleetRecord, PlannedWorker, StoreError, WorkerFilter, WorkerRecord};
+use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
 pub use self::compose::{is_replica, run as compose_services};
@@ -36,6 +38,9 @@ use crate::start::StartError;
 /// What a draining worker gets beyond its drain time-out before it is killed.
 const GRACE: Duration = Duration::from_secs(15);
 
+/// More than a few at a time make an engine slower for each.
+const TURNS: usize = 4;
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Crew(Arc<Inner>);
@@ -48,6 +53,9 @@ struct Inner {
     program: PathBuf,
     running: Mutex<HashMap<WorkerId, Member>>,
     starts: Starts,
+    starting: Mutex<docker::Starting>,
+    /// Containers that an engine is asked to start at the same time.
+    turns: Semaphore,
     /// Workers are being drained for good: none is started any more.
     closed: AtomicBool,
     /// Held while a worker is started, so that none slips in after `closed`.
@@ -93,6 +101,8 @@ impl Crew {
             program,
             running: Mutex::default(),
             starts: Starts::default(),
+            starting: Mutex::default(),
+            turns: Semaphore::new(TURNS),
             closed: AtomicBool::new(false),
             gate: tokio::sync::Mutex::default(),
         })))
@@ -134,47 +144,57 @@ impl Crew {
         self.0.app.store.save_identity(record.id.clone(), Json::of(&identity), now()).await?;
         let fleet = self.0.app.store.fleet(record.fleet.clone()).await?;
         let probe = fleet.map(|record| record.declaration.probe).unwrap_or_default();
-        self.keep(&record.id, &record.fleet, running, probe);
+        self.keep(&record.id, (&record.fleet, record.release), running, probe);
         Ok(())
     }
 
-    /// Whether a worker of this fleet may be started now: it needs somebody to register with, and its starts must not have
+    /// Whether a worker of this release may be started now: it needs somebody to register with, and starts must not have
     /// failed too often lately.
-    pub fn may_start(&self, fleet: &FleetName) -> bool {
+    pub fn may_start(&self, fleet: &FleetName, release: Release) -> bool {
         if self.0.app.links_to_start_with().is_empty() {
             let why = "no control plane with the role `link` is there, so workers could not register";
             self.0.app.trouble.lock().expect("no holder panics").insert(fleet.clone(), why.into());
             return false;
         }
-        self.0.starts.allow(fleet)
+        self.0.starts.allow(fleet, release)
     }
 
-    /// Starts one worker: its id is saved first, so that a restart of ours can find it at any time.
+    /// What keeps workers of this release from being started now, if that is no fault of theirs.
+    pub fn held(&self, fleet: &FleetName, release: Release) -> Option<String> {
+        self.0.starts.held(fleet, release)
+    }
+
+    /// Starts one worker: its id is saved first, so that a restart of ours can find it at any time. A container comes up
+    /// while others are started.
     pub async fn start(&self, record: &FleetRecord) -> Result<(), StoreError> {
-        let _gate = self.0.gate.lock().await;
+        let gate = self.0.gate.lock().await;
         if self.is_closed() {
             return Ok(());
         }
         let fleet = &record.declaration;
+        let at = (&fleet.name, record.release);
         let ground = match fleet.platform {
             fleet::Platform::Process => Ground::Process,
-            fleet::Platform::Docker => match self.0.docker.prepare(record).await {
-                Ok(ready) => Ground::Docker(ready),
-                Err(why) => {
-                    self.0.starts.hold(&self.0.app, &fleet.name, why);
-                    return Ok(());
+            fleet::Platform::Docker => {
+                let starting = self.starting().clone();
+                match self.0.docker.prepare(record, &starting).await {
+                    Ok(ready) => Ground::Docker(ready),
+                    Err(why) => {
+                        self.0.starts.hold(&self.0.app, at, why);
+                        return Ok(());
+                    }
                 }
-            },
+            }
             fleet::Platform::Compose => match self.0.prepare_compose(record).await {
                 Ok(ready) => Ground::Compose(ready),
                 Err(why) => {
-                    self.0.starts.hold(&self.0.app, &fleet.name, why);
+                    self.0.starts.hold(&self.0.app, at, why);
                     return Ok(());
                 }
             },
             fleet::Platform::External => return Ok(()),
         };
-        self.0.starts.let_go(&self.0.app, &fleet.name);
+        self.0.starts.let_go(&self.0.app, at);
         let id = self.next_id(&fleet.name).await?;
         let planned = PlannedWorker {
             id: id.clone(),
@@ -191,29 +211,72 @@ impl Crew {
         if !self.0.app.store.plan_worker(planned, epoch, now()).await? {
             return Ok(());
         }
-        let spec = match self.spec(record, &id, &ground) {
+        let room = fleet.container.as_ref().map(docker::promised).unwrap_or_default();
+        self.starting().insert(id.clone(), room);
+        let begun = self.clone().start_planned(record.clone(), id, ground);
+        // What failed before is tried by one at a time.
+        if fleet.platform == fleet::Platform::Process || self.0.starts.have_failed(at.0, at.1) {
+            return begun.await;
+        }
+        drop(gate);
+        tokio::spawn(async move {
+            if let Err(error) = begun.await {
+                warn!(error = %chain(&error), "what became of a start could not be saved; it is looked at again");
+            }
+        });
+        Ok(())
+    }
+
+    async fn start_planned(
+        self,
+        record: FleetRecord,
+        id: WorkerId,
+        ground: Ground,
+    ) -> Result<(), StoreError> {
+        let done = self.start_here(&record, &id, ground).await;
+        self.starting().remove(&id);
+        done
+    }
+
+    async fn start_here(
+        &self,
+        record: &FleetRecord,
+        id: &WorkerId,
+        ground: Ground,
+    ) -> Result<(), StoreError> {
+        let fleet = &record.declaration;
+        let spec = match self.spec(record, id, &ground) {
             Ok(spec) => spec,
-            Err(why) => return self.not_started(fleet, &id, why).await,
+            Err(why) => return self.not_started(record, id, why).await,
         };
-        let platform = match ground {
-            Ground::Process => self.0.process.clone(),
-            Ground::Docker(ready) => Platform::Docker(ready.platform),
-            Ground::Compose(ready) => Platform::Compose(ready.platform),
+        let (platform, _turn) = match ground {
+            Ground::Process => (self.0.process.clone(), None),
+            Ground::Docker(ready) => (Platform::Docker(ready.platform), self.0.turns.acquire().await.ok()),
+            Ground::Compose(ready) => (Platform::Compose(ready.platform), self.0.compose.turn().await),
         };
         match platform.start(spec).await {
             Ok(running) => {
                 // Watched first: if its identity cannot be saved, a restart of ours still finds it by its id.
                 let identity = Json::of(&running.identity());
-                self.keep(&id, &fleet.name, running, fleet.probe);
-                self.0.app.store.save_identity(id, identity, now()).await.map(drop)
+                self.keep(id, (&fleet.name, record.release), running, fleet.probe);
+                self.0.app.store.save_identity(id.clone(), identity, now()).await.map(drop)
             }
-            Err(failed) => self.not_started(fleet, &id, chain(&failed)).await,
+            Err(failed) => self.not_started(record, id, chain(&failed)).await,
         }
     }
 
-    async fn not_started(&self, fleet: &Fleet, id: &WorkerId, why: String) -> Result<(), StoreError> {
-        error!(worker = %id, fleet = %fleet.name, why, "worker could not be started");
-        self.0.starts.failed(&self.0.app, &fleet.name, why.clone(), Duration::ZERO);
+    /// Workers that are being started.
+    fn starting(&self) -> std::sync::MutexGuard<'_, docker::Starting> {
+        self.0.starting.lock().expect("no holder panics")
+    }
+
+    fn is_starting(&self, worker: &WorkerId) -> bool {
+        self.starting().contains_key(worker)
+    }
+
+    async fn not_started(&self, record: &FleetRecord, id: &WorkerId, why: String) -> Result<(), StoreError> {
+        error!(worker = %id, fleet = %record.name, why, "worker could not be started");
+        self.0.starts.failed(&self.0.app, (&record.name, record.release), why.clone(), Duration::ZERO);
         self.end(id, Interruption::WorkerEnded, why).await.map(drop)
     }
 
@@ -241,7 +304,13 @@ impl Crew {
     }
 
     /// Watches a running worker until its end.
-    fn keep(&self, id: &WorkerId, fleet: &FleetName, running: Running, probe: fleet::Probe) {
+    fn keep(
+        &self,
+        id: &WorkerId,
+        (fleet, release): (&FleetName, Release),
+        running: Running,
+        probe: fleet::Probe,
+    ) {
         let member = Member { running: running.clone(), kill_at: None };
         self.0.running.lock().expect("no holder panics").insert(id.clone(), member);
         tokio::spawn(liveness::watch(self.0.app.clone(), id.clone(), running.clone(), probe));
@@ -253,7 +322,8 @@ impl Crew {
                 Running::Docker(running) => Platform::Docker(running.platform().clone()),
                 Running::Compose(running) => Platform::Compose(running.platform().clone()),
             };
-            crew.bury(&id, &platform, Some(running.identity()), end, Some((&fleet, born.elapsed()))).await;
+            let start = Some(((&fleet, release), born.elapsed()));
+            crew.bury(&id, &platform, Some(running.identity()), end, start).await;
         });
     }
 
@@ -264,7 +334,7 @@ impl Crew {
         platform: &Platform,
         identity: Option<Identity>,
         end: End,
-        start: Option<(&FleetName, Duration)>,
+        start: Option<((&FleetName, Release), Duration)>,
     ) {
         let was_told = self.0.running.lock().expect("no holder panics").get(id).is_some_and(Member::was_told);
         let failed = start.filter(|(_, uptime)| !was_told && is_failed_start(end, *uptime));
@@ -276,9 +346,9 @@ impl Crew {
         self.clean_up_after(id, platform, identity.as_ref()).await;
         info!(worker = %id, %end, "worker ended");
         self.0.running.lock().expect("no holder panics").remove(id);
-        if let Some((fleet, uptime)) = failed {
+        if let Some((at, uptime)) = failed {
             let said = said.unwrap_or_else(|| "it said nothing".into());
-            self.0.starts.failed(&self.0.app, fleet, format!("worker `{id}` {end}: {said}"), uptime);
+            self.0.starts.failed(&self.0.app, at, format!("worker `{id}` {end}: {said}"), uptime);
         }
         let why = end.to_string();
         while let Err(error) = self.end(id, cause(end), why.clone()).await {
@@ -335,8 +405,13 @@ impl Crew {
     }
 
     /// See [`Starts::came_up`].
-    pub fn came_up(&self, fleet: &FleetName, registered_at: Timestamp) {
-        self.0.starts.came_up(&self.0.app, fleet, registered_at);
+    pub fn came_up(&self, fleet: &FleetName, release: Release, registered_at: Timestamp) {
+        self.0.starts.came_up(&self.0.app, (fleet, release), registered_at);
+    }
+
+    /// See [`Starts::forget`].
+    pub fn forget_trouble(&self, fleet: &FleetName) {
+        self.0.starts.forget(&self.0.app, fleet);
     }
 
     /// Tells a worker to drain.
@@ -384,8 +459,11 @@ impl Crew {
     /// Starts no more workers, drains every one there is and waits until all have ended.
     pub async fn drain_all(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
-        // Whoever is at it has started its worker once we get through.
+        // Whoever is at it has planned its worker once we get through.
         drop(self.0.gate.lock().await);
+        while !self.starting().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let running: Vec<_> = self.own_members();
         if running.is_empty() {
             return;

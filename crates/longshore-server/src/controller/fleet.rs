@@ -134,7 +134,7 @@ impl Controller {
         let newest =
             current.filter(|w| worker_state(w) == WorkerState::Ready).filter_map(|w| w.registered_at).max();
         if let Some(registered_at) = newest {
-            crew.came_up(&record.name, registered_at);
+            crew.came_up(&record.name, record.release, registered_at);
         }
         let open = open.map(|open| self.rollout.recall(open));
         let answer = self.decide(app, &serving, &observed, open.as_ref()).await?;
@@ -157,8 +157,14 @@ impl Controller {
         let leases = app.store.leases(None).await?;
         let cost = |worker: &WorkerRecord| candidate(worker, record, &leases);
         let workers: Vec<_> = observed.active.iter().map(|worker| (worker.clone(), cost(worker))).collect();
-        let saved =
-            rollout::decide(app, &mut self.rollout, record, open, (&workers, answer.desired), self.epoch);
+        let saved = rollout::decide(
+            (app, crew),
+            &mut self.rollout,
+            record,
+            open,
+            (&workers, answer.desired),
+            self.epoch,
+        );
         let Some(RolloutRecord { plan, .. }) = saved.await? else {
             app.look_again.notify_one();
             return Ok(());
@@ -361,7 +367,7 @@ fn without_surge(crew: scale::Crew, plan: &Plan) -> scale::Crew {
 
 pub(super) async fn start(crew: &Crew, record: &FleetRecord, by: u32) -> Result<(), StoreError> {
     for _ in 0..by {
-        if !crew.may_start(&record.name) {
+        if !crew.may_start(&record.name, record.release) {
             break;
         }
         crew.start(record).await?;

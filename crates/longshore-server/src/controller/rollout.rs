@@ -74,14 +74,17 @@ impl Memory {
 
 /// Looks, decides, saves. `None`: somebody else has written to the rollout, or leads.
 pub async fn decide(
-    app: &App,
+    (app, crew): (&App, &Crew),
     memory: &mut Memory,
     record: &FleetRecord,
     open: RolloutRecord,
     (workers, desired): (&[(WorkerRecord, Candidate)], u32),
     epoch: Epoch,
 ) -> Result<Option<RolloutRecord>, StoreError> {
-    let observed = observe(app, record, &open.plan, workers, desired).await?;
+    let observed = Observed {
+        held: crew.held(&record.name, open.plan.to),
+        ..observe(app, record, &open.plan, workers, desired).await?
+    };
     let plan = rollout::decide(&open.plan, &observed, now());
     let says = format!("{} {:?} {:?}", plan.phase.as_str(), plan.step, plan.surge);
     let changed = timeless(&plan) != timeless(&open.plan);
@@ -102,7 +105,7 @@ pub async fn decide(
 /// A plan without what time alone changes.
 fn timeless(plan: &Plan) -> Plan {
     let mut plan = plan.clone();
-    (plan.looked_at, plan.spent_ms) = (None, 0);
+    (plan.looked_at, plan.spent_ms, plan.held_ms) = (None, 0, 0);
     for trial in plan.trials.values_mut() {
         (trial.waited_ms, trial.ready_ms) = (0, 0);
     }
@@ -135,8 +138,7 @@ pub async fn apply(
         Step::Wait(_) => Ok(()),
         Step::End => {
             if plan.has_ended() {
-                // Whatever kept workers of a release that is gone from coming up is over.
-                crew.came_up(&record.name, now());
+                crew.forget_trouble(&record.name);
                 app.look_again.notify_one();
             }
             Ok(())
@@ -182,7 +184,7 @@ async fn observe(
         false => Default::default(),
     };
     let desired = desired.saturating_sub(u32::try_from(others).unwrap_or(u32::MAX));
-    Ok(Observed { workers: seen, desired, samples, pinned })
+    Ok(Observed { workers: seen, desired, held: None, samples, pinned })
 }
 
 fn see(worker: &WorkerRecord, cost: Candidate) -> Seen {

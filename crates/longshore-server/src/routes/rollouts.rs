@@ -61,6 +61,9 @@ pub async fn deploy(
     let record = find(&app, &caller, &wish.fleet).await?;
     let running = target(&app, &record).await?;
     let declaration = running.with_image(&wish.image).map_err(|why| {
+        if running.container.is_some() {
+            return Refused::new(422, "invalid_image", why);
+        }
         Refused::new(422, "no_image", format!("fleet `{}` is not deployed by an image: {why}", record.name))
             .hint("change its command in longshore.toml and hand that over with `longshore apply`")
     })?;

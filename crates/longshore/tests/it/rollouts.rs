@@ -41,22 +41,22 @@ fn run(plane: &Plane, args: &[&str]) -> Ran {
     ran(command.output().expect("the binary runs"))
 }
 
-fn check(plane: &Plane, args: &[&str], status: i32) -> Ran {
+pub fn check(plane: &Plane, args: &[&str], status: i32) -> Ran {
     let ran = run(plane, args);
     assert_eq!(ran.status, status, "{args:?}: {ran:?}\n{}", plane.worker_logs());
     ran
 }
 
-fn told(ran: &Ran) -> Value {
+pub fn told(ran: &Ran) -> Value {
     serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("JSON: {ran:?}"))
 }
 
-fn apply(plane: &Plane, fleets: &str) {
+pub fn apply(plane: &Plane, fleets: &str) {
     plane.declare(fleets);
     check(plane, &["apply", "--yes"], 0);
 }
 
-async fn releases(plane: &Plane) -> BTreeMap<u64, usize> {
+pub async fn releases(plane: &Plane) -> BTreeMap<u64, usize> {
     let mut counts = BTreeMap::new();
     for worker in plane.workers().await {
         *counts.entry(worker.release).or_default() += 1;
@@ -64,7 +64,7 @@ async fn releases(plane: &Plane) -> BTreeMap<u64, usize> {
     counts
 }
 
-async fn uninterrupted(plane: &Plane, ids: &[TaskId]) {
+pub async fn uninterrupted(plane: &Plane, ids: &[TaskId]) {
     plane.all_succeed(ids).await;
     for id in ids {
         let task = plane.task(*id).await;

@@ -8,7 +8,7 @@
 mod note;
 mod stand;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use longshore_platform::docker::DockerPlatform;
 use longshore_platform::docker::compose::{self, Replica, Service};
 use longshore_platform::{Platform, Running};
 use longshore_store::{Epoch, FleetRecord, WorkerFilter, WorkerRecord};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{info, warn};
 
 use self::note::Notes;
@@ -36,14 +37,24 @@ pub const PLACE: &str = "compose@";
 /// docker-compose replaces a replica by stopping it first: what ended is given that long to be followed by another.
 const FOLLOWED: Duration = Duration::from_secs(15);
 
+/// Until then an order to drain is in the store, and the worker's record says all about it.
+const ORDERED: Duration = Duration::from_secs(10);
+
 /// A replica that we added and that ended by itself is left behind by then.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
-#[derive(Default)]
 pub struct Compose {
     /// As which leader all services have been looked through.
     adopted: Mutex<Option<Epoch>>,
     fleets: Mutex<HashMap<FleetName, Seen>>,
+    /// Replicas are added one after the other, since the next one's number follows from those that are there.
+    turn: Semaphore,
+}
+
+impl Default for Compose {
+    fn default() -> Self {
+        Compose { adopted: Mutex::default(), fleets: Mutex::default(), turn: Semaphore::new(1) }
+    }
 }
 
 /// A service as it was seen last. What is remembered only makes a restarted control plane slower to act.
@@ -54,7 +65,7 @@ struct Seen {
     /// Hosts and ids of workers that are on their way.
     expected: Vec<String>,
     /// Containers whose worker was told to drain.
-    leaving: HashSet<String>,
+    leaving: HashMap<String, Instant>,
     notes: Notes,
 }
 
@@ -66,6 +77,10 @@ pub struct Ready {
 }
 
 impl Compose {
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turn.acquire().await.ok()
+    }
+
     fn has_adopted(&self, epoch: Epoch) {
         *self.adopted.lock().expect("no holder panics") = Some(epoch);
     }
@@ -93,7 +108,7 @@ impl Compose {
     fn leaves(&self, fleet: &FleetName, container: &str) {
         let mut fleets = self.fleets.lock().expect("no holder panics");
         let seen = fleets.entry(fleet.clone()).or_default();
-        seen.leaving.insert(container.to_owned());
+        seen.leaving.insert(container.to_owned(), Instant::now());
         seen.expected.retain(|it| !container.starts_with(it.as_str()));
     }
 }
@@ -111,7 +126,7 @@ pub fn is_replica(worker: &WorkerRecord) -> bool {
 pub async fn run(app: App, crew: Crew) -> &'static str {
     while !sleep_or_stop(&app, LOOK).await {
         let Some(epoch) = app.epoch() else { continue };
-        // A worker that is being started has a record and no container yet.
+        // A worker that is being started has a record and no container yet: none begins meanwhile, and others are known.
         let _gate = crew.0.gate.lock().await;
         if let Err(error) = look(&app, &crew, epoch).await {
             warn!(error = %chain(&error), "compose services could not be looked through; it is tried again");
@@ -128,11 +143,14 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Result<(), longshore_stor
     for record in &fleets {
         let seen = async {
             let (docker, service) = crew.0.service(&record.declaration).await?;
+            if let Some(other) = counts.fleet_of(&service) {
+                return Err(format!("{service} is the one of fleet `{other}` already"));
+            }
             look_at(app, crew, record, &docker, &service, &mut counts).await
         };
         if let Err(why) = seen.await {
             all_seen = false;
-            crew.0.starts.hold(app, &record.name, why);
+            crew.0.starts.hold(app, (&record.name, record.release), why);
         }
     }
     if all_seen && !crew.0.compose.adopted(app) {
@@ -158,7 +176,7 @@ async fn look_at(
     let workers = app.store.workers(filter(false)).await.map_err(|error| chain(&error))?;
     // Workers that we added: found again after a restart of ours, or ended meanwhile.
     let added = workers.iter().filter(|worker| worker.platform == place);
-    for worker in added.filter(|worker| !crew.has(&worker.id)) {
+    for worker in added.filter(|worker| !crew.is_starting(&worker.id) && !crew.has(&worker.id)) {
         crew.adopt_one(&platform, worker).await.map_err(|error| chain(&error))?;
     }
     let replicas = docker.replicas(service).await.map_err(|error| chain(&error))?;
@@ -195,7 +213,7 @@ impl Seen {
         ended: &[WorkerRecord],
         startup: Duration,
     ) -> Stand {
-        self.leaving.retain(|id| replicas.iter().any(|replica| replica.id == *id));
+        self.leaving.retain(|_, since| since.elapsed() < ORDERED);
         self.since.retain(|id, _| replicas.iter().any(|replica| replica.id == *id));
         let mut stand = Stand::default();
         for replica in replicas {
@@ -206,7 +224,7 @@ impl Seen {
                 self.since.insert(replica.id.clone(), (replica.runs, Instant::now()));
             }
             let age = self.since.get(&replica.id).map_or(Duration::ZERO, |(_, since)| since.elapsed());
-            let told = self.leaving.contains(&replica.id)
+            let told = self.leaving.contains_key(&replica.id)
                 || worker.is_some_and(|worker| worker.drain.is_some())
                 || !replica.runs && stand::was_told(replica, ended);
             stand.add(replica, worker.is_some(), told, age, startup);

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use longshore_core::errors::chain;
-use longshore_core::fleet::{Fleet, Platform as Declared};
+use longshore_core::fleet::Platform as Declared;
 use longshore_platform::Platform;
 use longshore_platform::docker::DockerPlatform;
-use longshore_store::{Epoch, WorkerFilter, WorkerRecord};
+use longshore_store::{Epoch, FleetRecord, WorkerFilter, WorkerRecord};
 use tracing::{info, warn};
 
 use super::{Crew, docker};
@@ -33,7 +33,7 @@ pub async fn run(app: App, crew: Crew) -> &'static str {
 }
 
 async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
-    // A worker that is being started has a record and no container yet.
+    // None is planned meanwhile: it has a record and no container yet.
     let gate = crew.0.gate.lock().await;
     let read = async {
         let fleets = app.store.fleets().await?;
@@ -47,8 +47,7 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
         }
     };
     let declared = fleets.iter().filter(|record| record.declaration.platform == Declared::Docker);
-    let active: Vec<&Fleet> =
-        declared.filter(|record| record.active).map(|record| &record.declaration).collect();
+    let active: Vec<&FleetRecord> = declared.filter(|record| record.active).collect();
     let records: Vec<WorkerRecord> =
         records.into_iter().filter(|record| record.platform.starts_with(docker::PLACE)).collect();
     if active.is_empty() && records.is_empty() {
@@ -66,7 +65,7 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
         }
         Err(why) => {
             for fleet in active {
-                crew.0.starts.hold(app, &fleet.name, why.clone());
+                crew.0.starts.hold(app, (&fleet.name, fleet.release), why.clone());
             }
             SOON
         }
@@ -74,17 +73,18 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
 }
 
 /// Errors: what is in the way, for people.
-async fn look_through(crew: &Crew, active: &[&Fleet], records: &[WorkerRecord]) -> Result<(), String> {
+async fn look_through(crew: &Crew, active: &[&FleetRecord], records: &[WorkerRecord]) -> Result<(), String> {
     let docker = crew.0.docker.meet().await.map_err(|error| chain(&error))?;
     let place = crew.0.docker.place().ok_or("no Docker engine has answered")?;
     let platform = Platform::Docker(docker.clone());
     let here = records.iter().filter(|record| record.platform == place);
-    for record in here.filter(|record| !crew.has(&record.id)) {
+    for record in here.filter(|record| !crew.has(&record.id) && !crew.is_starting(&record.id)) {
         crew.adopt_one(&platform, record).await.map_err(|error| chain(&error))?;
     }
-    crew.0.docker.open_doors(&docker, active).await?;
+    let names: Vec<_> = active.iter().map(|record| &record.name).collect();
+    crew.0.docker.open_doors(&docker, &names).await?;
     remove_orphans(crew, &docker, records).await?;
-    let keep = docker::networks(&docker, active);
+    let keep = docker::networks(&docker, &names);
     docker.tidy_networks(&keep).await.map_err(|error| chain(&error))
 }
 
@@ -97,9 +97,10 @@ async fn remove_orphans(
     let known: HashSet<&str> = records.iter().map(|record| record.id.as_str()).collect();
     let there = docker.own_workers().await.map_err(|error| chain(&error))?;
     let watched: HashSet<String> = crew.members().into_iter().map(|(id, _)| id.to_string()).collect();
-    for worker in there.iter().filter(|it| !known.contains(it.as_str()) && !watched.contains(*it)) {
-        info!(worker, "container of a worker that is no more is removed");
-        docker.remove(worker, None).await.map_err(|error| chain(&error))?;
+    for it in there.iter().filter(|it| !known.contains(it.worker.as_str()) && !watched.contains(&it.worker)) {
+        info!(worker = it.worker, "container of a worker that is no more is removed");
+        // By its id: whoever made it may have given it another name.
+        docker.remove(&it.worker, Some(&it.identity)).await.map_err(|error| chain(&error))?;
     }
     Ok(())
 }

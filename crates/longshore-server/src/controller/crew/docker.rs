@@ -1,6 +1,7 @@
 //! What a worker of platform `docker` needs before it is started: an engine that answers, its image, a network, a way
 //! to the worker link, room on the host.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use longshore_api::tls::Trust;
 use longshore_core::container::{Container, Egress, Supervisor};
 use longshore_core::errors::chain;
 use longshore_core::fleet::Fleet;
-use longshore_core::id::WorkerId;
+use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::room::{self, Room};
 use longshore_core::settings::DockerSettings;
 use longshore_platform::docker::{
@@ -41,6 +42,9 @@ pub struct Docker {
     adopted: Mutex<Option<Epoch>>,
     binary: tokio::sync::OnceCell<SupervisorBinary>,
 }
+
+/// Workers that are being started, and what they are promised.
+pub type Starting = HashMap<WorkerId, Room>;
 
 /// A fleet whose workers can be started now.
 pub struct Ready {
@@ -112,12 +116,14 @@ impl Docker {
     /// Everything that starting a worker needs, so that none is planned in vain.
     ///
     /// Errors: why none can be started now, for people.
-    pub async fn prepare(&self, record: &FleetRecord) -> Result<Ready, String> {
-        let prepared = tokio::time::timeout(PATIENCE, self.prepare_now(record)).await;
+    ///
+    /// `starting`: workers that may have no container yet, and what they are promised.
+    pub async fn prepare(&self, record: &FleetRecord, starting: &Starting) -> Result<Ready, String> {
+        let prepared = tokio::time::timeout(PATIENCE, self.prepare_now(record, starting)).await;
         prepared.unwrap_or_else(|_| Err("the Docker engine does not answer in time".into()))
     }
 
-    async fn prepare_now(&self, record: &FleetRecord) -> Result<Ready, String> {
+    async fn prepare_now(&self, record: &FleetRecord, starting: &Starting) -> Result<Ready, String> {
         let fleet = &record.declaration;
         let container = fleet.container.as_ref().ok_or("the fleet declares no image")?;
         if !self.adopted() {
@@ -131,7 +137,7 @@ impl Docker {
         let injected = container.supervisor == Supervisor::Inject;
         docker::check(&image, &facts, injected, &fleet.command, &engine.architecture)
             .map_err(|unfit| unfit.to_string())?;
-        self.admit(&platform, container, &engine).await?;
+        self.admit(&platform, container, &engine, starting).await?;
         let network = platform.network(&network_of(fleet, container)).await.map_err(|error| chain(&error))?;
         let links = self.links(&platform, &network).await?;
         let volume = match injected {
@@ -148,6 +154,7 @@ impl Docker {
         platform: &DockerPlatform,
         container: &Container,
         engine: &Engine,
+        starting: &Starting,
     ) -> Result<(), String> {
         let host = room::usable(Room { cpu: engine.cpu, memory: engine.memory });
         let usable = Room {
@@ -155,9 +162,11 @@ impl Docker {
             memory: self.settings.memory.unwrap_or(host.memory),
         };
         let there = platform.workers().await.map_err(|error| chain(&error))?;
+        let unseen = starting.iter().filter(|(id, _)| there.iter().all(|it| it.worker != id.as_str()));
+        let unseen: Vec<Room> = unseen.map(|(_, room)| *room).collect();
         let taken = there.into_iter().filter(|it| it.runs).map(|it| Room { cpu: it.cpu, memory: it.memory });
-        let asked = Room { cpu: container.resources.cpu.into(), memory: container.resources.memory };
-        room::admit(usable, &taken.collect::<Vec<_>>(), asked).map_err(|full| full.to_string())
+        let taken: Vec<Room> = taken.chain(unseen).collect();
+        room::admit(usable, &taken, promised(container)).map_err(|full| full.to_string())
     }
 
     /// Where the fleet's containers reach the worker link.
@@ -196,12 +205,9 @@ impl Docker {
     }
 
     /// Listens again in the networks that there are, where workers of an earlier control plane look for us.
-    pub async fn open_doors(&self, platform: &DockerPlatform, fleets: &[&Fleet]) -> Result<(), String> {
-        for fleet in fleets {
-            let Some(container) = &fleet.container else { continue };
-            let name = platform.network_name(&network_of(fleet, container));
-            let found = platform.find_network(&name).await.map_err(|error| chain(&error))?;
-            if let Some(network) = found {
+    pub async fn open_doors(&self, platform: &DockerPlatform, fleets: &[&FleetName]) -> Result<(), String> {
+        for name in networks(platform, fleets) {
+            if let Some(network) = platform.find_network(&name).await.map_err(|error| chain(&error))? {
                 self.links(platform, &network).await?;
             }
         }
@@ -274,10 +280,17 @@ impl Docker {
     }
 }
 
-/// The networks that these fleets' containers are in.
-pub fn networks(platform: &DockerPlatform, fleets: &[&Fleet]) -> Vec<String> {
-    let of = |fleet: &&Fleet| Some(platform.network_name(&network_of(fleet, fleet.container.as_ref()?)));
-    fleets.iter().filter_map(of).collect()
+/// What a worker is promised.
+pub fn promised(container: &Container) -> Room {
+    Room { cpu: container.resources.cpu.into(), memory: container.resources.memory }
+}
+
+/// The networks that these fleets' containers may be in: while a rollout changes `egress`, in both.
+pub fn networks(platform: &DockerPlatform, fleets: &[&FleetName]) -> Vec<String> {
+    let of = |fleet: &FleetName| {
+        [false, true].map(|closed| platform.network_name(&NetworkSpec { fleet: fleet.to_string(), closed }))
+    };
+    fleets.iter().flat_map(|fleet| of(fleet)).collect()
 }
 
 fn network_of(fleet: &Fleet, container: &Container) -> NetworkSpec {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use longshore_core::id::FleetName;
 use longshore_core::restart::{failures_after, restart_after};
+use longshore_core::rollout::Release;
 use longshore_core::time::Timestamp;
 use longshore_platform::End;
 use tracing::warn;
@@ -15,16 +16,25 @@ use crate::app::{App, now, roll};
 /// A worker that a signal ends this soon after its start most likely ended by its own doing.
 const SOON: Duration = Duration::from_secs(3);
 
+/// By release: what keeps workers of one from coming up does not hold up those of another.
 #[derive(Default)]
-pub struct Starts(Mutex<HashMap<FleetName, Fleet>>);
+pub struct Starts(Mutex<HashMap<Key, Record>>);
+
+type Key = (FleetName, Release);
 
 #[derive(Default)]
-struct Fleet {
+struct Record {
     failures: u32,
     not_before: Option<Instant>,
     failed_at: Timestamp,
-    /// When something else than its workers was last found to be in the way.
-    held: Option<Instant>,
+    held: Option<Held>,
+}
+
+/// Something else than its workers is in the way.
+struct Held {
+    /// When it was last found to be.
+    at: Instant,
+    why: String,
 }
 
 /// How soon what holds a fleet's starts is looked at again.
@@ -35,59 +45,79 @@ const HOLD_TOLD: Duration = Duration::from_secs(10);
 
 impl Starts {
     /// Whether starts have not failed too often lately.
-    pub fn allow(&self, fleet: &FleetName) -> bool {
-        let not_before = self.lock().get(fleet).and_then(|starts| starts.not_before);
+    pub fn allow(&self, fleet: &FleetName, release: Release) -> bool {
+        let not_before = self.lock().get(&(fleet.clone(), release)).and_then(|starts| starts.not_before);
         not_before.is_none_or(|at| at <= Instant::now())
     }
 
+    /// Whether the last starts failed: one at a time is tried then.
+    pub fn have_failed(&self, fleet: &FleetName, release: Release) -> bool {
+        self.lock().get(&(fleet.clone(), release)).is_some_and(|starts| starts.failures > 0)
+    }
+
+    /// Why none of a release's workers can be started now, by no fault of theirs.
+    pub fn held(&self, fleet: &FleetName, release: Release) -> Option<String> {
+        let starts = self.lock();
+        let held = starts.get(&(fleet.clone(), release))?.held.as_ref()?;
+        (held.at.elapsed() < HOLD_TOLD).then(|| held.why.clone())
+    }
+
     /// The next one waits, longer each time, unless the worker lived for a while.
-    pub fn failed(&self, app: &App, fleet: &FleetName, why: String, uptime: Duration) {
+    pub fn failed(&self, app: &App, (fleet, release): (&FleetName, Release), why: String, uptime: Duration) {
         let mut starts = self.lock();
-        let starts = starts.entry(fleet.clone()).or_default();
+        let starts = starts.entry((fleet.clone(), release)).or_default();
         let uptime_ms = uptime.as_millis() as u64;
         starts.failures = failures_after(starts.failures, uptime_ms);
         let wait = restart_after(starts.failures, uptime_ms, roll());
         starts.not_before = Some(Instant::now() + wait);
         starts.failed_at = now();
-        warn!(%fleet, why, failures = starts.failures, wait_ms = wait.as_millis() as u64, "workers do not come up");
+        warn!(%fleet, release, why, failures = starts.failures, wait_ms = wait.as_millis() as u64, "workers do not come up");
         app.trouble.lock().expect("no holder panics").insert(fleet.clone(), why);
     }
 
     /// None can be started now, by no fault of the fleet's workers: it is tried again soon, as often as need be.
-    pub fn hold(&self, app: &App, fleet: &FleetName, why: String) {
+    pub fn hold(&self, app: &App, (fleet, release): (&FleetName, Release), why: String) {
         let mut starts = self.lock();
-        let starts = starts.entry(fleet.clone()).or_default();
+        let starts = starts.entry((fleet.clone(), release)).or_default();
         starts.not_before = Some(Instant::now() + HELD_FOR);
-        let before = starts.held.replace(Instant::now());
-        let mut trouble = app.trouble.lock().expect("no holder panics");
-        if before.is_none() || trouble.get(fleet) != Some(&why) {
-            warn!(%fleet, why, "workers are not started for now");
+        let before = starts.held.replace(Held { at: Instant::now(), why: why.clone() });
+        if before.is_none_or(|before| before.why != why) {
+            warn!(%fleet, release, why, "workers are not started for now");
         }
-        trouble.insert(fleet.clone(), why);
+        app.trouble.lock().expect("no holder panics").insert(fleet.clone(), why);
     }
 
     /// What held the fleet's starts is over.
-    pub fn let_go(&self, app: &App, fleet: &FleetName) {
+    pub fn let_go(&self, app: &App, (fleet, release): (&FleetName, Release)) {
         let mut starts = self.lock();
-        let Some(starts) = starts.get_mut(fleet) else { return };
+        let Some(starts) = starts.get_mut(&(fleet.clone(), release)) else { return };
         if starts.held.take().is_some() {
             app.trouble.lock().expect("no holder panics").remove(fleet);
         }
     }
 
-    /// A worker of the current declaration registered at this time and is ready: if that was after the last failed
-    /// start, whatever kept the fleet's workers from coming up is over.
-    pub fn came_up(&self, app: &App, fleet: &FleetName, registered_at: Timestamp) {
+    /// A worker of this release registered at this time and is ready: if that was after the last failed start, whatever
+    /// kept its workers from coming up is over.
+    pub fn came_up(&self, app: &App, (fleet, release): (&FleetName, Release), registered_at: Timestamp) {
         let mut starts = self.lock();
-        let held = |starts: &Fleet| starts.held.is_some_and(|at| at.elapsed() < HOLD_TOLD);
-        if starts.get(fleet).is_some_and(|starts| registered_at <= starts.failed_at || held(starts)) {
+        let held = |starts: &Record| starts.held.as_ref().is_some_and(|held| held.at.elapsed() < HOLD_TOLD);
+        let key = (fleet.clone(), release);
+        if starts.get(&key).is_some_and(|starts| registered_at <= starts.failed_at || held(starts)) {
             return;
         }
-        starts.remove(fleet);
+        let had_trouble = starts.remove(&key).is_some();
+        if had_trouble || !starts.keys().any(|(other, _)| other == fleet) {
+            app.trouble.lock().expect("no holder panics").remove(fleet);
+        }
+    }
+
+    /// A rollout has ended: whatever was in the way of releases that came or went is over.
+    pub fn forget(&self, app: &App, fleet: &FleetName) {
+        self.lock().retain(|(other, _), _| other != fleet);
         app.trouble.lock().expect("no holder panics").remove(fleet);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<FleetName, Fleet>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Record>> {
         self.0.lock().expect("no holder panics")
     }
 }

@@ -86,6 +86,30 @@ impl Engine {
         self.image("plain", &[root()], changes)
     }
 
+    /// An image that adds these lines to another one.
+    pub fn derived(&mut self, kind: &str, from: &str, lines: &str) -> String {
+        let name = format!("longshore-test/{}-{kind}:1", self.fleet);
+        let mut build = Command::new("docker")
+            .env("DOCKER_HOST", &self.host)
+            .env("DOCKER_BUILDKIT", "0")
+            .args(["build", "-q", "-t", &name, "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("docker runs");
+        let mut input = build.stdin.take().expect("piped");
+        input.write_all(format!("FROM {from}\n{lines}\n").as_bytes()).expect("docker reads it");
+        drop(input);
+        assert!(build.wait().expect("it ends").success(), "docker build");
+        self.images.push(name.clone());
+        name
+    }
+
+    /// What a control plane's file says of the engine alone.
+    pub fn section(&self) -> String {
+        format!("[docker]\nhost = \"{}\"\n", self.host)
+    }
+
     pub fn image(&mut self, kind: &str, roots: &[&Path], changes: &[&str]) -> String {
         let name = format!("longshore-test/{}-{kind}:1", self.fleet);
         let mut args = vec!["import".to_owned()];

@@ -28,6 +28,10 @@ impl Counted {
         self.fleets.insert(fleet.clone(), (service.clone(), stand, added));
     }
 
+    pub fn fleet_of(&self, service: &Service) -> Option<&FleetName> {
+        self.fleets.iter().find(|(_, (it, ..))| it == service).map(|(fleet, _)| fleet)
+    }
+
     fn projects(&self) -> BTreeMap<String, Counts> {
         let mut projects: BTreeMap<String, Counts> = BTreeMap::new();
         for (service, stand, _) in self.fleets.values() {
