@@ -37,7 +37,10 @@ async fn up(project: &mut Project, script: &str) -> Plane {
 /// Waits until docker-compose lists so many replicas.
 async fn listed(project: &Project, plane: &Plane, count: usize) -> Vec<String> {
     let what = format!("{count} replicas of {:?}", project.names());
-    project.engine.eventually(plane, &what, || Some(project.listed("agent")).filter(|ids| ids.len() == count)).await
+    project
+        .engine
+        .eventually(plane, &what, || Some(project.listed("agent")).filter(|ids| ids.len() == count))
+        .await
 }
 
 #[tokio::test]
@@ -63,15 +66,25 @@ async fn the_scaler_adds_and_removes_replicas_that_docker_compose_sees() {
     let note = plane.client.fleet(&fleet).await.expect("it answers").notes.join("\n");
     assert!(note.contains("docker-compose up"), "{note}");
     let file = "docker-compose.override.yml";
-    project.engine.eventually(&plane, "the override file", || project.read(file).contains("scale: 4").then_some(())).await;
+    project
+        .engine
+        .eventually(&plane, "the override file", || project.read(file).contains("scale: 4").then_some(()))
+        .await;
     project.compose(&["up", "-d"]);
     assert_eq!(project.listed("agent"), four, "`up` leaves them as they are");
     assert!(project.compose(&["logs", "--no-color", "agent"]).contains("agent_4"), "their logs are seen");
     plane.all_succeed(&tasks).await;
     let two = listed(&project, &plane, 2).await;
-    project.engine.eventually(&plane, "the file to follow", || project.read(file).contains("scale: 2").then_some(())).await;
+    project
+        .engine
+        .eventually(&plane, "the file to follow", || project.read(file).contains("scale: 2").then_some(()))
+        .await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(project.listed("agent"), two, "a drained one is not started again, whatever its restart policy says");
+    assert_eq!(
+        project.listed("agent"),
+        two,
+        "a drained one is not started again, whatever its restart policy says"
+    );
     let names = project.names();
     assert!(names.iter().any(|name| name.contains("_run_")), "one-off containers are left alone: {names:?}");
     project.compose(&["down", "-t", "5"]);
@@ -87,7 +100,8 @@ async fn the_engine_brings_a_dead_replica_back_and_it_is_not_doubled() {
     let id = plane.submit(&project.engine.fleet, json!({})).await;
     plane.progress(id, 1).await;
     let holder = plane.holder(id).await;
-    let container = before.iter().find(|container| container.starts_with(&holder.id)).expect("named by its id");
+    let container =
+        before.iter().find(|container| container.starts_with(&holder.id)).expect("named by its id");
     let pid = project.engine.inspect(container, "{{.State.Pid}}");
     crate::plane::signal(pid.parse().expect("a pid"), nix::sys::signal::Signal::SIGKILL);
     let task = plane.reaches(id, State::Succeeded).await;
@@ -143,7 +157,10 @@ async fn what_cannot_be_copied_is_said_and_a_deploy_is_refused() {
     trouble("docker-compose up -d agent").await;
     project.declare(&plane, &image, "echo done");
     let file = project.read("docker-compose.yml");
-    project.write("docker-compose.yml", &file.replace("scale: 2", "scale: 1\n    container_name: only-one-here"));
+    project.write(
+        "docker-compose.yml",
+        &file.replace("scale: 2", "scale: 1\n    container_name: only-one-here"),
+    );
     let file = project.read("docker-compose.yml");
     project.write("docker-compose.yml", &file.replace("only-one-here", &format!("{}-own", project.name)));
     project.compose(&["up", "-d"]);
@@ -250,4 +267,87 @@ async fn the_sample_runs_the_whole_system_and_goes_away_again() {
     assert_eq!(project.names(), [""; 0], "what the scaler added is gone, too");
     let network = format!("{}_default", project.name);
     assert!(project.engine.try_docker(&["network", "inspect", &network]).is_err(), "and so is the network");
+}
+
+/// A container as compose 2 makes it: by the labels of its contract, and with its names.
+fn start_as_compose_2(project: &Project, plane: &Plane, image: &str, number: u32) {
+    let (name, fleet) = (&project.name, &project.engine.fleet);
+    let port = plane.addresses.link.rsplit(':').next().expect("a port");
+    let token = std::fs::read_to_string(plane.dir().join(".longshore/tokens").join(fleet)).expect("a token");
+    let mut args = vec!["run".to_owned(), "-d".into(), "--restart".into(), "unless-stopped".into()];
+    let mut pair = |key: &str, value: String| args.extend([key.to_owned(), value]);
+    pair("--name", format!("{name}-agent-{number}"));
+    pair("--network", format!("{name}_default"));
+    pair("--network-alias", "agent".into());
+    pair("--add-host", "host:host-gateway".into());
+    for (label, value) in [
+        ("project", name.as_str()),
+        ("service", "agent"),
+        ("container-number", &number.to_string()),
+        ("oneoff", "False"),
+        ("config-hash", "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"),
+        ("version", "2.24.5"),
+        ("project.working_dir", "/nowhere/shop"),
+        ("project.config_files", "/nowhere/shop/compose.yaml"),
+        ("depends_on", ""),
+    ] {
+        pair("--label", format!("com.docker.compose.{label}={value}"));
+    }
+    for (variable, value) in [
+        ("LINK", format!("http://host:{port}")),
+        ("FLEET", fleet.clone()),
+        ("WORKER_TOKEN", token),
+        ("PROBE_ADDR", "0.0.0.0:7119".into()),
+    ] {
+        pair("--env", format!("LONGSHORE_{variable}={value}"));
+    }
+    args.extend([image, "sh", "-c", "sleep 1; echo done"].map(str::to_owned));
+    project.engine.docker(&args.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_service_of_compose_2_is_known_by_its_labels() {
+    let Some(mut project) = project("second") else { return };
+    let image = project.engine.worker_image();
+    let plane = project.plane(SCALING).await;
+    let network = format!("{}_default", project.name);
+    let label = format!("com.docker.compose.project={}", project.name);
+    project.engine.docker(&["network", "create", "--label", &label, &network]);
+    for number in [1, 3] {
+        start_as_compose_2(&project, &plane, &image, number);
+    }
+    let fleet = project.engine.fleet.clone();
+    let tasks = plane.submit_many(&fleet, (0..20).map(|n| json!(n))).await;
+    let expected = [1, 2, 3, 4].map(|number| format!("{}-agent-{number}", project.name));
+    let names = || Some(project.names()).filter(|names| names[..] == expected);
+    project.engine.eventually(&plane, "the lowest free numbers", names).await;
+    let added = project.engine.docker(&["inspect", "--format", "{{.Id}}", &expected[1]]);
+    let aliases = "{{range .NetworkSettings.Networks}}{{.Aliases}}{{end}}";
+    assert!(project.engine.inspect(&added, aliases).contains("agent"), "it is reached by its service's name");
+    let notes = plane.client.fleet(&fleet).await.expect("it answers").notes.join("\n");
+    assert!(notes.contains("no override file"), "the folder is not here: {notes}");
+    plane.all_succeed(&tasks).await;
+    let left = || Some(()).filter(|()| project.names().len() == 2);
+    project.engine.eventually(&plane, "two to be left", left).await;
+}
+
+#[tokio::test]
+async fn another_image_is_docker_composes_own_update() {
+    let Some(mut project) = project("updated") else { return };
+    let plane = up(&mut project, "sleep 1; echo old").await;
+    let fleet = project.engine.fleet.clone();
+    let tasks = plane.submit_many(&fleet, (0..12).map(|n| json!(n))).await;
+    listed(&project, &plane, 4).await;
+    plane.crew(4).await;
+    let file = project.read("docker-compose.yml");
+    project.write("docker-compose.yml", &file.replace("echo old", "echo new"));
+    project.compose(&["up", "-d"]);
+    plane.all_succeed(&tasks).await;
+    let id = plane.submit(&fleet, json!({})).await;
+    assert_eq!(plane.result(id).await, json!("new"));
+    listed(&project, &plane, 2).await;
+    for container in project.listed("agent") {
+        let command = project.engine.inspect(&container, "{{.Config.Cmd}}");
+        assert!(command.contains("echo new"), "{command}");
+    }
 }

@@ -32,7 +32,8 @@ pub(super) fn read_service(section: &mut Section<'_>, fleet: &Fleet) -> Option<S
     let service = section.text("service", "the name of a service in the compose file");
     if fleet.platform != Platform::Compose {
         if service.is_some() {
-            let problem = format!("not used: only platform `compose` has services, not `{}`", fleet.platform.as_str());
+            let problem =
+                format!("not used: only platform `compose` has services, not `{}`", fleet.platform.as_str());
             section.warn("service", &problem);
         }
         return None;
@@ -42,7 +43,10 @@ pub(super) fn read_service(section: &mut Section<'_>, fleet: &Fleet) -> Option<S
     }
     for (key, set) in [("env", !fleet.env.is_empty()), ("secrets", !fleet.secrets.is_empty())] {
         if set {
-            section.warn(key, "not used: with platform `compose` the compose file gives workers their environment");
+            section.warn(
+                key,
+                "not used: with platform `compose` the compose file gives workers their environment",
+            );
         }
     }
     Some(service.unwrap_or_else(|| fleet.name.to_string()))

@@ -71,7 +71,10 @@ fn a_compose_fleet_is_a_service_of_its_own_name_unless_it_says_otherwise() {
     };
     assert_eq!(settings.docker, docker);
     let fleet = &settings.fleets[0];
-    assert_eq!((fleet.service.as_deref(), &fleet.container, fleet.check()), (Some("research"), &None, Ok(())));
+    assert_eq!(
+        (fleet.service.as_deref(), &fleet.container, fleet.check()),
+        (Some("research"), &None, Ok(()))
+    );
     assert!(fleet.with_image("acme/x:2").is_err_and(|why| why.contains("docker-compose up")));
     let fleet = only_fleet(&format!("{file}service = \"agent_1\"\n"), &[]);
     assert_eq!(fleet.service.as_deref(), Some("agent_1"));

@@ -24,9 +24,13 @@ pub struct Copy {
 pub enum NotCopied {
     #[error("{service} has no container that could be copied: start one with `docker-compose up -d {}`", service.name)]
     Nothing { service: Service },
-    #[error("the containers of {service} have names of their own: remove `container_name`, of which there can be only one")]
+    #[error(
+        "the containers of {service} have names of their own: remove `container_name`, of which there can be only one"
+    )]
     Name { service: Service },
-    #[error("the containers of {service} do not have host names of their own, by which workers are told apart: remove `hostname` and `network_mode`")]
+    #[error(
+        "the containers of {service} do not have host names of their own, by which workers are told apart: remove `hostname` and `network_mode`"
+    )]
     HostName { service: Service },
     #[error("{service} publishes the fixed port {port}, which only one container can have: publish none")]
     Port { service: Service, port: String },
@@ -149,7 +153,9 @@ fn separator_of(service: &Service, source: &ContainerInspectResponse) -> Result<
         return Err(NotCopied::Port { service: whose(), port });
     }
     let env = config.and_then(|config| config.env.as_ref());
-    if env.is_some_and(|env| env.iter().any(|pair| is_worker_id(pair))) && label(super::label::REPLICA).is_none() {
+    if env.is_some_and(|env| env.iter().any(|pair| is_worker_id(pair)))
+        && label(super::label::REPLICA).is_none()
+    {
         return Err(NotCopied::WorkerId { service: whose() });
     }
     separator.ok_or_else(|| NotCopied::Name { service: whose() })

@@ -39,7 +39,8 @@ impl OverrideFile {
             return Ok(OverrideFile(path.into()));
         }
         let folder = folder.map(Path::new).filter(|folder| folder.is_dir());
-        let folder = folder.ok_or("the project's folder cannot be seen from here: mount it, and set `[docker] override`")?;
+        let folder = folder
+            .ok_or("the project's folder cannot be seen from here: mount it, and set `[docker] override`")?;
         let path = folder.join(NAME);
         match std::fs::read_to_string(&path) {
             Ok(text) if !text.starts_with(HEAD) => {
@@ -64,7 +65,10 @@ impl OverrideFile {
         match std::fs::read_to_string(&self.0) {
             Ok(there) if there == text => return Ok(false),
             Ok(there) if !there.is_empty() && !there.starts_with(HEAD) => {
-                return Err(format!("`{}` was not written by longshore and stays as it is", self.0.display()));
+                return Err(format!(
+                    "`{}` was not written by longshore and stays as it is",
+                    self.0.display()
+                ));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -113,7 +113,10 @@ fn a_copy_has_all_of_its_sibling_but_who_it_is() {
     ] {
         assert_eq!(labels.get(label).map(String::as_str), Some(value), "{label}");
     }
-    assert_eq!((body.hostname, body.stop_timeout, body.image.as_deref()), (None, Some(150), Some("acme/agent:1")));
+    assert_eq!(
+        (body.hostname, body.stop_timeout, body.image.as_deref()),
+        (None, Some(150), Some("acme/agent:1"))
+    );
     assert_eq!(body.env, Some(vec!["A=b".into(), "LONGSHORE_WORKER_ID=agent-x-7".into()]));
     assert_eq!(body.host_config.expect("limits").memory, Some(1 << 30));
     let first = body.networking_config.and_then(|config| config.endpoints_config).expect("a network");

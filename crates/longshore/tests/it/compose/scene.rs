@@ -136,6 +136,7 @@ impl Drop for Project {
             let _ = self.engine.try_docker(&["rm", "-f", "-v", id]);
         }
         let _ = self.try_compose(&["down", "-v", "-t", "0", "--remove-orphans"]);
+        let _ = self.engine.try_docker(&["network", "rm", &format!("{}_default", self.name)]);
         for image in &self.images {
             let _ = self.engine.try_docker(&["rmi", "-f", image]);
         }

@@ -67,9 +67,18 @@ pub fn install(project: &mut Project) -> Option<()> {
         ("LONGSHORE_IMAGE", image(project, "own", &longshore, 10001, &[&format!("ENTRYPOINT [\"{at}\"]")])),
         (
             "AGENT_IMAGE",
-            image(project, "agent", &longshore, 10001, &[&worker, "CMD [\"sh\",\"-c\",\"sleep 0.5; echo done\"]"]),
+            image(
+                project,
+                "agent",
+                &longshore,
+                10001,
+                &[&worker, "CMD [\"sh\",\"-c\",\"sleep 0.5; echo done\"]"],
+            ),
         ),
-        ("REDIS_IMAGE", image(project, "redis", &shell_and(&redis.each_ref().map(PathBuf::as_path)), 999, &[])),
+        (
+            "REDIS_IMAGE",
+            image(project, "redis", &shell_and(&redis.each_ref().map(PathBuf::as_path)), 999, &[]),
+        ),
         (
             "POSTGRES_IMAGE",
             image(

@@ -37,7 +37,10 @@ impl Counted {
         for (service, stand, _) in self.fleets.values() {
             // None at all is no count to begin with.
             if stand.count > 0 {
-                projects.entry(service.project.clone()).or_default().insert(service.name.clone(), stand.count);
+                projects
+                    .entry(service.project.clone())
+                    .or_default()
+                    .insert(service.name.clone(), stand.count);
             }
         }
         projects
@@ -93,7 +96,8 @@ fn notes(stand: &Stand, added: u32, file: &Result<String, String>) -> Notes {
         notes.push(format!("no override file is written: {why}"));
     }
     if stand.configs.len() > 1 {
-        notes.push("replicas of different configurations run: `docker-compose up -d` makes them alike".into());
+        notes
+            .push("replicas of different configurations run: `docker-compose up -d` makes them alike".into());
     }
     for name in &stand.silent {
         notes.push(format!("`{name}` runs, but its worker does not register: see `docker logs {name}`; it needs LONGSHORE_LINK, LONGSHORE_FLEET and a token"));

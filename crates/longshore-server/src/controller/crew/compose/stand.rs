@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use longshore_platform::docker::compose::Replica;
 use longshore_platform::Identity;
+use longshore_platform::docker::compose::Replica;
 use longshore_store::{WorkerRecord, WorkerState};
 
 use super::{FOLLOWED, LEFT_BEHIND};
@@ -62,7 +62,9 @@ pub fn worker_of<'a>(replica: &Replica, workers: &'a [WorkerRecord]) -> Option<&
     match &replica.worker {
         Some(id) => lives.into_iter().find(|worker| worker.id.as_str() == id),
         None => lives
-            .filter(|worker| worker.planned_at.is_none() && worker.host.as_deref() == Some(replica.hostname()))
+            .filter(|worker| {
+                worker.planned_at.is_none() && worker.host.as_deref() == Some(replica.hostname())
+            })
             .max_by_key(|worker| worker.registered_at),
     }
 }
@@ -119,10 +121,17 @@ mod tests {
         let (theirs, ours) = (replica(None, false), replica(Some("agent-x-1"), false));
         for seconds in [1, 30, 900] {
             assert_eq!(stand(&theirs, false, true, seconds).remove, ["0123456789abcdef"]);
-            assert_eq!(stand(&theirs, false, false, seconds).remove, [""; 0], "docker-compose's own business");
+            assert_eq!(
+                stand(&theirs, false, false, seconds).remove,
+                [""; 0],
+                "docker-compose's own business"
+            );
         }
         // docker-compose stops one before it replaces it.
-        assert_eq!((stand(&theirs, false, false, 1).expected.len(), stand(&theirs, false, false, 1).count), (1, 1));
+        assert_eq!(
+            (stand(&theirs, false, false, 1).expected.len(), stand(&theirs, false, false, 1).count),
+            (1, 1)
+        );
         assert_eq!(stand(&theirs, false, false, 30).expected.len(), 0);
         assert_eq!(stand(&ours, false, false, 30).remove, [""; 0]);
         assert_eq!(stand(&ours, false, false, 61).remove, ["0123456789abcdef"]);
