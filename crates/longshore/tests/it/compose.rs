@@ -14,6 +14,15 @@ use crate::plane::{Plane, pause};
 const SCALING: &str = "scaling = { min = 2, max = 4, scale_up_above = 1, scale_down_below = 0.5, scale_down_after = \"1s\" }\n\
                        drain = { timeout = \"10s\" }\nkill_grace = \"1s\"";
 
+/// An agent that works until its container's gate is opened.
+const GATED: &str = "while ! [ -e /tmp/go ]; do sleep 0.2; done; echo done";
+
+fn open_gates(project: &Project) {
+    for name in project.names() {
+        project.engine.docker(&["exec", &name, "touch", "/tmp/go"]);
+    }
+}
+
 /// Prints the control plane's log if its test fails.
 struct Told(std::path::PathBuf);
 
@@ -46,13 +55,13 @@ async fn listed(project: &Project, plane: &Plane, count: usize) -> Vec<String> {
 #[tokio::test]
 async fn the_scaler_adds_and_removes_replicas_that_docker_compose_sees() {
     let Some(mut project) = project("scaled") else { return };
-    let plane = up(&mut project, "sleep 1; echo done").await;
+    let plane = up(&mut project, GATED).await;
     let fleet = project.engine.fleet.clone();
     let _told = Told(plane.dir().to_owned());
     let siblings = project.listed("agent");
     assert_eq!(siblings.len(), 2, "those that docker-compose started are counted: {:?}", project.names());
     // Somebody's own one, which is nobody's business.
-    project.compose(&["run", "-d", "--no-deps", "agent", "sh", "-c", "sleep 1; echo done"]);
+    project.compose(&["run", "-d", "--no-deps", "agent", "sh", "-c", GATED]);
     plane.crew(3).await;
     let tasks = plane.submit_many(&fleet, (0..40).map(|n| json!(n))).await;
     let four = listed(&project, &plane, 4).await;
@@ -73,6 +82,7 @@ async fn the_scaler_adds_and_removes_replicas_that_docker_compose_sees() {
     project.compose(&["up", "-d"]);
     assert_eq!(project.listed("agent"), four, "`up` leaves them as they are");
     assert!(project.compose(&["logs", "--no-color", "agent"]).contains("agent_4"), "their logs are seen");
+    open_gates(&project);
     plane.all_succeed(&tasks).await;
     let two = listed(&project, &plane, 2).await;
     project
@@ -114,8 +124,7 @@ async fn the_engine_brings_a_dead_replica_back_and_it_is_not_doubled() {
 #[tokio::test]
 async fn a_restarted_control_plane_finds_all_replicas_again() {
     let Some(mut project) = project("again") else { return };
-    let script = "while ! [ -e /tmp/go ]; do sleep 0.2; done; echo done";
-    let mut plane = up(&mut project, script).await;
+    let mut plane = up(&mut project, GATED).await;
     let tasks = plane.submit_many(&project.engine.fleet, (0..4).map(|n| json!(n))).await;
     let four = listed(&project, &plane, 4).await;
     plane.crew(4).await;
@@ -127,9 +136,7 @@ async fn a_restarted_control_plane_finds_all_replicas_again() {
         pause().await;
     }
     assert_eq!(project.listed("agent"), four, "none added, none lost");
-    for container in &four {
-        project.engine.docker(&["exec", container, "touch", "/tmp/go"]);
-    }
+    open_gates(&project);
     plane.all_succeed(&tasks).await;
     for id in tasks {
         assert_eq!(plane.task(id).await.attempts.len(), 1);

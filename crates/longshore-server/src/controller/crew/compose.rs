@@ -105,11 +105,11 @@ impl Compose {
         u32::try_from(missing.count()).unwrap_or(u32::MAX)
     }
 
-    fn leaves(&self, fleet: &FleetName, container: &str) {
+    fn leaves(&self, worker: &WorkerRecord, container: &str) {
         let mut fleets = self.fleets.lock().expect("no holder panics");
-        let seen = fleets.entry(fleet.clone()).or_default();
+        let seen = fleets.entry(worker.fleet.clone()).or_default();
         seen.leaving.insert(container.to_owned(), Instant::now());
-        seen.expected.retain(|it| !container.starts_with(it.as_str()));
+        seen.expected.retain(|it| !is_of(it, worker));
     }
 }
 
@@ -302,7 +302,7 @@ impl Crew {
             return false;
         }
         info!(worker = %record.id, container, "replica will not be started again");
-        self.0.compose.leaves(&record.fleet, container);
+        self.0.compose.leaves(record, container);
         true
     }
 
