@@ -384,3 +384,17 @@ impl Worker {
         _ = self.ordered.subscribe().wait_for(handover).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_id_of_a_container_names_a_worker() {
+        let named = |host: &str| container_id(host).map(|id| id.to_string());
+        assert_eq!(named("0a1b2c3d4e5f").as_deref(), Some("0a1b2c3d4e5f"));
+        for host in ["crane", "0a1b2c3d4e5", "0a1b2c3d4e5f6", "0A1B2C3D4E5F", "agent-7f9c-xk2p"] {
+            assert_eq!(named(host), None, "{host}");
+        }
+    }
+}
