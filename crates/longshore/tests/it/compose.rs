@@ -270,6 +270,16 @@ async fn the_sample_runs_the_whole_system_and_goes_away_again() {
     // Not in the very moment in which one is added, which `down` would not know of.
     submit(300).await;
     ready(5).await;
+    let file = "scaled/docker-compose.longshore.yml";
+    eventually(&project, "the count", async || project.read(file).contains("scale: 5").then_some(())).await;
+    let before = (project.listed("agent"), project.listed("controllers"));
+    project.set("COMPOSE_FILE", format!("docker-compose.yml:{file}"));
+    project.compose(&["up", "-d"]);
+    assert_eq!(
+        (project.listed("agent"), project.listed("controllers")),
+        before,
+        "`up` leaves them as they are"
+    );
     project.compose(&["down", "-v", "-t", "20"]);
     assert_eq!(project.names(), [""; 0], "what the scaler added is gone, too");
     let network = format!("{}_default", project.name);
