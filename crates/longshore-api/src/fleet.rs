@@ -41,6 +41,9 @@ pub struct FleetStatus {
     /// Why workers do not come up, if they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// What else there is to know of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What its tasks bought from LLM providers, and what was given again; since the store began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub usage: Vec<Usage>,

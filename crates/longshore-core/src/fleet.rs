@@ -33,6 +33,8 @@ pub enum Platform {
     Process,
     /// Containers of one Docker host.
     Docker,
+    /// Replicas of a service that docker-compose started.
+    Compose,
     /// Workers that somebody else starts and stops; longshore only serves them.
     External,
 }
@@ -42,6 +44,7 @@ impl Platform {
         match self {
             Platform::Process => "process",
             Platform::Docker => "docker",
+            Platform::Compose => "compose",
             Platform::External => "external",
         }
     }
@@ -70,6 +73,9 @@ pub struct Fleet {
     /// Only with a platform that has containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// Only with platform `compose`: the service whose replicas its workers are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// For the agent. Never holds secrets: those are looked up when a worker starts.
     pub env: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, SecretSource>,
@@ -175,6 +181,7 @@ impl Fleet {
             concurrency: 1,
             platform: Platform::Process,
             container: None,
+            service: None,
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
             providers: Vec::new(),
@@ -227,6 +234,11 @@ impl Fleet {
         let mut fleet = self.clone();
         match (self.platform, &mut fleet.container) {
             (Platform::External, _) => return Err("somebody else starts its workers".into()),
+            (Platform::Compose, _) => {
+                return Err(
+                    "its image is the compose file's: change it there, then `docker-compose up -d` replaces its workers".into(),
+                );
+            }
             (_, Some(container)) => container.image = Image::parse(image)?,
             (Platform::Process | Platform::Docker, None) => {
                 return Err("platform `process` runs a command and no image".into());
@@ -280,6 +292,11 @@ impl Fleet {
                 "working_dir: must be absolute",
             ),
             (
+                (self.platform == Platform::Compose) == self.service.is_some(),
+                "service: what a fleet of platform `compose` needs, and no other one has",
+            ),
+            (self.service.as_deref().is_none_or(is_service), "service: no name that a service can have"),
+            (
                 (self.platform == Platform::Docker) == self.container.is_some(),
                 "image: what a fleet of platform `docker` needs, and no other one has",
             ),
@@ -295,6 +312,12 @@ impl Fleet {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a service of a compose file can have this name.
+pub fn is_service(name: &str) -> bool {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=128).contains(&name.len()) && name.chars().all(good)
 }
 
 fn all_differ(names: &[String]) -> bool {

@@ -144,6 +144,10 @@ pub struct DockerSettings {
     pub cpu: Option<u32>,
     /// In bytes; none: nine tenths.
     pub memory: Option<u64>,
+    /// The compose project that fleets of platform `compose` are in; none: the one whose container we run in.
+    pub project: Option<String>,
+    /// Where the counts of its services are written for the next `docker-compose up`; none: beside the project's file.
+    pub override_file: Option<String>,
 }
 
 /// How connections are encrypted.

@@ -4,6 +4,7 @@
 //! the network of each fleet; and the volume that holds longshore for images without it. Keeps nothing that matters in
 //! memory. Touches nothing that does not carry its installation's label. Never drains, and never decides how many.
 
+pub mod compose;
 mod engine;
 mod error;
 mod find;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::End;
-use crate::docker::{self, ContainerIdentity, ContainerSpec, DockerError, DockerPlatform};
+use crate::docker::{self, ContainerIdentity, ContainerSpec, DockerError, DockerPlatform, compose};
 use crate::process::{self, ProcError, ProcessIdentity, ProcessPlatform, Signal, SweepError, WorkerSpec};
 
 /// Where workers run. Cheap to clone.
@@ -11,6 +11,8 @@ use crate::process::{self, ProcError, ProcessIdentity, ProcessPlatform, Signal, 
 pub enum Platform {
     Process(ProcessPlatform),
     Docker(DockerPlatform),
+    /// The containers are docker-compose's: they are added and watched, and what becomes of ended ones is not decided here.
+    Compose(DockerPlatform),
 }
 
 /// What to start, in the platform's own terms.
@@ -18,6 +20,7 @@ pub enum Platform {
 pub enum Spec {
     Process(WorkerSpec),
     Docker(Box<ContainerSpec>),
+    Compose(compose::Copy),
 }
 
 /// A worker that was seen running. Clones are handles to the same worker; dropping them does nothing to it.
@@ -25,6 +28,7 @@ pub enum Spec {
 pub enum Running {
     Process(process::Running),
     Docker(docker::Running),
+    Compose(docker::Running),
 }
 
 /// What is saved to find a worker again.
@@ -69,6 +73,9 @@ impl Platform {
             (Platform::Docker(platform), Spec::Docker(spec)) => {
                 Ok(Running::Docker(platform.start(&spec).await?))
             }
+            (Platform::Compose(platform), Spec::Compose(copy)) => {
+                Ok(Running::Compose(platform.add_replica(&copy).await?))
+            }
             _ => Err(Error::OtherPlatform),
         }
     }
@@ -91,6 +98,13 @@ impl Platform {
                     docker::Found::Gone => Found::Ended(End::Gone, "there is no container".into()),
                 })
             }
+            Platform::Compose(platform) => {
+                Ok(match platform.find_replica(worker_id, Identity::docker(identity)?).await? {
+                    docker::Found::Running(running) => Found::Running(Running::Compose(running)),
+                    docker::Found::Ended(end) => Found::Ended(end, end.to_string()),
+                    docker::Found::Gone => Found::Ended(End::Gone, "there is no container".into()),
+                })
+            }
         }
     }
 
@@ -105,6 +119,8 @@ impl Platform {
                 platform.remove(worker_id, Identity::docker(identity)?).await?;
                 Ok(Vec::new())
             }
+            // Nothing in a container outlives its first process.
+            Platform::Compose(_) => Ok(Vec::new()),
         }
     }
 }
@@ -131,7 +147,9 @@ impl Running {
     pub fn identity(&self) -> Identity {
         match self {
             Running::Process(running) => Identity::Process(running.identity().clone()),
-            Running::Docker(running) => Identity::Docker(running.identity().clone()),
+            Running::Docker(running) | Running::Compose(running) => {
+                Identity::Docker(running.identity().clone())
+            }
         }
     }
 
@@ -139,7 +157,7 @@ impl Running {
     pub fn signal(&self, signal: Signal) {
         match self {
             Running::Process(running) => drop(running.signal(signal)),
-            Running::Docker(running) => running.signal(signal),
+            Running::Docker(running) | Running::Compose(running) => running.signal(signal),
         }
     }
 
@@ -147,7 +165,7 @@ impl Running {
     pub async fn ended(&self) -> End {
         match self {
             Running::Process(running) => running.ended().await.into(),
-            Running::Docker(running) => running.ended().await,
+            Running::Docker(running) | Running::Compose(running) => running.ended().await,
         }
     }
 
@@ -155,7 +173,7 @@ impl Running {
     pub fn probe_addr(&self) -> Option<String> {
         match self {
             Running::Process(_) => None,
-            Running::Docker(running) => running.probe_addr(),
+            Running::Docker(running) | Running::Compose(running) => running.probe_addr(),
         }
     }
 }

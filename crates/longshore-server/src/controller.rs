@@ -12,6 +12,7 @@ mod retention;
 mod rollout;
 mod schedules;
 mod secret;
+mod told;
 mod webhooks;
 
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::app::{App, now, roll};
 
-pub use crew::{Crew, containers};
+pub use crew::{Crew, compose_services, containers};
 pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;
 pub use leader::lead;
@@ -29,6 +30,7 @@ pub use providers::run as providers;
 pub use retention::run as retention;
 pub use schedules::{new_task as new_scheduled_task, run as schedules};
 pub use secret::{name as name_secret, read as read_secret};
+pub use told::{Told, of as told_of};
 pub use webhooks::{run as webhooks, secrets as webhook_secrets, send as send_message};
 
 /// How often service time advances.

@@ -240,6 +240,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         look_again: tokio::sync::Notify::new(),
         post: crate::webhook::Post::new().map_err(|error| StartError::Webhooks(error.into()))?,
         trouble: Default::default(),
+        notes: Default::default(),
         polls: Default::default(),
         worker_fleets: Default::default(),
         keep_conversations: settings.server.conversations_ms.map(Duration::from_millis),
@@ -276,6 +277,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         tasks.spawn(controller::webhooks(app.clone()));
         tasks.spawn(controller::fleets(app.clone(), crew.clone()));
         tasks.spawn(controller::containers(app.clone(), crew.clone()));
+        tasks.spawn(controller::compose_services(app.clone(), crew.clone()));
     }
     let (api, link) = (addresses.api.map(display), addresses.link.map(display));
     let ca = trust.as_ref().map(Trust::to_string);

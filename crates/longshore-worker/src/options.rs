@@ -39,7 +39,7 @@ pub struct Options {
     pub token: Secret,
     /// What control planes' certificates are held against; `None`: what this machine trusts.
     pub ca: Option<Trust>,
-    /// `None`: the host's name and a random suffix.
+    /// `None`: its container's id, or the host's name and a random suffix.
     pub worker: Option<WorkerId>,
     pub fleet: FleetName,
     /// The agent's command; empty: as the fleet declares.

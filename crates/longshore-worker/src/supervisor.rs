@@ -198,13 +198,14 @@ async fn abort(worker: &Arc<Worker>, error: WorkerError, mut parts: Parts) -> Wo
 fn first_word(options: &Options, probe_addr: Option<String>) -> Register {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok().map(|name| name.trim().to_owned());
     let host = host.filter(|name| !name.is_empty());
+    let container = host.as_deref().filter(|_| std::process::id() == 1).and_then(container_id);
     let suffix = format!("{:08x}", rand::random::<u32>());
     let named = WorkerId::new(format!("{}-{suffix}", host.as_deref().unwrap_or("worker")));
     let by_chance =
         || named.or_else(|_| WorkerId::new(format!("worker-{suffix}"))).expect("letters, digits and -");
     Register {
         link_version: wire::VERSION,
-        worker: options.worker.clone().unwrap_or_else(by_chance),
+        worker: options.worker.clone().or(container).unwrap_or_else(by_chance),
         nonce: Uuid::new_v4(),
         fleet: options.fleet.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -213,6 +214,13 @@ fn first_word(options: &Options, probe_addr: Option<String>) -> Register {
         probe_addr,
         concurrency: options.concurrency,
     }
+}
+
+/// The first process of a container goes by the container's id, which Docker makes the host's name: so one that is started
+/// again in place is known as the same worker, and its tasks are given back at once.
+fn container_id(host: &str) -> Option<WorkerId> {
+    let is_id = host.len() == 12 && host.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+    is_id.then(|| WorkerId::new(host).ok())?
 }
 
 fn concurrency(options: &Options, registered: &Registered) -> u32 {
@@ -374,5 +382,19 @@ impl Worker {
         let handover =
             |order: &Option<DrainOrder>| order.is_some_and(|order| order.mode == DrainMode::Handover);
         _ = self.ordered.subscribe().wait_for(handover).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_id_of_a_container_names_a_worker() {
+        let named = |host: &str| container_id(host).map(|id| id.to_string());
+        assert_eq!(named("0a1b2c3d4e5f").as_deref(), Some("0a1b2c3d4e5f"));
+        for host in ["crane", "0a1b2c3d4e5", "0a1b2c3d4e5f6", "0A1B2C3D4E5F", "agent-7f9c-xk2p"] {
+            assert_eq!(named(host), None, "{host}");
+        }
     }
 }

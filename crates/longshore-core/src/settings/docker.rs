@@ -6,11 +6,15 @@ use super::{DockerSettings, resolve};
 pub(super) fn read_docker(root: &mut Section<'_>, base_dir: &str) -> DockerSettings {
     let Some(mut section) = root.section("docker") else { return DockerSettings::default() };
     let path = section.text("inject", "the path of a longshore binary").map(|path| resolve(base_dir, &path));
+    let project = section.text("project", "the name of a compose project");
+    let file = section.text("override", "the path of a file that longshore writes");
     let settings = DockerSettings {
         host: read_host(&mut section),
         inject: path,
         cpu: section.cpu("cpu"),
         memory: section.size("memory"),
+        project,
+        override_file: file.map(|path| resolve(base_dir, &path)),
     };
     section.finish();
     settings

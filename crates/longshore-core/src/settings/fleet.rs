@@ -79,6 +79,7 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
     fleet.retention = retention::read(&mut section);
     fleet.rollout = rollout::read(&mut section);
     fleet.container = container::read(&mut section, fleet.platform);
+    fleet.service = container::read_service(&mut section, &fleet);
     section.finish();
     fleet
 }
@@ -86,8 +87,8 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
 fn read_running(section: &mut Section<'_>, fleet: &mut Fleet, base_dir: &str) {
     let protocols = [("exec", Protocol::Exec), ("http", Protocol::Http)];
     fleet.protocol = section.choice("protocol", &protocols, &[]).unwrap_or_default();
-    let platforms =
-        [("process", Platform::Process), ("docker", Platform::Docker), ("external", Platform::External)];
+    let platforms = [Platform::Process, Platform::Docker, Platform::Compose, Platform::External]
+        .map(|it| (it.as_str(), it));
     let later = ["kubernetes", "ecs"];
     fleet.platform = section.choice("platform", &platforms, &later).unwrap_or_default();
     let default = default_concurrency(fleet.protocol);

@@ -62,7 +62,7 @@ pub(super) fn settings(settings: &Settings) -> String {
 
 /// Nothing is said of it where nothing is set.
 fn docker(out: &mut Lines, docker: &DockerSettings) {
-    let DockerSettings { host, inject, cpu, memory } = docker;
+    let DockerSettings { host, inject, cpu, memory, project, override_file } = docker;
     if *docker == DockerSettings::default() {
         return;
     }
@@ -78,6 +78,12 @@ fn docker(out: &mut Lines, docker: &DockerSettings) {
     }
     if let Some(memory) = memory {
         out.line("memory", text(&show_size(*memory)));
+    }
+    if let Some(project) = project {
+        out.line("project", text(project));
+    }
+    if let Some(path) = override_file {
+        out.line("override", text(path));
     }
 }
 
@@ -179,6 +185,9 @@ fn fleet(out: &mut Lines, fleet: &Fleet) {
     out.line("platform", text(fleet.platform.as_str()));
     if let Some(it) = &fleet.container {
         container(out, it);
+    }
+    if let Some(service) = &fleet.service {
+        out.line("service", text(service));
     }
     out.line("env", inline(fleet.env.iter().map(|(name, value)| (name.as_str(), text(value)))));
     out.line("secrets", inline(fleet.secrets.iter().map(|(name, from)| (name.as_str(), source(from)))));

@@ -181,6 +181,7 @@ fn every_key_is_read() {
         concurrency: 16,
         platform: Platform::External,
         container: None,
+        service: None,
         env: [("A".into(), "1".into())].into(),
         secrets: [
             ("B".into(), SecretSource::Env("OUTER_B".into())),
@@ -576,6 +577,11 @@ prop_compose! {
             (None, true) => Platform::External,
             (None, false) => Platform::Process,
         };
+        if fleet.platform == Platform::External && concurrency % 2 == 0 {
+            fleet.platform = Platform::Compose;
+            fleet.service = Some("agent".into());
+            (fleet.env, fleet.secrets) = Default::default();
+        }
         fleet.container = container;
         fleet.drain.mode = if http { DrainMode::Handover } else { DrainMode::Wait };
         (fleet.drain.timeout_ms, fleet.probe.startup_ms, fleet.kill_grace_ms) = times;

@@ -2,6 +2,7 @@
 
 use bollard::errors::Error;
 
+use super::compose::NotCopied;
 use super::spec::Unfit;
 
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,8 @@ pub enum DockerError {
     NoImage { image: String, why: String },
     #[error(transparent)]
     Unfit(#[from] Unfit),
+    #[error(transparent)]
+    NotCopied(#[from] NotCopied),
     #[error(
         "the Docker host is out of disk space ({what}: {message}): free some, for instance with `docker system prune`"
     )]

@@ -4,6 +4,8 @@
 pub const INSTALLATION: &str = "longshore.installation";
 pub const FLEET: &str = "longshore.fleet";
 pub const WORKER: &str = "longshore.worker";
+/// The worker that a replica of a compose service was added for.
+pub const REPLICA: &str = "longshore.replica";
 /// Of the fleet: 1, 2, 3, …
 pub const RELEASE: &str = "longshore.release";
 pub const IMAGE: &str = "longshore.image";

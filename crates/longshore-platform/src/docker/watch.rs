@@ -74,8 +74,8 @@ pub(super) async fn run(platform: Weak<Inner>) {
 
 /// Returns why there are no more events.
 async fn follow(inner: &Arc<Inner>, said: &mut bool) -> String {
-    let mut filters = inner.of_installation();
-    filters.insert("type".into(), vec!["container".into()]);
+    // Not by the label of the installation: what docker-compose started has none.
+    let mut filters = HashMap::from([("type".to_owned(), vec!["container".to_owned()])]);
     filters.insert("event".into(), ["die", "destroy", "oom"].map(str::to_owned).to_vec());
     let mut events =
         std::pin::pin!(inner.docker.events(Some(EventsOptionsBuilder::new().filters(&filters).build())));
@@ -103,23 +103,23 @@ async fn follow(inner: &Arc<Inner>, said: &mut bool) -> String {
 async fn happened(inner: &Arc<Inner>, event: EventMessage) {
     let Some(actor) = event.actor else { return };
     let Some(container) = actor.id else { return };
+    if !inner.watched.has(&container) {
+        return;
+    }
     if event.action.as_deref() == Some("oom") {
         let labels = actor.attributes.unwrap_or_default();
         let worker = labels.get(label::WORKER).cloned().unwrap_or_default();
         warn!(worker, container, "something in the container was killed for lack of memory");
         return;
     }
-    if inner.watched.has(&container) {
-        settle(inner, &container).await;
-    }
+    settle(inner, &container).await;
 }
 
 /// Looks at each container that is waited for and does not run.
 async fn look(inner: &Arc<Inner>) -> Result<(), String> {
     let watched = inner.watched.all();
-    let filters = inner.of_installation();
     // Running ones only.
-    let options = ListContainersOptionsBuilder::new().filters(&filters).build();
+    let options = ListContainersOptionsBuilder::new().build();
     let running = inner.docker.list_containers(Some(options)).await.map_err(|error| error.to_string())?;
     let running: Vec<String> = running.into_iter().filter_map(|container| container.id).collect();
     for container in watched.iter().filter(|container| !running.contains(container)) {

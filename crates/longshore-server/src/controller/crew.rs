@@ -1,5 +1,6 @@
 //! The workers that this control plane starts: found again, watched, drained, and cleaned up after.
 
+mod compose;
 mod containers;
 mod docker;
 mod process;
@@ -25,6 +26,7 @@ use longshore_store::{FleetRecord, PlannedWorker, StoreError, WorkerFilter, Work
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
+pub use self::compose::{is_replica, run as compose_services};
 pub use self::containers::run as containers;
 use self::docker::Docker;
 use self::starts::{Starts, is_failed_start};
@@ -47,6 +49,7 @@ struct Inner {
     app: App,
     process: Platform,
     docker: Docker,
+    compose: compose::Compose,
     program: PathBuf,
     running: Mutex<HashMap<WorkerId, Member>>,
     starts: Starts,
@@ -63,6 +66,7 @@ struct Inner {
 enum Ground {
     Process,
     Docker(docker::Ready),
+    Compose(compose::Ready),
 }
 
 /// It could not be told whether a worker lives, or that could not be written down.
@@ -92,6 +96,7 @@ impl Crew {
         Ok(Crew(Arc::new(Inner {
             process,
             docker: Docker::new(app.clone(), program.clone(), door, docker),
+            compose: Default::default(),
             app,
             program,
             running: Mutex::default(),
@@ -180,6 +185,13 @@ impl Crew {
                     }
                 }
             }
+            fleet::Platform::Compose => match self.0.prepare_compose(record).await {
+                Ok(ready) => Ground::Compose(ready),
+                Err(why) => {
+                    self.0.starts.hold(&self.0.app, at, why);
+                    return Ok(());
+                }
+            },
             fleet::Platform::External => return Ok(()),
         };
         self.0.starts.let_go(&self.0.app, at);
@@ -191,6 +203,7 @@ impl Crew {
             platform: match &ground {
                 Ground::Process => self.0.app.own_platform.clone(),
                 Ground::Docker(ready) => ready.place.clone(),
+                Ground::Compose(ready) => ready.place.clone(),
             },
         };
         // Not saved: another replica leads by now, or has made the very same plan.
@@ -239,6 +252,7 @@ impl Crew {
         let (platform, _turn) = match ground {
             Ground::Process => (self.0.process.clone(), None),
             Ground::Docker(ready) => (Platform::Docker(ready.platform), self.0.turns.acquire().await.ok()),
+            Ground::Compose(ready) => (Platform::Compose(ready.platform), self.0.compose.turn().await),
         };
         match platform.start(spec).await {
             Ok(running) => {
@@ -285,6 +299,7 @@ impl Crew {
             Ground::Docker(ready) => {
                 self.0.docker.spec(record, id, ready).map(|spec| Spec::Docker(Box::new(spec)))
             }
+            Ground::Compose(ready) => Ok(Spec::Compose(ready.spec(&record.name, id))),
         }
     }
 
@@ -305,6 +320,7 @@ impl Crew {
             let platform = match &running {
                 Running::Process(_) => crew.0.process.clone(),
                 Running::Docker(running) => Platform::Docker(running.platform().clone()),
+                Running::Compose(running) => Platform::Compose(running.platform().clone()),
             };
             let start = Some(((&fleet, release), born.elapsed()));
             crew.bury(&id, &platform, Some(running.identity()), end, start).await;
@@ -324,7 +340,7 @@ impl Crew {
         let failed = start.filter(|(_, uptime)| !was_told && is_failed_start(end, *uptime));
         // Asked before what is left of it is removed.
         let said = match failed {
-            Some(_) => self.last_words(id, platform).await,
+            Some(_) => self.last_words(id, platform, identity.as_ref()).await,
             None => None,
         };
         self.clean_up_after(id, platform, identity.as_ref()).await;
@@ -346,10 +362,19 @@ impl Crew {
     }
 
     /// The last thing that a worker said, for people.
-    async fn last_words(&self, id: &WorkerId, platform: &Platform) -> Option<String> {
+    async fn last_words(
+        &self,
+        id: &WorkerId,
+        platform: &Platform,
+        identity: Option<&Identity>,
+    ) -> Option<String> {
         match platform {
             Platform::Process(_) => process::last_line(&self.0.app.state_dir, id),
             Platform::Docker(platform) => last_line_of(&platform.last_output(id.as_str()).await?),
+            Platform::Compose(platform) => match identity {
+                Some(Identity::Docker(it)) => last_line_of(&platform.last_output(&it.container).await?),
+                _ => None,
+            },
         }
     }
 
@@ -396,6 +421,9 @@ impl Crew {
         mode: DrainMode,
         timeout_ms: u64,
     ) -> Result<(), StoreError> {
+        if !self.leaves(record).await {
+            return Ok(());
+        }
         self.0.app.store.order_drain(record.id.clone(), mode, timeout_ms, now()).await.map(drop)
     }
 
@@ -407,6 +435,11 @@ impl Crew {
         let kill_at = member.kill_at.get_or_insert_with(|| {
             if record.registered_at.is_none() {
                 member.running.signal(Signal::SIGTERM);
+            }
+            // Somebody else may have told it, who does not see to its container.
+            if let Running::Compose(_) = &member.running {
+                let (crew, record) = (self.clone(), record.clone());
+                tokio::spawn(async move { crew.leaves(&record).await });
             }
             // Since the order, which an earlier control plane may have given.
             let since = record.drain_ordered_at.map_or(Duration::ZERO, |at| now().since(at));
@@ -431,7 +464,7 @@ impl Crew {
         while !self.starting().is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let running: Vec<_> = self.members();
+        let running: Vec<_> = self.own_members();
         if running.is_empty() {
             return;
         }
@@ -463,9 +496,15 @@ impl Crew {
 
     /// A second signal to every worker: hand over at once.
     pub fn hurry(&self) {
-        for (_, running) in self.members() {
+        for (_, running) in self.own_members() {
             running.signal(Signal::SIGTERM);
         }
+    }
+
+    /// Without those that docker-compose keeps: they outlive this process.
+    fn own_members(&self) -> Vec<(WorkerId, Running)> {
+        let own = |(_, running): &(WorkerId, Running)| !matches!(running, Running::Compose(_));
+        self.members().into_iter().filter(own).collect()
     }
 
     fn members(&self) -> Vec<(WorkerId, Running)> {

@@ -16,7 +16,8 @@ use longshore_store::{
 };
 use tracing::{info, warn};
 
-use super::{Crew, rollout};
+use super::crew::is_replica;
+use super::{Crew, rollout, told};
 use crate::app::{App, now};
 use crate::convert::worker_state;
 use crate::depth;
@@ -28,9 +29,18 @@ const LOOK: Duration = Duration::from_millis(500);
 pub async fn fleets(app: App, crew: Crew) -> &'static str {
     let mut controllers: HashMap<FleetName, Controller> = HashMap::new();
     let mut leads: Option<Epoch> = None;
+    let mut written = told::Written::new();
     while !app.is_stopping() {
         if let Err(error) = turn(&app, &crew, &mut controllers, &mut leads).await {
             warn!(error = %chain(&error), "fleets could not be looked at; they stay as they are");
+        }
+        match leads {
+            Some(_) => {
+                if let Err(error) = told::publish(&app, &mut written).await {
+                    warn!(error = %chain(&error), "what there is to tell of fleets could not be written down");
+                }
+            }
+            None => written.clear(),
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -112,7 +122,7 @@ impl Controller {
         record: &FleetRecord,
         open: Option<RolloutRecord>,
     ) -> Result<(), StoreError> {
-        let observed = observe(app, record).await?;
+        let observed = observe(app, crew, record).await?;
         for worker in &observed.draining {
             crew.enforce(worker);
         }
@@ -235,16 +245,28 @@ fn gist(decision: &Decision) -> (&'static str, String) {
     }
 }
 
-async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError> {
+async fn observe(app: &App, control: &Crew, record: &FleetRecord) -> Result<Observed, StoreError> {
     let mut observed = Observed::default();
     let mut crew = scale::Crew { ready: 0, starting: 0, draining: 0 };
-    for worker in app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: false }).await? {
+    let filter = WorkerFilter { fleet: Some(record.name.clone()), gone: false };
+    let workers = app.store.workers(filter).await?;
+    if record.declaration.platform == Platform::Compose {
+        crew.starting += control.compose().on_their_way(&record.name, &workers);
+    }
+    for worker in workers {
+        let ours = is_ours(&worker) || control.compose().expects(&worker);
+        // It works beside the service's replicas, which alone are counted, and ours to remove.
+        if !ours && record.declaration.platform == Platform::Compose {
+            continue;
+        }
         match worker_state(&worker) {
             WorkerState::Ready => crew.ready += 1,
             // Not ready is on its way to ready, or to be replaced by its liveness probe.
-            WorkerState::Starting | WorkerState::NotReady if is_ours(&worker) => crew.starting += 1,
+            WorkerState::Starting | WorkerState::NotReady if ours => crew.starting += 1,
             // Nobody here would replace it, so it does not stand for one of ours either.
             WorkerState::Starting | WorkerState::NotReady => continue,
+            // Told by nobody here: docker-compose replaces it.
+            WorkerState::Draining if is_replica(&worker) && worker.drain.is_none() => crew.starting += 1,
             WorkerState::Draining => crew.draining += 1,
             WorkerState::Gone => {}
         }
@@ -260,7 +282,7 @@ async fn observe(app: &App, record: &FleetRecord) -> Result<Observed, StoreError
 
 /// Started by this installation, so watched and replaced by it.
 pub(super) fn is_ours(worker: &WorkerRecord) -> bool {
-    ["process", "docker@"].iter().any(|place| worker.platform.starts_with(place))
+    ["process", "docker@"].iter().any(|place| worker.platform.starts_with(place)) || is_replica(worker)
 }
 
 impl Controller {

@@ -33,6 +33,8 @@ async fn ask_for_ever(app: &App, worker: &WorkerId, running: &Running, probe: Pr
     let limit = Duration::from_millis(probe.timeout_ms);
     let born = tokio::time::Instant::now();
     let mut failures = 0;
+    // Whether a service of docker-compose is reached from here at all, only an answer tells.
+    let mut reached = !matches!(running, Running::Compose(_));
     loop {
         sleep(Duration::from_millis(probe.interval_ms)).await;
         let Ok(Some(record)) = app.store.worker(worker.clone()).await else { continue };
@@ -47,7 +49,8 @@ async fn ask_for_ever(app: &App, worker: &WorkerId, running: &Running, probe: Pr
         let answer = timeout(limit, ask(&addr)).await;
         let answer = answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
         match answer {
-            Ok(status) if status.is_success() => failures = 0,
+            Ok(status) if status.is_success() => (failures, reached) = (0, true),
+            Ok(_) | Err(_) if !reached => {}
             Ok(status) => failures = note(worker, failures, &format!("/livez answers {status}")),
             Err(error) => failures = note(worker, failures, &format!("/livez: {error}")),
         }

@@ -15,6 +15,7 @@ use tracing::info;
 use crate::app::{App, now};
 use crate::apply;
 use crate::caller::Caller;
+use crate::controller;
 use crate::convert;
 use crate::depth;
 use crate::error::{Answer, Refused};
@@ -64,7 +65,7 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
         }
     }
     let usage = app.store.usage(Some(name.clone())).await?.into_iter().map(convert::usage).collect();
-    let trouble = app.trouble.lock().expect("no holder panics").get(&name).cloned();
+    let controller::Told { trouble, notes } = controller::told_of(app, &name).await?;
     Ok(FleetStatus {
         usage,
         tasks: counts.iter().find(|counts| counts.fleet == name).map(convert::counts).unwrap_or_default(),
@@ -78,6 +79,7 @@ async fn status(app: &App, record: FleetRecord) -> Answer<FleetStatus> {
         depth: queue.depth,
         replicas: record.replicas,
         trouble,
+        notes,
         name,
     })
 }

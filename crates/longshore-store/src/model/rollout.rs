@@ -103,7 +103,7 @@ impl Stand {
             Means::Nothing
         } else if forward && same(&self.serving.1) {
             Means::Back
-        } else if next.platform == Platform::External || !self.has_workers {
+        } else if matches!(next.platform, Platform::External | Platform::Compose) || !self.has_workers {
             Means::Switch
         } else {
             Means::Roll

@@ -176,6 +176,9 @@ fn details(fleet: &FleetStatus) -> Outcome<()> {
     if let Some(trouble) = &fleet.trouble {
         output::line(&paint(&format!("trouble       {}", clean(trouble)), Paint::Bad))?;
     }
+    for note in &fleet.notes {
+        output::line(&format!("note          {}", clean(note)))?;
+    }
     let facts = [
         ("fleet", format!("{} (release {})", fleet.name, fleet.release)),
         ("command", clean(&declared.command.join(" "))),

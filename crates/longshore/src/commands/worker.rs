@@ -20,7 +20,7 @@ use crate::output;
     --link http://longshore:7118 --fleet research -- python agent.py"
 )]
 pub struct Args {
-    /// Its id, unique among all workers [default: the host's name and a random suffix]
+    /// Its id, unique among all workers [default: its container's id, or the host's name and a random suffix]
     #[arg(long, value_name = "ID", env = "LONGSHORE_WORKER_ID", hide_env_values = true)]
     id: Option<WorkerId>,
 

@@ -1,7 +1,7 @@
 //! Workers as containers of a real Docker engine: how they run, how they end, and what is said when they cannot.
 
 mod rollouts;
-mod scene;
+pub mod scene;
 
 use std::time::{Duration, Instant};
 

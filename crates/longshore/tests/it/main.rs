@@ -6,6 +6,7 @@ mod by_hand;
 mod clock;
 mod command_line;
 mod commands;
+mod compose;
 mod configuration;
 mod demo;
 mod dependencies;

@@ -3,7 +3,7 @@
 use super::super::section::{Section, text_of};
 use super::super::tree::{Node, Value};
 use crate::container::{Container, Egress, Image, Resources, Supervisor};
-use crate::fleet::Platform;
+use crate::fleet::{Fleet, Platform, is_service};
 
 const IMAGE: &str =
     "an image such as \"registry.internal/research:1.4\" or { repository = \"registry.internal/research\" }";
@@ -25,6 +25,31 @@ pub(super) fn read(section: &mut Section<'_>, platform: Platform) -> Option<Cont
     let egress = read_egress(section);
     let resources = read_resources(section);
     Some(Container { image: image?, supervisor, egress, resources })
+}
+
+/// The compose service whose replicas the fleet's workers are; of its own name unless it says otherwise.
+pub(super) fn read_service(section: &mut Section<'_>, fleet: &Fleet) -> Option<String> {
+    let service = section.text("service", "the name of a service in the compose file");
+    if fleet.platform != Platform::Compose {
+        if service.is_some() {
+            let problem =
+                format!("not used: only platform `compose` has services, not `{}`", fleet.platform.as_str());
+            section.warn("service", &problem);
+        }
+        return None;
+    }
+    if service.as_deref().is_some_and(|name| !is_service(name)) {
+        section.error("service", "no name of a service: expected letters, digits and . _ -".into());
+    }
+    for (key, set) in [("env", !fleet.env.is_empty()), ("secrets", !fleet.secrets.is_empty())] {
+        if set {
+            section.warn(
+                key,
+                "not used: with platform `compose` the compose file gives workers their environment",
+            );
+        }
+    }
+    Some(service.unwrap_or_else(|| fleet.name.to_string()))
 }
 
 fn read_image(section: &mut Section<'_>) -> Option<Image> {

@@ -45,6 +45,7 @@ fn every_key_of_containers_is_read() {
         inject: Some("/srv/agents/bin/longshore".into()),
         cpu: Some(3500),
         memory: Some(6 << 30),
+        ..DockerSettings::default()
     };
     assert_eq!(settings.docker, docker);
     let fleet = &settings.fleets[0];
@@ -57,6 +58,30 @@ fn every_key_of_containers_is_read() {
         (Supervisor::Inject, "registry.internal:5000/research:1.4")
     );
     assert_eq!(fleet.working_dir, "/app");
+}
+
+#[test]
+fn a_compose_fleet_is_a_service_of_its_own_name_unless_it_says_otherwise() {
+    let file = "[docker]\nproject = \"shop\"\noverride = \"x/scaled.yml\"\n[fleet.research]\nplatform = \"compose\"\n";
+    let settings = good(file, &[]);
+    let docker = DockerSettings {
+        project: Some("shop".into()),
+        override_file: Some("/srv/agents/x/scaled.yml".into()),
+        ..DockerSettings::default()
+    };
+    assert_eq!(settings.docker, docker);
+    let fleet = &settings.fleets[0];
+    assert_eq!(
+        (fleet.service.as_deref(), &fleet.container, fleet.check()),
+        (Some("research"), &None, Ok(()))
+    );
+    assert!(fleet.with_image("acme/x:2").is_err_and(|why| why.contains("docker-compose up")));
+    let fleet = only_fleet(&format!("{file}service = \"agent_1\"\n"), &[]);
+    assert_eq!(fleet.service.as_deref(), Some("agent_1"));
+    assert!(complaints(&format!("{file}service = \"a b\"\n"), &[]).contains("no name of a service"));
+    let unused = warnings(&format!("{file}env = {{ A = \"b\" }}\nimage = \"a\"\n"), &[]);
+    assert!(unused.contains("env") && unused.contains("image"), "{unused}");
+    assert!(warnings(&format!("{MINIMAL}service = \"agent\"\n"), &[]).contains("only platform `compose`"));
 }
 
 #[test]

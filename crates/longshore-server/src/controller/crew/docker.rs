@@ -24,7 +24,7 @@ use crate::app::App;
 use crate::door::Door;
 
 /// How long all of it may take: a hanging engine must not hold up the fleets beside.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What names of platforms on Docker begin with; the engine's id follows.
 pub const PLACE: &str = "docker@";
@@ -84,6 +84,15 @@ impl Docker {
     pub fn place(&self) -> Option<String> {
         let engine = self.engine.lock().expect("no holder panics");
         engine.as_ref().map(|engine| format!("{PLACE}{}", engine.id))
+    }
+
+    /// The compose project of the settings.
+    pub fn project(&self) -> Option<&str> {
+        self.settings.project.as_deref()
+    }
+
+    pub fn override_file(&self) -> Option<&str> {
+        self.settings.override_file.as_deref()
     }
 
     /// Asks the engine who it is.
@@ -294,7 +303,7 @@ fn image_of(container: &Container) -> String {
 }
 
 /// The container that this process runs in, if it is one of this engine's.
-async fn own_container(platform: &DockerPlatform) -> Result<Option<String>, String> {
+pub async fn own_container(platform: &DockerPlatform) -> Result<Option<String>, String> {
     if !std::path::Path::new("/.dockerenv").exists() {
         return Ok(None);
     }

@@ -56,6 +56,10 @@ impl Engine {
         Plane::start(&self.settings(fleet_keys)).await
     }
 
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// The output of `docker`, which must succeed.
     pub fn docker(&self, args: &[&str]) -> String {
         let done = self.try_docker(args);
