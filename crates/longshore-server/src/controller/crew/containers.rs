@@ -1,6 +1,6 @@
 //! Looks after the containers of this installation: finds those of an earlier control plane, ends what nobody knows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use longshore_core::errors::chain;
@@ -81,7 +81,9 @@ async fn look_through(crew: &Crew, active: &[&FleetRecord], records: &[WorkerRec
     for record in here.filter(|record| !crew.is_starting(&record.id) && !crew.has(&record.id)) {
         crew.adopt_one(&platform, record).await.map_err(|error| chain(&error))?;
     }
-    let names: Vec<_> = active.iter().map(|record| &record.name).collect();
+    // Those of a fleet that is declared no more have to hear that they are to drain.
+    let fleets = active.iter().map(|record| &record.name).chain(records.iter().map(|record| &record.fleet));
+    let names: Vec<_> = fleets.collect::<BTreeSet<_>>().into_iter().collect();
     crew.0.docker.open_doors(&docker, &names).await?;
     remove_orphans(crew, &docker, records).await?;
     let keep = docker::networks(&docker, &names);
