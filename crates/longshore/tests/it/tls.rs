@@ -103,7 +103,8 @@ async fn where_no_authority_is_installed_plain_http_works_and_https_says_what_is
     // The same for a control plane: it starts, and its workers reach it.
     let secret = "whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
     let declared = format!(
-        "{}[provider.far]\nkind = \"openai\"\nbase_url = \"{https}/v1\"\napi_key = {{ env = \"HOOK_SECRET\" }}\n\
+        "{}[fleet.llm]\ncommand = [\"python3\", \"-c\", {ASKS:?}]\nscaling = {{ min = 1, max = 1 }}\n\
+         [provider.far]\nkind = \"openai\"\nbase_url = \"{https}/v1\"\napi_key = {{ env = \"HOOK_SECRET\" }}\n\
          [webhook.far]\nurl = \"{https}/\"\nsecret = {{ env = \"HOOK_SECRET\" }}\nallow_private = true\n",
         shell("a", "cat", "scaling = { min = 1, max = 1 }")
     );
@@ -116,14 +117,16 @@ async fn where_no_authority_is_installed_plain_http_works_and_https_says_what_is
     };
     let told = ask(&plane.addresses.api, &["webhooks", "test", "far"]);
     assert!(told.status == 1 && says(&told.err), "{told:?}");
-    let end = std::time::Instant::now() + crate::plane::PATIENCE;
-    loop {
-        let asked = reqwest::get(format!("{}/readyz", plane.addresses.probes)).await.expect("it listens");
-        let told = asked.text().await.expect("an answer");
-        if says(&told) {
-            break;
-        }
-        assert!(std::time::Instant::now() < end, "{told}");
-        crate::plane::pause().await;
-    }
+    let id = plane.submit("llm", json!(1)).await;
+    let told = plane.result(id).await.to_string();
+    assert!(says(&told), "{told}");
 }
+
+/// Its result is what it is told instead of a list of models.
+const ASKS: &str = "import os, urllib.request as http, urllib.error
+asked = http.Request(os.environ['OPENAI_BASE_URL'] + '/models', headers={'authorization': 'Bearer ' + os.environ['OPENAI_API_KEY']})
+try:
+    print(http.urlopen(asked).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.read().decode())
+";
