@@ -8,7 +8,7 @@ WORKDIR /build
 COPY . .
 # glibc linked in: names are looked up by its own resolver, files and DNS, see docs/decisions/0015-static-binary.md.
 RUN target="$(uname -m)-unknown-linux-gnu" && \
-    RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,--icf=safe" cargo build --locked --profile image --package longshore --target "$target" && \
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile image --package longshore --target "$target" && \
     mkdir /out && cp "target/$target/image/longshore" /etc/ssl/certs/ca-certificates.crt /out/
 
 FROM scratch
