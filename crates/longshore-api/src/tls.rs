@@ -1,4 +1,4 @@
-//! Whom clients of a control plane trust: a pinned authority, or what the machine trusts.
+//! Whom clients trust: of a control plane, a pinned authority or what the machine trusts; of others, what the machine trusts.
 //!
 //! Who pins trusts the pinned certificates alone, and then asks for the address in the server's certificate or for
 //! [`CONTROL_PLANE`]: replicas come and go by addresses that no certificate could list.
@@ -92,10 +92,32 @@ pub(crate) fn client(
             make().tls_backend_preconfigured(verified_by(verifier, provider)).build()
         }
         None => make().build().or_else(|_| {
-            let verifier = Nobody(Arc::clone(&provider));
-            make().tls_backend_preconfigured(verified_by(verifier, provider)).build()
+            let hint = "pin the control plane's by LONGSHORE_LINK_CA or LONGSHORE_CA";
+            nobody(make(), provider, hint)
         }),
     }
+}
+
+/// Builds a client for what is not a control plane: providers and webhooks. It trusts whom the machine trusts; where that
+/// is nobody, plain HTTP works all the same.
+pub fn outward(make: impl Fn() -> ClientBuilder) -> Result<reqwest::Client, reqwest::Error> {
+    make().build().or_else(|_| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        nobody(
+            make(),
+            provider,
+            "mount them at /etc/ssl/certs/ca-certificates.crt, or name a PEM file by SSL_CERT_FILE",
+        )
+    })
+}
+
+fn nobody(
+    builder: ClientBuilder,
+    provider: Arc<CryptoProvider>,
+    hint: &'static str,
+) -> Result<reqwest::Client, reqwest::Error> {
+    let verifier = Nobody { provider: Arc::clone(&provider), hint };
+    builder.tls_backend_preconfigured(verified_by(verifier, provider)).build()
 }
 
 fn verified_by(verifier: impl ServerCertVerifier + 'static, provider: Arc<CryptoProvider>) -> ClientConfig {
@@ -109,7 +131,10 @@ fn verified_by(verifier: impl ServerCertVerifier + 'static, provider: Arc<Crypto
 
 /// Accepts no certificate, and says why.
 #[derive(Debug)]
-struct Nobody(Arc<CryptoProvider>);
+struct Nobody {
+    provider: Arc<CryptoProvider>,
+    hint: &'static str,
+}
 
 impl ServerCertVerifier for Nobody {
     fn verify_server_cert(
@@ -120,9 +145,10 @@ impl ServerCertVerifier for Nobody {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Err(Error::General(
-            "no authority of certificates is installed here (Debian's package is ca-certificates); pin the control plane's by LONGSHORE_LINK_CA or LONGSHORE_CA".into(),
-        ))
+        Err(Error::General(format!(
+            "no authority of certificates is installed here (Debian's package is ca-certificates); {}",
+            self.hint
+        )))
     }
 
     fn verify_tls12_signature(
@@ -131,7 +157,7 @@ impl ServerCertVerifier for Nobody {
         server: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, server, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, server, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -140,11 +166,11 @@ impl ServerCertVerifier for Nobody {
         server: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, server, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, server, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -66,18 +66,18 @@ impl Upstream {
             Ok(value)
         };
         let key = key.map(header).transpose()?;
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(512)
-            .pool_idle_timeout(Duration::from_secs(60))
-            // A redirect would carry the key, and the agent's words, to somewhere nobody declared.
-            .redirect(reqwest::redirect::Policy::none());
-        if is_local(&declared.base_url) {
-            builder = builder.no_proxy();
-        }
-        let http =
-            builder.build().map_err(|source| UpstreamError::Client { provider: provider(), source })?;
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .connect_timeout(CONNECT)
+                .tcp_nodelay(true)
+                .pool_max_idle_per_host(512)
+                .pool_idle_timeout(Duration::from_secs(60))
+                // A redirect would carry the key, and the agent's words, to somewhere nobody declared.
+                .redirect(reqwest::redirect::Policy::none());
+            if is_local(&declared.base_url) { builder.no_proxy() } else { builder }
+        };
+        let http = longshore_api::tls::outward(builder)
+            .map_err(|source| UpstreamError::Client { provider: provider(), source })?;
         Ok(Upstream { declared, key, http })
     }
 

@@ -50,7 +50,8 @@ pub fn check(archive: Archive, asked: &Asked) -> Report {
 fn made_by(findings: &mut [Finding], steps: &[String]) {
     for finding in findings {
         if let Where::Layer { layer, .. } = finding.at {
-            finding.made_by = steps.get(layer - 1).cloned();
+            // A base that was imported from a folder says nothing.
+            finding.made_by = steps.get(layer - 1).filter(|step| !step.is_empty()).cloned();
         }
     }
 }

@@ -202,19 +202,27 @@ impl Engine {
         Ok(changes.unwrap_or_default().into_iter().map(|change| change.path).collect())
     }
 
-    /// Runs a command in a container; `None` if it could not be started.
-    pub async fn exec(&self, name: &str, command: &[&str]) -> Result<Option<i64>, EngineError> {
+    /// Runs a command in a container, and tells what it printed; `None` if it could not be started, or failed.
+    pub async fn exec(&self, name: &str, command: &[&str]) -> Result<Option<String>, EngineError> {
         let body = json!({"AttachStdout": true, "AttachStderr": true, "Cmd": command});
         let body: ExecConfig = typed(body, "exec")?;
         let exec = self.docker.create_exec(name, body).await.map_err(refused("run a command in it"))?;
         let Ok(started) = self.docker.start_exec(&exec.id, None).await else { return Ok(None) };
+        let mut said = Vec::new();
         if let StartExecResults::Attached { mut output, .. } = started {
-            let all = async { while output.next().await.is_some() {} };
+            let all = async {
+                while let Some(Ok(part)) = output.next().await {
+                    if let bollard::container::LogOutput::StdOut { message } = part
+                        && said.len() < OUTPUT
+                    {
+                        said.extend_from_slice(&message);
+                    }
+                }
+            };
             let _ = tokio::time::timeout(Duration::from_secs(10), all).await;
         }
         let seen = self.docker.inspect_exec(&exec.id).await.map_err(refused("run a command in it"))?;
-        // 126 and 127: there is no such program.
-        Ok(seen.exit_code.filter(|code| !matches!(code, 126 | 127)))
+        Ok((seen.exit_code == Some(0)).then(|| String::from_utf8_lossy(&said).into_owned()))
     }
 }
 

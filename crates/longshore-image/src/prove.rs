@@ -92,6 +92,11 @@ pub struct Proof {
     pub last_words: String,
 }
 
+/// Prints the names of dead processes, by the shell alone. A name may hold parentheses; the state follows the last one.
+const DEAD: &str = "for stat in /proc/[0-9]*/stat; do \
+    read -r line <$stat && case \"${line##*) }\" in Z*) name=${line#*\\(}; echo \"${name%)*}\";; esac; \
+    done 2>/dev/null; exit 0";
+
 /// How long a stop may take: drain, kill grace, and as much again for a slow machine.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -236,25 +241,21 @@ impl Stage<'_> {
             plane.until(Duration::from_secs(5), |seen| seen.succeeded > 0 || !seen.failed.is_empty()).await;
             // The shell ends at once and leaves its child to the first process.
             let orphan = self.engine.exec(name, &["/bin/sh", "-c", "sleep 0.2 & exit 0"]).await;
-            proof.orphan_tried = matches!(orphan, Ok(Some(0)));
+            proof.orphan_tried = matches!(orphan, Ok(Some(_)));
             if proof.orphan_tried {
                 sleep(Duration::from_secs(1)).await;
             }
-            proof.zombies = self.zombies(name).await;
         }
+        proof.zombies = self.zombies(name).await;
         Ok(())
     }
 
-    /// Seen twice: one that is about to be reaped is none.
+    /// Seen twice: one that is about to be reaped is none. Engines do not list dead processes, so a shell looks for them.
     async fn zombies(&self, name: &str) -> Vec<String> {
         let mut seen = Vec::new();
         for _ in 0..2 {
-            let processes = self.engine.processes(name).await.unwrap_or_default();
-            seen = processes
-                .into_iter()
-                .filter(|[_, state, _]| state.starts_with('Z'))
-                .map(|[.., name]| name)
-                .collect();
+            let said = self.engine.exec(name, &["/bin/sh", "-c", DEAD]).await.ok().flatten();
+            seen = said.unwrap_or_default().lines().map(str::to_owned).collect();
             if seen.is_empty() {
                 return seen;
             }
@@ -436,8 +437,8 @@ mod tests {
             "/tmp",
             "/tmp/x",
             "/root",
-            "/root/.cache",
-            "/root/.cache/a",
+            "/root/.cache",   // lint: path-ok
+            "/root/.cache/a", // lint: path-ok
             "/etc",
             "/etc/hosts",
             "/runner",
@@ -445,6 +446,6 @@ mod tests {
             "/agent/x",
         ];
         let told = outside(changes.map(str::to_owned).to_vec());
-        assert_eq!(told, ["/root/.cache/a", "/runner", "/agent/x"]);
+        assert_eq!(told, ["/root/.cache/a", "/runner", "/agent/x"]); // lint: path-ok
     }
 }

@@ -9,6 +9,7 @@ mod demo;
 mod error;
 mod exit;
 mod logging;
+mod names;
 mod output;
 mod remote;
 mod signals;
@@ -21,6 +22,7 @@ use clap::Parser;
 use crate::cli::Cli;
 
 fn main() -> ExitCode {
+    names::settle();
     let cli = Cli::parse();
     // Everything that speaks TLS uses this one; a second call is the only way to fail, and there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();

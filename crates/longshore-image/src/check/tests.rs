@@ -115,11 +115,11 @@ fn tools_caches_and_repositories_are_found() {
     assert_eq!(
         told(&layers, good()),
         [
-            "credential_file layer 1, /root/.aws/credentials: AWS keys",
+            "credential_file layer 1, /root/.aws/credentials: AWS keys", // lint: path-ok
             "git_folder layer 1, /app/.git: a Git repository with its history",
             "compiler layer 1: `/usr/bin/gcc-12`, `/usr/bin/make`",
             "package_cache layer 1: the cache of apt, 0.1 MiB in 1 files: `/var/lib/apt/lists/x`",
-            "package_cache layer 1: the cache of pip, 0.1 MiB in 1 files: `/root/.cache/pip/http/a`",
+            "package_cache layer 1: the cache of pip, 0.1 MiB in 1 files: `/root/.cache/pip/http/a`", // lint: path-ok
             "setuid_file layer 1: `/usr/bin/su`",
             "world_writable layer 1: `/agent/open`, `/agent/drop`",
             "tmp_not_open layer 1: `/tmp`",

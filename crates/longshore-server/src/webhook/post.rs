@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
+use longshore_api::tls::outward;
 use longshore_core::errors::chain;
 use longshore_core::webhook::{Heard, Webhook, check_address};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -61,7 +62,7 @@ impl Post {
                 .pool_max_idle_per_host(8)
                 .pool_idle_timeout(Duration::from_secs(30))
         };
-        Ok(Post { public: builder().dns_resolver(PublicOnly).build()?, any: builder().build()? })
+        Ok(Post { public: outward(|| builder().dns_resolver(PublicOnly))?, any: outward(builder)? })
     }
 
     pub async fn send(&self, webhook: &Webhook, headers: HeaderMap, body: Bytes) -> Sent {

@@ -129,7 +129,24 @@ fn codes(report: &Value, place: &str) -> Vec<String> {
 #[test]
 fn an_image_is_read_and_proven_by_running_it() {
     let Some(engine) = Engine::find("check") else { return };
+    let all: [fn(&Engine); 5] = [good, long, writes, deaf, gone];
+    // Each waits for most of its time.
+    std::thread::scope(|scope| {
+        for prove in all {
+            let engine = &engine;
+            scope.spawn(move || prove(engine));
+        }
+    });
+    let left = engine.docker(&["ps", "--all", "--quiet", "--filter", "label=longshore.check"]);
+    assert_eq!(left, "", "containers were left");
+    assert_eq!(
+        engine.docker(&["network", "ls", "--quiet", "--filter", "label=longshore.check"]),
+        "",
+        "a network was left"
+    );
+}
 
+fn good(engine: &Engine) {
     let image = engine.agent("good", "cat >/dev/null; sleep 0.3; echo done\n", WORKER);
     let (status, report) = engine.check(&image, &["--budget", "2000Mi"]);
     assert_eq!((status, codes(&report, "run")), (0, vec![]), "{report:#}");
@@ -148,45 +165,44 @@ fn an_image_is_read_and_proven_by_running_it() {
         proof["tasks_succeeded"].as_u64() > Some(0) && proof["log_lines"].as_u64() > Some(0),
         "{proof:#}"
     );
+}
 
-    // Longer than any drain: it is handed over, and the worker ends with 0 all the same.
+/// Longer than any drain: it is handed over, and the worker ends with 0 all the same.
+fn long(engine: &Engine) {
     let image = engine.agent("long", "cat >/dev/null; sleep 100\n", WORKER);
     let (status, report) = engine.check(&image, &["--budget", "2000Mi"]);
     assert_eq!((status, codes(&report, "run")), (0, vec![]), "{report:#}");
     assert_eq!(report["proof"]["handed_over"], json!(1), "{report:#}");
+}
 
+fn writes(engine: &Engine) {
     let lines = format!("COPY --chown=10001 agent.sh /agent/state\n{WORKER}");
-    let image = engine.agent(
-        "writes",
-        "cat >/dev/null; echo x >/agent/state || exit 1; sleep 0.2; echo done\n",
-        &lines,
-    );
+    let script = "cat >/dev/null; echo x >/agent/state || exit 1; sleep 0.2; echo done\n";
+    let image = engine.agent("writes", script, &lines);
     let (status, report) = engine.check(&image, &["--budget", "2000Mi"]);
     assert_eq!(
         (status, codes(&report, "run")),
         (1, vec!["writes_outside".into(), "trial_task_failed".into()]),
         "{report:#}"
     );
+}
 
-    let image = engine.agent("deaf", "", "ENTRYPOINT [\"/bin/sleep\", \"100\"]");
+/// A first process that hears no SIGTERM and buries nobody: the shell's child leaves it an orphan.
+fn deaf(engine: &Engine) {
+    let lines = "ENTRYPOINT [\"/bin/sh\", \"-c\", \"(sleep 0.1 & exec sleep 0.2) & exec sleep 100\"]";
+    let image = engine.agent("deaf", "", lines);
     let (status, report) = engine.check(&image, &["--budget", "2000Mi"]);
     assert_eq!(
         (status, codes(&report, "run")),
-        (1, vec!["runs_as_root".into(), "stop_too_slow".into()]),
+        (1, vec!["runs_as_root".into(), "stop_too_slow".into(), "zombies".into()]),
         "{report:#}"
     );
+}
 
+fn gone(engine: &Engine) {
     let image = engine.agent("gone", "", "USER 10001\nENTRYPOINT [\"/no/such/program\"]");
     let (status, report) = engine.check(&image, &["--budget", "2000Mi"]);
     assert_eq!((status, codes(&report, "run")), (1, vec!["does_not_start".into()]), "{report:#}");
-
-    let left = engine.docker(&["ps", "--all", "--quiet", "--filter", "label=longshore.check"]);
-    assert_eq!(left, "", "containers were left");
-    assert_eq!(
-        engine.docker(&["network", "ls", "--quiet", "--filter", "label=longshore.check"]),
-        "",
-        "a network was left"
-    );
 }
 
 #[test]

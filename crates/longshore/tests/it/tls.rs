@@ -78,19 +78,55 @@ async fn given_certificates_serve_its_own_workers_too_and_are_exchanged_while_it
     plane.reaches(id, State::Succeeded).await;
 }
 
-#[test]
-fn where_no_authority_is_installed_plain_http_works_and_https_says_what_is_missing() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let ask = |server: &str| {
-        let mut command = crate::run::command(dir.path());
-        command
-            .args(["fleets", "--server", server])
-            .env("SSL_CERT_FILE", "/dev/null")
-            .env("SSL_CERT_DIR", dir.path());
-        crate::run::ran(command.output().expect("the binary runs"))
+/// A program that finds no authority on this machine, as in an image that has none.
+const NOBODY: [(&str, &str); 2] = [("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "/nonexistent")];
+
+#[tokio::test]
+async fn where_no_authority_is_installed_plain_http_works_and_https_says_what_is_missing() {
+    let external = "[fleet.b]\ncommand = [\"cat\"]\nplatform = \"external\"\n";
+    let far = Plane::start_with(external, &[("LONGSHORE__SERVER__TLS", "auto")]).await;
+    let https = &far.addresses.api;
+    let ask = |server: &str, args: &[&str]| {
+        let mut command = command(far.dir());
+        ran(command.args(args).args(["--server", server]).envs(NOBODY).output().expect("the binary runs"))
     };
-    let told = ask("http://127.0.0.1:1");
+    let told = ask("http://127.0.0.1:1", &["fleets"]);
     assert!(told.status == 5 && told.err.contains("could not reach the control plane"), "{told:?}");
-    let told = ask("https://127.0.0.1:1");
-    assert!(told.status == 5 && told.err.contains("refused"), "{told:?}");
+    let told = ask(https, &["fleets"]);
+    assert!(
+        told.status == 5
+            && told.err.contains("no authority of certificates")
+            && told.err.contains("LONGSHORE_CA"),
+        "{told:?}"
+    );
+
+    // The same for a control plane: it starts, and its workers reach it.
+    let secret = "whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    let declared = format!(
+        "{}[fleet.llm]\ncommand = [\"python3\", \"-c\", {ASKS:?}]\nscaling = {{ min = 1, max = 1 }}\n\
+         [provider.far]\nkind = \"openai\"\nbase_url = \"{https}/v1\"\napi_key = {{ env = \"HOOK_SECRET\" }}\n\
+         [webhook.far]\nurl = \"{https}/\"\nsecret = {{ env = \"HOOK_SECRET\" }}\nallow_private = true\n",
+        shell("a", "cat", "scaling = { min = 1, max = 1 }")
+    );
+    let env: Vec<_> = NOBODY.into_iter().chain([("HOOK_SECRET", secret)]).collect();
+    let plane = Plane::start_with(&declared, &env).await;
+    let id = plane.submit("a", json!(1)).await;
+    plane.reaches(id, State::Succeeded).await;
+    let says = |said: &str| {
+        said.contains("no authority of certificates is installed here") && said.contains("SSL_CERT_FILE")
+    };
+    let told = ask(&plane.addresses.api, &["webhooks", "test", "far"]);
+    assert!(told.status == 1 && says(&told.err), "{told:?}");
+    let id = plane.submit("llm", json!(1)).await;
+    let told = plane.result(id).await.to_string();
+    assert!(says(&told), "{told}");
 }
+
+/// Its result is what it is told instead of a list of models.
+const ASKS: &str = "import os, urllib.request as http, urllib.error
+asked = http.Request(os.environ['OPENAI_BASE_URL'] + '/models', headers={'authorization': 'Bearer ' + os.environ['OPENAI_API_KEY']})
+try:
+    print(http.urlopen(asked).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.read().decode())
+";
