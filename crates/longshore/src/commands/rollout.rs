@@ -193,7 +193,10 @@ fn told(fleet: &str, deployed: &Deployed, format: Format) -> Outcome {
             (Some(rollout), _) => {
                 format!("rollout {} of fleet {fleet}: {}", rollout.number, clean(&rollout.says))
             }
-            (None, _) => format!("fleet {fleet} runs that already, as release {}", deployed.release),
+            (None, _) => format!(
+                "fleet {fleet} runs that already, as release {}; a tag that was built again counts as the same image",
+                deployed.release
+            ),
         })?;
     }
     Ok(Exit::Done)
