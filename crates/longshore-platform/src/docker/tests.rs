@@ -110,3 +110,20 @@ fn secrets_in_a_spec_do_not_print() {
     let spec = ContainerSpec { env: vec![("KEY".into(), Hidden("s3cret".into()))], ..spec() };
     assert!(!format!("{spec:?}").contains("s3cret"));
 }
+
+#[test]
+fn what_the_engine_refuses_is_told_with_what_to_do() {
+    let check = |status_code: u16, message: &str, expected: &str| {
+        let error =
+            bollard::errors::Error::DockerResponseServerError { status_code, message: message.into() };
+        let said =
+            super::error::explain("unix:///engine.sock", "create a container".into(), error).to_string();
+        assert!(said.contains(expected), "{said}");
+    };
+    check(500, "mkdir /var/lib/docker/overlay2/x: no space left on device", "`docker system prune`");
+    check(500, "could not find an available, non-overlapping IPv4 address pool", "`docker network prune`");
+    check(409, "Conflict. The container name is in use", "the Docker engine says: Conflict");
+    let missing = bollard::errors::Error::SocketNotFoundError("/engine.sock".into());
+    let said = super::error::explain("unix:///engine.sock", "connect".into(), missing).to_string();
+    assert!(said.contains("there is no socket `/engine.sock`") && said.contains("[docker] host"), "{said}");
+}

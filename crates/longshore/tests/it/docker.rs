@@ -2,6 +2,7 @@
 
 mod rollouts;
 pub mod scene;
+mod trouble;
 
 use std::time::{Duration, Instant};
 

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use self::note::Notes;
 use self::stand::{Stand, worker_of};
 use super::{Crew, docker};
-use crate::app::App;
+use crate::app::{App, now};
 use crate::controller::sleep_or_stop;
 
 /// How often the services are looked through.
@@ -269,10 +269,37 @@ impl super::Inner {
         let prepared = tokio::time::timeout(docker::PATIENCE, async {
             let (platform, service) = self.service(&record.declaration).await?;
             platform.can_copy(&service).await.map_err(|error| chain(&error))?;
+            self.wait_for_siblings(record, &platform, &service).await?;
             let place = self.compose_place().ok_or("no Docker engine has answered")?;
             Ok(Ready { platform, place, service })
         });
         prepared.await.unwrap_or_else(|_| Err("the Docker engine does not answer in time".into()))
+    }
+}
+
+impl super::Inner {
+    /// Whoever decided that one is to be added may not have seen yet what docker-compose makes just now.
+    async fn wait_for_siblings(
+        &self,
+        record: &FleetRecord,
+        platform: &DockerPlatform,
+        service: &Service,
+    ) -> Result<(), String> {
+        let replicas = platform.replicas(service).await.map_err(|error| chain(&error))?;
+        let filter = WorkerFilter { fleet: Some(record.name.clone()), gone: false };
+        let workers = self.app.store.workers(filter).await.map_err(|error| chain(&error))?;
+        let made_s = |replica: &Replica| now().0 / 1_000 - replica.created;
+        let comes = |replica: &&Replica| {
+            replica.worker.is_none()
+                && made_s(replica) < FOLLOWED.as_secs() as i64
+                && worker_of(replica, &workers).is_none()
+        };
+        match replicas.iter().find(comes) {
+            Some(replica) => {
+                Err(format!("container `{}` has just been made: its worker is waited for", replica.name))
+            }
+            None => Ok(()),
+        }
     }
 }
 

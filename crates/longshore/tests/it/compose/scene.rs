@@ -52,7 +52,15 @@ impl Project {
 
     /// What `docker-compose` prints, which must succeed.
     pub fn compose(&self, args: &[&str]) -> String {
-        self.try_compose(args).unwrap_or_else(|said| panic!("docker-compose {args:?}: {said}"))
+        let mut tries = 0;
+        loop {
+            match self.try_compose(args) {
+                Ok(said) => return said,
+                // It lists containers first and looks at each then, and one may have been removed in between.
+                Err(said) if said.contains("No such container") && tries < 5 => tries += 1,
+                Err(said) => panic!("docker-compose {args:?}: {said}"),
+            }
+        }
     }
 
     pub fn try_compose(&self, args: &[&str]) -> Result<String, String> {

@@ -105,6 +105,46 @@ impl Engine {
         name
     }
 
+    /// An image that says it is for another kind of machine than the engine's: an archive as `docker save` writes it.
+    pub fn foreign_image(&mut self) -> String {
+        let name = format!("longshore-test/{}-foreign:1", self.fleet);
+        let machine = match self.docker(&["info", "--format", "{{.Architecture}}"]).as_str() {
+            "aarch64" => "amd64",
+            _ => "arm64",
+        };
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let run = |program: &str, args: &[&str]| {
+            let done = Command::new(program).current_dir(dir.path()).args(args).output().expect("it runs");
+            assert!(done.status.success(), "{program} {args:?}: {done:?}");
+            String::from_utf8_lossy(&done.stdout).into_owned()
+        };
+        let write = |file: &str, value: serde_json::Value| {
+            fs::write(dir.path().join(file), value.to_string()).expect("the folder is writable");
+        };
+        run("tar", &["-c", "-f", "layer.tar", "-C", &root().display().to_string(), "."]);
+        let sum = run("sha256sum", &["layer.tar"]);
+        let layer = format!("sha256:{}", sum.split_whitespace().next().expect("a sum"));
+        let config = serde_json::json!({ "Entrypoint": ["/longshore", "worker", "--"], "Labels": { LABEL: self.fleet } });
+        write(
+            "config.json",
+            serde_json::json!({ "architecture": machine, "os": "linux", "config": config,
+                "rootfs": { "type": "layers", "diff_ids": [layer] } }),
+        );
+        write(
+            "manifest.json",
+            serde_json::json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]),
+        );
+        run("tar", &["-c", "-f", "image.tar", "manifest.json", "config.json", "layer.tar"]);
+        self.docker(&["load", "-q", "-i", &dir.path().join("image.tar").display().to_string()]);
+        self.images.push(name.clone());
+        name
+    }
+
+    /// Where the engine listens.
+    pub fn socket(&self) -> PathBuf {
+        PathBuf::from(self.host.strip_prefix("unix://").expect("tests speak to an engine on this machine"))
+    }
+
     /// What a control plane's file says of the engine alone.
     pub fn section(&self) -> String {
         format!("[docker]\nhost = \"{}\"\n", self.host)
