@@ -78,7 +78,7 @@ impl<'a> Deploy<'a> {
         let rollout = client.rollout(FLEET, None).await?;
         let left = self.total.saturating_sub(look.ended());
         book.tell(format!(
-            "release {} is declared, with {left} tasks to go: it replaces release {}, worker by worker",
+            "release {} is declared with {left} tasks to go; it replaces release {}",
             rollout.to, rollout.from
         ));
         book.rollout = Some(rollout);

@@ -229,7 +229,7 @@ fn the_summary_says_what_happened_and_what_to_try_next() {
         "3 tasks submitted: 3 succeeded, 0 failed, 0 lost, 0 written twice.",
         "w-1 in mid-task, which ran again on w-3 after 500ms",
         "w-2 finished its task and left",
-        "release 2 replaced 1 workers of release 1 in 9.0 s, interrupted nothing, and ran 1 tasks",
+        "release 2 replaced 1 worker of release 1 in 9.0 s, interrupted nothing, and ran 1 task",
         "6 bought from a simulated provider for $0.0003, none of them twice",
         "1 answer given again from the journal: 9 tokens, $0.0001 saved",
         "longshore init python",

@@ -103,14 +103,18 @@ fn after_drain(facts: &Facts, worker: &str) -> String {
 fn deployed(facts: &Facts, rolled: &Rolled) -> String {
     let Rolled { from, to, seconds, workers, .. } = rolled;
     let ran = facts.tasks.iter().filter(|task| task.release == Some(*to)).count();
-    let left = workers.len();
     let cut = match cut_short(&facts.tasks, rolled) {
         0 => "interrupted nothing".to_owned(),
-        cut => format!("cut {cut} attempts short"),
+        cut => format!("cut {} short", counted(cut, "attempt")),
     };
+    let (workers, ran) = (counted(workers.len(), "worker"), counted(ran, "task"));
     format!(
-        "  deploy       release {to} replaced {left} workers of release {from} in {seconds:.1} s, {cut}, and ran {ran} tasks"
+        "  deploy       release {to} replaced {workers} of release {from} in {seconds:.1} s, {cut}, and ran {ran}"
     )
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn length(ms: i64) -> String {
