@@ -6,6 +6,7 @@
 mod audit;
 mod book;
 mod chaos;
+mod deploy;
 mod leftovers;
 mod provider;
 mod screen;
@@ -27,6 +28,7 @@ use longshore_simulate::Sim;
 use tokio::time::{sleep, timeout};
 
 use self::chaos::Chaos;
+use self::deploy::Deploy;
 use self::screen::Screen;
 use self::stage::Stage;
 use self::summary::{Facts, Summary};
@@ -102,7 +104,7 @@ async fn tour(args: &Args, stage: &Stage, provider: &Sim, stop: &mut Stop) -> Ou
     toured
 }
 
-fn prepare<'a>(args: &Args, stage: &Stage, provider: &'a Sim, server: &Server) -> Outcome<Tour<'a>> {
+fn prepare<'a>(args: &Args, stage: &'a Stage, provider: &'a Sim, server: &Server) -> Outcome<Tour<'a>> {
     let speed = args.speed();
     let mut arrivals = trace::read(trace::BURST, speed).map_err(|error| Fault::of(&error))?;
     arrivals.truncate(usize::from(args.tasks));
@@ -110,8 +112,9 @@ fn prepare<'a>(args: &Args, stage: &Stage, provider: &'a Sim, server: &Server) -
     let base = format!("http://{api}");
     let client = Client::new(&base, None)
         .map_err(|error| Fault::new("could not make a client for the control plane").cause(&error))?;
-    let chaos = Chaos::new(stage.agent(), arrivals.len() as u64, speed);
-    Ok(Tour::new(provider, client, arrivals, chaos, Screen::open(args.json)))
+    let total = arrivals.len() as u64;
+    let events = (Chaos::new(stage.agent(), total, speed), Deploy::new(stage, total));
+    Ok(Tour::new(provider, client, arrivals, events, Screen::open(args.json)))
 }
 
 /// Longer than a drain's time-out: who waits so long waits for nothing.

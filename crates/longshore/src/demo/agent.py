@@ -1,7 +1,8 @@
 """The demo's agent: a tool loop, as agents of every framework make one, without any package.
 
 It asks an LLM, runs the tool that the LLM names, tells it the tool's result, and asks again until the answer is text. It
-knows nothing of longshore but its protocol: the LLM is wherever OPENAI_BASE_URL says, as for any SDK. Input:
+knows nothing of longshore but its protocol: the LLM is wherever OPENAI_BASE_URL says, as for any SDK. RELEASE is what it
+was deployed as; its result tells it. Input:
 
     {"tokens": 180}
 
@@ -57,6 +58,7 @@ def main():
         messages.append(answer)
         messages.extend(run(call) for call in answer["tool_calls"])
     result = {"task": task["id"], "attempt": task["attempt"], "steps": step, "tokens": used}
+    result["release"] = int(os.environ["RELEASE"])
     event("result", data=dict(result, digest=digest.hexdigest()[:16]))
 
 

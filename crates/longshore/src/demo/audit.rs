@@ -2,9 +2,11 @@
 //!
 //! Judges nothing: [`super::summary`] does.
 
+use std::collections::BTreeMap;
+
 use longshore_api::client::{Client, ClientError};
 use longshore_api::journal::Ask;
-use longshore_api::task::Task;
+use longshore_api::task::{Attempt, Task};
 use longshore_core::task::State;
 use serde::Deserialize;
 
@@ -33,7 +35,12 @@ pub struct TaskFacts {
     pub had: u64,
     /// Of a task that was interrupted: whether its result is the one of an undisturbed run.
     pub as_undisturbed: Option<bool>,
+    /// Which its agent said that it was, in the result.
+    pub release: Option<u64>,
 }
+
+/// Each worker's release.
+pub type Releases = BTreeMap<String, u64>;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttemptFacts {
@@ -44,15 +51,20 @@ pub struct AttemptFacts {
     pub outcome: String,
 }
 
-pub async fn audit(client: &Client, sent: &[Sent], twin: &Twin) -> Outcome<Vec<TaskFacts>> {
+pub async fn audit(
+    client: &Client,
+    sent: &[Sent],
+    twin: &Twin,
+    releases: &Releases,
+) -> Outcome<Vec<TaskFacts>> {
     let mut facts = Vec::with_capacity(sent.len());
     for sent in sent {
-        facts.push(ask(client, sent, twin).await?);
+        facts.push(ask(client, sent, twin, releases).await?);
     }
     Ok(facts)
 }
 
-async fn ask(client: &Client, sent: &Sent, twin: &Twin) -> Outcome<TaskFacts> {
+async fn ask(client: &Client, sent: &Sent, twin: &Twin, releases: &Releases) -> Outcome<TaskFacts> {
     let task = match client.task(sent.id).await {
         Ok(task) => task,
         Err(ClientError::Problem(problem)) if problem.status == 404 => return Ok(unknown(sent)),
@@ -70,10 +82,11 @@ async fn ask(client: &Client, sent: &Sent, twin: &Twin) -> Outcome<TaskFacts> {
         interrupted: u64::from(task.interrupted),
         attempts: attempts(&task),
         terminal_events: terminal_events(client, &task).await?,
-        result_fits: result_fits(&task, sent, &spent),
+        result_fits: result_fits(&task, sent, &spent, releases),
         spent,
         had,
         as_undisturbed,
+        release: answer(&task).map(|answer| answer.release),
         failure: task.failure.map(|failure| failure.message),
     })
 }
@@ -90,6 +103,7 @@ fn unknown(sent: &Sent) -> TaskFacts {
         spent: Spent::default(),
         had: 0,
         as_undisturbed: None,
+        release: None,
     }
 }
 
@@ -129,15 +143,15 @@ async fn had(client: &Client, task: &Task) -> Outcome<u64> {
 /// Compares the whole result: its digest covers every answer.
 async fn as_undisturbed(task: &Task, twin: &Twin) -> Outcome<Option<bool>> {
     let Some(winner) = winner(task) else { return Ok(None) };
-    let undisturbed = twin.result(task, winner).await?;
+    let release = answer(task).map_or(0, |answer| answer.release);
+    let undisturbed = twin.result(task, winner.number, release).await?;
     let result = task.result.as_ref().and_then(|result| result.read::<serde_json::Value>().ok());
     Ok(Some(result.is_some() && result == undisturbed))
 }
 
 /// The attempt that succeeded.
-fn winner(task: &Task) -> Option<u32> {
-    let mut attempts = task.attempts.iter();
-    attempts.find(|attempt| attempt.outcome.as_deref() == Some("succeeded")).map(|attempt| attempt.number)
+fn winner(task: &Task) -> Option<&Attempt> {
+    task.attempts.iter().find(|attempt| attempt.outcome.as_deref() == Some("succeeded"))
 }
 
 /// What the demo's agent answers.
@@ -147,15 +161,21 @@ struct Answer {
     attempt: u32,
     steps: u64,
     tokens: u64,
+    release: u64,
     digest: String,
 }
 
-/// It has every token that it was to ask for, and they are those that its journal bought: each step, once.
-fn result_fits(task: &Task, sent: &Sent, spent: &Spent) -> bool {
-    let answer = task.result.as_ref().and_then(|result| result.read::<Answer>().ok());
-    let (Some(winner), Some(answer)) = (winner(task), answer) else { return false };
+fn answer(task: &Task) -> Option<Answer> {
+    task.result.as_ref().and_then(|result| result.read().ok())
+}
+
+/// It has every token that it was to ask for, and they are those that its journal bought: each step, once. The agent was the
+/// release of its worker.
+fn result_fits(task: &Task, sent: &Sent, spent: &Spent, releases: &Releases) -> bool {
+    let (Some(winner), Some(answer)) = (winner(task), answer(task)) else { return false };
     answer.task == sent.id.to_string()
-        && answer.attempt == winner
+        && answer.attempt == winner.number
+        && releases.get(&winner.worker) == Some(&answer.release)
         && answer.tokens == sent.arrival.tokens
         && answer.steps == trace::calls(answer.tokens)
         && (answer.steps, answer.tokens) == (spent.live, spent.output)

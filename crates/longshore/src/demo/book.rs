@@ -8,9 +8,11 @@ use std::time::Duration;
 use longshore_api::client::{Client, ClientError};
 use longshore_api::fleet::{Decision, FleetStatus, Worker};
 use longshore_api::link::WorkerState;
+use longshore_api::rollout::Rollout;
 use longshore_core::time::Timestamp;
 use tokio::time::Instant;
 
+use super::deploy;
 use super::stage::FLEET;
 use crate::output;
 
@@ -45,7 +47,12 @@ impl Look {
 pub struct Book {
     pub start: Instant,
     started_at: Timestamp,
+    /// While no rollout was under way: one may have more for a moment.
     pub peak: usize,
+    /// While one was.
+    pub peak_of_rollout: usize,
+    /// As it was seen last, once there is one.
+    pub rollout: Option<Rollout>,
     /// Oldest first.
     pub decisions: Vec<Decision>,
     /// What happened, with the time since the start.
@@ -59,6 +66,8 @@ impl Book {
             start: Instant::now(),
             started_at: output::now(),
             peak: 0,
+            peak_of_rollout: 0,
+            rollout: None,
             decisions: Vec::new(),
             events: Vec::new(),
             gone: BTreeSet::new(),
@@ -66,15 +75,32 @@ impl Book {
     }
 
     pub async fn look(&mut self, client: &Client) -> Result<Look, ClientError> {
+        // Before the workers: if it has ended by now, what it started beyond the fleet's wish is gone.
+        if self.rolls() {
+            self.note_rollout(client.rollout(FLEET, None).await?);
+        }
         let fleet = client.fleet(FLEET).await?;
         let mut workers = client.workers(Some(FLEET), true).await?.items;
         workers.sort_by_key(|worker| ordinal(&worker.id));
         let decisions = client.scale(FLEET).await?.decisions;
         let look = Look { fleet, workers };
-        self.peak = self.peak.max(look.active());
+        let peak = if self.rolls() { &mut self.peak_of_rollout } else { &mut self.peak };
+        *peak = look.active().max(*peak);
         self.note_decisions(decisions);
         self.note_ends(&look);
         Ok(look)
+    }
+
+    /// A rollout is under way.
+    pub fn rolls(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|rollout| rollout.ended_at.is_none())
+    }
+
+    fn note_rollout(&mut self, now: Rollout) {
+        if now.ended_at.is_some() {
+            self.tell(format!("rollout {} after {:.1} s: {}", now.phase, deploy::seconds(&now), now.says));
+        }
+        self.rollout = Some(now);
     }
 
     /// The API gives the newest first, and only the newest.

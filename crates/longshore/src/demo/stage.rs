@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use longshore_core::fleet::Fleet;
 use longshore_core::settings::{self, Settings};
 
 use super::provider;
@@ -19,6 +20,9 @@ const AGENT: &str = include_str!("agent.py");
 pub const FLEET: &str = "demo";
 pub const MIN: u32 = 2;
 pub const MAX: u32 = 8;
+
+/// How the file says which release of the agent it declares, and how that becomes the next one.
+const RELEASES: [&str; 2] = [r#"RELEASE = "1""#, r#"RELEASE = "2""#];
 
 pub struct Stage {
     dir: PathBuf,
@@ -54,7 +58,8 @@ impl Stage {
     /// As somebody would write it by hand, so that it can be read as an example.
     fn toml(&self, provider: &str, quick: bool) -> String {
         let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
-        let (wait, after) = if quick { ("1s", "2s") } else { ("3s", "5s") };
+        let (wait, after, hold) = if quick { ("1s", "2s", "100ms") } else { ("3s", "5s", "300ms") };
+        let [release, _] = RELEASES;
         format!(
             r#"[store]
 dir = "state"
@@ -63,6 +68,7 @@ dir = "state"
 api = "127.0.0.1:0"
 link = "127.0.0.1:0"
 probes = "127.0.0.1:0"
+fleets = "api"
 
 [provider.{name}]
 base_url = "{provider}"
@@ -76,10 +82,11 @@ command = [{python}, "-S", {agent}]
 protocol = "exec"
 concurrency = 1
 kill_grace = "2s"
-env = {{ MODEL = "{model}" }}
+env = {{ MODEL = "{model}", {release} }}
 task = {{ timeout = "60s", max_attempts = 3 }}
 scaling = {{ min = {MIN}, max = {MAX}, scale_up_wait = "{wait}", scale_down_after = "{after}" }}
 drain = {{ timeout = "20s", mode = "wait" }}
+rollout = {{ batch = 2, hold = "{hold}", ready = "30s", deadline = "60s", canary = {{ cost = 5.0, latency = 5.0 }} }}
 probe = {{ interval = "2s" }}
 "#,
             python = quoted(&self.python),
@@ -102,6 +109,14 @@ probe = {{ interval = "2s" }}
                 .details(errors.iter().map(ToString::to_string))
         };
         parsed.map(|(settings, _)| settings).map_err(refused)
+    }
+
+    /// Changes the file as its owner would, to declare the next release of the agent, and reads what it declares then.
+    pub fn next_release(&self) -> Outcome<Vec<Fleet>> {
+        let [old, new] = RELEASES;
+        let text = fs::read_to_string(self.config())?.replace(old, new);
+        fs::write(self.config(), text)?;
+        Ok(self.settings()?.fleets)
     }
 
     pub fn log(&self) -> PathBuf {
@@ -195,6 +210,20 @@ mod tests {
             assert_eq!(command, stage.command());
             assert_eq!(fleet.providers, [provider::NAME]);
         }
+    }
+
+    #[test]
+    fn the_next_release_differs_in_its_environment_alone_and_takes_the_place_of_the_first() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let stage = stage(&dir.path().to_string_lossy());
+        stage.fill(PROVIDER, true).expect("written");
+        let first = stage.settings().expect("valid").fleets.remove(0);
+        let mut next = stage.next_release().expect("valid").remove(0);
+        assert_eq!((first.env["RELEASE"].as_str(), next.env["RELEASE"].as_str()), ("1", "2"));
+        assert_eq!((next.rollout.batch, next.rollout.surge), (2, 2));
+        assert_eq!(stage.settings().expect("valid").fleets[0], next);
+        next.env.clone_from(&first.env);
+        assert_eq!(next, first);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The tour's story: the burst arrives, a worker is killed, another one drained, the queue empties, the fleet shrinks.
+//! The tour's story: the burst arrives, a worker is killed, another one drained, a new release deployed, the queue empties, the fleet shrinks.
 //!
 //! Speaks to the control plane as anybody would, through its API.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_api::client::Client;
@@ -10,9 +11,10 @@ use longshore_simulate::Sim;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use super::audit::audit;
+use super::audit::{Releases, audit};
 use super::book::{Book, Look};
 use super::chaos::Chaos;
+use super::deploy::Deploy;
 use super::screen::Screen;
 use super::stage::{FLEET, MAX, MIN};
 use super::submit::{Burst, burst};
@@ -28,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Without any task ending for so long, something is stuck.
 const STUCK: Duration = Duration::from_secs(45);
 
-/// How long the fleet may take to shrink when all is done.
+/// How long the rollout may take to end, and the fleet to shrink, when all is done.
 const SHRINK: Duration = Duration::from_secs(45);
 
 pub struct Tour<'a> {
@@ -36,6 +38,7 @@ pub struct Tour<'a> {
     client: Client,
     arrivals: Vec<Arrival>,
     chaos: Chaos,
+    deploy: Deploy<'a>,
     book: Book,
     screen: Screen,
     ticks: Interval,
@@ -46,23 +49,27 @@ impl<'a> Tour<'a> {
         provider: &'a Sim,
         client: Client,
         arrivals: Vec<Arrival>,
-        chaos: Chaos,
+        (chaos, deploy): (Chaos, Deploy<'a>),
         screen: Screen,
     ) -> Tour<'a> {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Tour { provider, client, arrivals, chaos, book: Book::open(), screen, ticks }
+        Tour { provider, client, arrivals, chaos, deploy, book: Book::open(), screen, ticks }
     }
 
     /// Goes through the whole of it; `leftovers` of the facts is for the caller to find out.
     pub async fn run(mut self, twin: &Twin) -> Outcome<Facts> {
+        self.deploy.first(&self.client).await?;
         let (burst, stuck) = self.work().await?;
         let at_end = match stuck {
             None => self.shrink().await?,
             Some(_) => self.look("stuck").await?,
         };
-        let tasks = audit(&self.client, &burst.sent, twin).await?;
+        let releases: Releases = at_end.workers.iter().map(|it| (it.id.clone(), it.release)).collect();
+        let tasks = audit(&self.client, &burst.sent, twin, &releases).await?;
         let last = self.look("done").await?;
+        let by_hand = self.chaos.killed.iter().map(|killed| &killed.worker).chain(&self.chaos.drained);
+        let by_hand: BTreeSet<&str> = by_hand.map(String::as_str).collect();
         let gone = last.workers.iter().filter(|worker| worker.state.as_str() == "gone");
         Ok(Facts {
             tasks,
@@ -72,6 +79,7 @@ impl<'a> Tour<'a> {
             killed: self.chaos.killed.iter().map(|killed| (killed.worker.clone(), killed.at.0)).collect(),
             drained: self.chaos.drained.clone(),
             gone: gone.map(|worker| worker.id.clone()).collect(),
+            rolled: self.deploy.facts(&self.book, &last, &by_hand),
             peak: self.book.peak,
             desired: self.book.decisions.iter().map(|decision| decision.to).collect(),
             min: MIN,
@@ -96,9 +104,15 @@ impl<'a> Tour<'a> {
                 sent = Some(joined.map_err(|error| Fault::new("the submission broke off").cause(&error))??);
                 self.book.tell(format!("all {} tasks are submitted", self.arrivals.len()));
             }
-            let phase = if sent.is_none() { "the burst arrives" } else { "the queue is worked off" };
+            let phase = match (self.book.rolls(), &sent) {
+                (true, _) => "a new release is deployed",
+                (false, None) => "the burst arrives",
+                (false, Some(_)) => "the queue is worked off",
+            };
             let look = self.look(phase).await?;
             self.chaos.step(&self.client, &look, &mut self.book).await?;
+            let drained = !self.chaos.drained.is_empty();
+            self.deploy.step(&self.client, &look, drained, &mut self.book).await?;
             if look.ended() != moved.1 {
                 moved = (Instant::now(), look.ended());
             }
@@ -111,7 +125,7 @@ impl<'a> Tour<'a> {
         }
     }
 
-    /// Until the fleet is back at its least, or its time is up.
+    /// Until the rollout has ended and the fleet is back at its least, or their time is up.
     async fn shrink(&mut self) -> Outcome<Look> {
         self.book.tell("every task has ended".into());
         let until = Instant::now() + SHRINK;
@@ -119,7 +133,7 @@ impl<'a> Tour<'a> {
             self.ticks.tick().await;
             let look = self.look("the fleet shrinks").await?;
             let there = look.active() + look.count(longshore_api::link::WorkerState::Draining);
-            if there == MIN as usize || Instant::now() > until {
+            if (there == MIN as usize && !self.book.rolls()) || Instant::now() > until {
                 return Ok(look);
             }
         }

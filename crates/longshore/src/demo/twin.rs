@@ -38,11 +38,11 @@ impl Twin {
         Ok(Twin { command, provider: provider::start_twin().await? })
     }
 
-    /// What the agent answers to this task in this attempt; `None`: nothing.
-    pub async fn result(&self, task: &Task, attempt: u32) -> Outcome<Option<Value>> {
+    /// What the agent answers to this task in this attempt, deployed as this release; `None`: nothing.
+    pub async fn result(&self, task: &Task, attempt: u32, release: u64) -> Outcome<Option<Value>> {
         let task = json!({"id": task.id, "attempt": attempt, "input": task.input});
         let input = json!({"longshore": 1, "task": task}).to_string();
-        let command = self.command();
+        let command = self.command(release);
         let running = spawn_blocking(move || run(command, &input));
         // An agent that hangs is ended with what else the demo left.
         let ran = timeout(PATIENCE, running).await;
@@ -52,13 +52,14 @@ impl Twin {
         Ok(last_result(&output))
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, release: u64) -> Command {
         let mut command = Command::new(&self.command[0]);
         command
             .args(&self.command[1..])
             .env("OPENAI_BASE_URL", self.provider.openai_base_url())
             .env("OPENAI_API_KEY", KEY)
-            .env("MODEL", MODEL);
+            .env("MODEL", MODEL)
+            .env("RELEASE", release.to_string());
         command
     }
 }

@@ -1,5 +1,6 @@
 //! What the tour looks like: a frame of lines for a terminal, one line elsewhere. Pure.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_api::link::WorkerState;
@@ -45,6 +46,7 @@ impl Scene<'_> {
         }
         lines.push(paint(&self.crew(), Paint::Bold));
         lines.extend(self.workers(width));
+        lines.extend(self.rollout(width));
         let room = size.rows.saturating_sub(lines.len() + 1 + 4);
         let decisions = DECISIONS.min(room / 2);
         lines.push(String::new());
@@ -106,6 +108,29 @@ impl Scene<'_> {
         format!("workers  {}   ({MIN} to {MAX} allowed)", crew(self.look))
     }
 
+    /// Where the rollout stands, from its begin on; workers by release until its end.
+    fn rollout(&self, width: usize) -> Option<String> {
+        let rollout = self.book.rollout.as_ref()?;
+        let says = match self.releases() {
+            Some(releases) => format!("{releases}; {}", step(&rollout.says)),
+            None => rollout.says.clone(),
+        };
+        Some(shorten(&format!("rollout  {}", clean(&says)), width))
+    }
+
+    /// `release 1: 6, release 2: 2`, draining ones apart; `None`: no rollout is under way.
+    fn releases(&self) -> Option<String> {
+        let rollout = self.book.rollout.as_ref().filter(|_| self.book.rolls())?;
+        let mut counts = BTreeMap::from([(rollout.from, 0), (rollout.to, 0)]);
+        let leave = [WorkerState::Draining, WorkerState::Gone];
+        for worker in self.look.workers.iter().filter(|worker| !leave.contains(&worker.state)) {
+            *counts.entry(worker.release).or_default() += 1;
+        }
+        let counts: Vec<String> =
+            counts.iter().map(|(release, count): (_, &u32)| format!("release {release}: {count}")).collect();
+        Some(counts.join(", "))
+    }
+
     /// Those that are there, side by side as far as they fit.
     fn workers(&self, width: usize) -> Vec<String> {
         let there: Vec<_> =
@@ -156,15 +181,21 @@ impl Scene<'_> {
     pub fn line(&self) -> String {
         let tasks = &self.look.fleet.tasks;
         format!(
-            "{} queued, {} running, {} done, {} failed; {} LLM calls; workers: {}",
+            "{} queued, {} running, {} done, {} failed; {} LLM calls; workers: {}{}",
             tasks.queued,
             tasks.running,
             tasks.succeeded,
             tasks.failed + tasks.cancelled,
             self.calls.answered,
-            crew(self.look)
+            crew(self.look),
+            self.releases().map(|releases| format!("; {releases}")).unwrap_or_default()
         )
     }
+}
+
+/// What a rollout does now, without the releases that it is about.
+fn step(says: &str) -> &str {
+    says.split_once(": ").map_or(says, |(_, step)| step)
 }
 
 /// Lines with a heading; nothing at all without lines.
@@ -196,6 +227,7 @@ pub fn clock(elapsed: Duration) -> String {
 mod tests {
     use super::*;
     use longshore_api::fleet::Worker;
+    use longshore_api::rollout::Rollout;
     use longshore_core::fleet::Fleet;
     use longshore_core::id::FleetName;
     use serde_json::json;
@@ -223,6 +255,17 @@ mod tests {
         }
     }
 
+    fn rollout(ended: bool) -> Rollout {
+        let says = if ended { "release 2 has replaced 1" } else { "release 1 is replaced by 2: it begins" };
+        let at = longshore_core::time::Timestamp(1_000);
+        let rollout = json!({
+            "fleet": "demo", "number": 1, "from": 1, "to": 2, "phase": if ended { "done" } else { "forward" },
+            "paused": false, "says": says, "spent_ms": 0, "deadline_ms": 1, "started_at": at,
+            "ended_at": ended.then_some(at),
+        });
+        serde_json::from_value(rollout).expect("a rollout")
+    }
+
     fn calls() -> Totals {
         let cost = "12.345678901".into();
         Totals { received: 410, answered: 402, output_tokens: 123_456, cost, ..Totals::default() }
@@ -233,6 +276,7 @@ mod tests {
         for number in 0..20 {
             book.tell(format!("event {number} {}", "x".repeat(300)));
         }
+        book.rollout = Some(rollout(false));
         let look = look(workers);
         let calls = calls();
         let scene = Scene { look: &look, book: &book, calls: &calls, total: 250, phase: "works" };
@@ -264,6 +308,24 @@ mod tests {
         assert!(text.contains("demo-abcdef-8") && !text.contains("demo-abcdef-0"), "{text}");
         assert!(text.contains("8 ready"), "{text}");
         assert!(text.contains("402 answered") && text.contains("  8 in flight"), "{text}");
+    }
+
+    #[test]
+    fn a_rollout_is_shown_with_its_workers_by_release_and_then_as_what_it_came_to() {
+        let (mut look, calls, mut book) = (look(9), calls(), Book::open());
+        look.workers[7].release = 2;
+        (look.workers[8].release, look.workers[8].state) = (2, WorkerState::Draining);
+        let check = |book: &Book, row: Option<&str>, end: &str| {
+            let scene = Scene { look: &look, book, calls: &calls, total: 250, phase: "" };
+            assert_eq!(scene.rollout(80).as_deref(), row);
+            assert!(scene.line().ends_with(end), "{}", scene.line());
+        };
+        check(&book, None, "7 ready, 1 draining");
+        book.rollout = Some(rollout(false));
+        let row = "rollout  release 1: 6, release 2: 1; it begins";
+        check(&book, Some(row), "1 draining; release 1: 6, release 2: 1");
+        book.rollout = Some(rollout(true));
+        check(&book, Some("rollout  release 2 has replaced 1"), "7 ready, 1 draining");
     }
 
     #[test]

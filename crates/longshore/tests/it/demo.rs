@@ -40,10 +40,13 @@ fn the_short_tour_holds_and_ends_with_one_object() {
         ("written_twice", 0),
         ("workers_killed", 1),
         ("workers_drained", 1),
+        ("interrupted_by_rollout", 0),
     ] {
         assert_eq!(summary[key], expected, "{key} in {last}");
     }
     check_calls(&summary);
+    let rolled = summary["workers_rolled"].as_u64().expect("a number");
+    assert!(rolled >= 2 && summary["rollout_seconds"].as_f64().is_some_and(|took| took > 0.0), "{last}");
     let peak = summary["peak_workers"].as_u64().expect("a number");
     assert!((3..=8).contains(&peak), "{last}");
     assert!(summary["interrupted"].as_u64().is_some() && summary["seconds"].as_f64().is_some(), "{last}");
