@@ -52,7 +52,7 @@ pub fn lowest_free(replicas: &[Replica]) -> u32 {
     (1..).find(|number| !taken.contains(number)).expect("numbers do not end")
 }
 
-/// The name that docker-compose gives a replica; `separator`: see [`separator`].
+/// The name that docker-compose gives a replica.
 pub fn container_name(service: &Service, separator: char, number: u32) -> String {
     format!("{}{separator}{}{separator}{number}", service.project, service.name)
 }
