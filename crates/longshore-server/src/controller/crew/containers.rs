@@ -50,7 +50,7 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
     let active: Vec<&FleetRecord> = declared.filter(|record| record.active).collect();
     let records: Vec<WorkerRecord> =
         records.into_iter().filter(|record| record.platform.starts_with(docker::PLACE)).collect();
-    if active.is_empty() && records.is_empty() {
+    if active.is_empty() && records.is_empty() && !crew.0.docker.leaves_something() {
         crew.0.docker.has_adopted(epoch);
         return SOON;
     }
@@ -60,6 +60,7 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
                 app.look_again.notify_one();
             }
             crew.0.docker.has_adopted(epoch);
+            crew.0.docker.has_left(active.is_empty() && records.is_empty());
             drop(gate);
             LOOK
         }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Docker {
     /// As which leader the containers there are have been looked through.
     adopted: Mutex<Option<Epoch>>,
     binary: tokio::sync::OnceCell<SupervisorBinary>,
+    /// Networks of fleets that are gone may still be there.
+    leaves: AtomicBool,
 }
 
 /// Workers that are being started, and what they are promised.
@@ -66,6 +69,7 @@ impl Docker {
             engine: Mutex::default(),
             adopted: Mutex::default(),
             binary: tokio::sync::OnceCell::new(),
+            leaves: AtomicBool::new(false),
         }
     }
 
@@ -106,6 +110,15 @@ impl Docker {
     /// Its containers have been looked through by this leader.
     pub fn has_adopted(&self, epoch: Epoch) {
         *self.adopted.lock().expect("no holder panics") = Some(epoch);
+    }
+
+    pub fn leaves_something(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
+    }
+
+    /// All was looked through; `empty`: with nothing left that could leave something.
+    pub fn has_left(&self, empty: bool) {
+        self.leaves.store(!empty, Ordering::Relaxed);
     }
 
     pub fn adopted(&self) -> bool {

@@ -220,43 +220,71 @@ impl Drop for Engine {
     }
 }
 
-/// A root file system with a shell; made once per process.
+/// A folder that all tests of one build share: made once, beside what was built.
+fn once(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
+    let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let place = shared.join(name);
+    if !place.exists() {
+        let dir = tempfile::tempdir_in(shared).expect("the build's folder is writable");
+        let made = dir.path().join("root");
+        fs::create_dir(&made).expect("the folder is writable");
+        fill(&made);
+        // Another test may have been faster.
+        let _ = fs::rename(&made, &place);
+    }
+    place
+}
+
+/// A root file system with a shell.
 fn root() -> &'static Path {
-    static ROOT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        for folder in ["bin", "tmp", "etc", "proc", "sys", "dev"] {
-            fs::create_dir(dir.path().join(folder)).expect("the folder is writable");
-        }
-        // What is mounted there takes over how open the folder of the image is.
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
-        fs::set_permissions(dir.path().join("tmp"), open).expect("it is ours");
-        fs::copy(BUSYBOX, dir.path().join("bin/busybox")).expect("busybox is there");
-        for tool in ["sh", "sleep", "cat", "env", "echo", "awk", "wget", "touch", "tail", "kill", "id"] {
-            std::os::unix::fs::symlink("busybox", dir.path().join("bin").join(tool)).expect("a link");
-        }
-        dir
+        once("root-with-busybox", |dir| {
+            for folder in ["bin", "tmp", "etc", "proc", "sys", "dev"] {
+                fs::create_dir(dir.join(folder)).expect("the folder is writable");
+            }
+            // What is mounted there takes over how open the folder of the image is.
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+            fs::set_permissions(dir.join("tmp"), open).expect("it is ours");
+            fs::copy(BUSYBOX, dir.join("bin/busybox")).expect("busybox is there");
+            for tool in ["sh", "sleep", "cat", "env", "echo", "awk", "wget", "touch", "tail", "kill", "id"] {
+                std::os::unix::fs::symlink("busybox", dir.join("bin").join(tool)).expect("a link");
+            }
+        })
     })
-    .path()
 }
 
 /// The same with the binary under test and the libraries that it is linked with.
 fn root_with_longshore() -> &'static Path {
-    static ROOT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
     ROOT.get_or_init(|| {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let copied =
-            Command::new("cp").arg("-a").arg(format!("{}/.", root().display())).arg(dir.path()).status();
-        assert!(copied.expect("cp runs").success());
-        fs::copy(binary(), dir.path().join("longshore")).expect("the binary under test");
-        for library in libraries() {
-            let target = dir.path().join(library.strip_prefix("/").expect("an absolute path"));
-            fs::create_dir_all(target.parent().expect("a folder")).expect("the folder is writable");
-            fs::copy(&library, &target).expect("a library");
-        }
-        dir
+        let built = fs::metadata(binary()).and_then(|data| data.modified()).expect("the binary under test");
+        let built = built.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
+        let name = format!("root-of-{built}");
+        forget_older(&name);
+        once(&name, |dir| {
+            let copied =
+                Command::new("cp").arg("-a").arg(format!("{}/.", root().display())).arg(dir).status();
+            assert!(copied.expect("cp runs").success());
+            fs::copy(binary(), dir.join("longshore")).expect("the binary under test");
+            for library in libraries() {
+                let target = dir.join(library.strip_prefix("/").expect("an absolute path"));
+                fs::create_dir_all(target.parent().expect("a folder")).expect("the folder is writable");
+                fs::copy(&library, &target).expect("a library");
+            }
+        })
     })
-    .path()
+}
+
+/// Removes what was made for binaries that are built no more.
+fn forget_older(name: &str) {
+    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let other = file.to_str().is_some_and(|file| file.starts_with("root-of-") && file != name);
+        if other {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// What `ldd` says that the binary under test needs; nothing of a static one.
