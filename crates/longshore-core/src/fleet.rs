@@ -12,6 +12,7 @@ use crate::retention;
 use crate::retry::Backoff;
 use crate::rollout;
 use crate::task::{OnBusy, OnInterrupt};
+use crate::useful::LlmUse;
 
 /// How tasks reach the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -92,6 +93,9 @@ pub struct Fleet {
     #[serde(default)]
     pub tenants: TenantCaps,
     pub scaling: Scaling,
+    /// What a task uses of its provider; with it the provider's limit bounds the workers, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_use: Option<LlmUse>,
     pub drain: Drain,
     pub probe: Probe,
     /// What is forgotten of its tasks after their end, and when.
@@ -190,6 +194,7 @@ impl Fleet {
             rate: None,
             tenants: TenantCaps::default(),
             scaling: Scaling::default(),
+            llm_use: None,
             drain: Drain::default(),
             probe: Probe::default(),
             retention: retention::Policy::default(),
@@ -204,7 +209,7 @@ impl Fleet {
     /// What a worker is told when it starts; all else is blank. Where this differs, it is another release.
     pub fn told_at_start(&self) -> Fleet {
         let mut fleet = self.clone();
-        fleet.scaling = Default::default();
+        (fleet.scaling, fleet.llm_use) = Default::default();
         fleet.retention = Default::default();
         fleet.rollout = Default::default();
         (fleet.max_running, fleet.rate, fleet.tenants) = Default::default();
@@ -217,6 +222,7 @@ impl Fleet {
     pub fn running(&self, release: &Fleet) -> Fleet {
         let mut fleet = release.clone();
         (fleet.scaling, fleet.retention, fleet.rollout) = (self.scaling, self.retention, self.rollout);
+        fleet.llm_use = self.llm_use.clone();
         (fleet.max_running, fleet.rate, fleet.tenants) = (self.max_running, self.rate, self.tenants);
         fleet.task = TaskDefaults { result_limit: release.task.result_limit, ..self.task.clone() };
         fleet

@@ -36,5 +36,6 @@ pub mod task;
 pub mod tenant;
 pub mod time;
 pub mod units;
+pub mod useful;
 pub mod wait;
 pub mod webhook;

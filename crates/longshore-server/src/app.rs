@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use longshore_api::tls::Trust;
 use longshore_core::id::{FleetName, WorkerId};
-use longshore_core::provider::Kind;
+use longshore_core::provider::{Kind, Provider};
 use longshore_core::role::{self, Place, Role, Roles};
 use longshore_core::settings::FleetsFrom;
 use longshore_core::time::Timestamp;
@@ -62,6 +62,8 @@ pub struct Inner {
     pub gateway: Option<Gateway>,
     /// The declared providers, and whose API each speaks.
     pub provider_kinds: HashMap<String, Kind>,
+    /// As they are declared here: what they limit bounds fleets.
+    pub providers: Vec<Provider>,
     pub fleets: Lately,
     /// What the newest look at the database found, for heartbeats: they are many.
     pub database: tokio::sync::Mutex<Option<ReadAt<String>>>,

@@ -226,6 +226,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         metrics,
         gateway,
         provider_kinds: kinds(&settings.providers),
+        providers: settings.providers.clone(),
         fleets: Default::default(),
         database: Default::default(),
         llm: Default::default(),

@@ -11,6 +11,7 @@ use self::providers::Gateway;
 use super::resolve;
 use super::section::{Section, text_of};
 use super::tree::{Node, Value};
+use crate::provider::ANY_MODEL;
 use crate::drain;
 use crate::fleet::{
     Drain, DrainMode, Fleet, Platform, Probe, Protocol, Scaling, TaskDefaults, TenantCaps,
@@ -22,6 +23,7 @@ use crate::rate::{self, Rate};
 use crate::retry::Backoff;
 use crate::task::{OnBusy, OnInterrupt};
 use crate::units::{show_duration, show_size};
+use crate::useful::LlmUse;
 
 const COMMAND: &str = "an array such as command = [\"python\", \"agent.py\"]";
 const SMALLEST_RESULT: u64 = 1 << 10;
@@ -74,6 +76,7 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
     fleet.task = read_task(&mut section);
     read_caps(&mut section, &mut fleet);
     fleet.scaling = read_scaling(&mut section, fleet.platform);
+    fleet.llm_use = read_llm_use(&mut section);
     fleet.drain = read_drain(&mut section, fleet.kill_grace_ms);
     fleet.probe = read_probe(&mut section);
     fleet.retention = retention::read(&mut section);
@@ -299,6 +302,20 @@ fn read_scaling(section: &mut Section<'_>, platform: Platform) -> Scaling {
     check_scaling(&mut section, &scaling, platform);
     section.finish();
     scaling
+}
+
+fn read_llm_use(section: &mut Section<'_>) -> Option<LlmUse> {
+    let mut section = section.section("llm_use")?;
+    let model = section.text("model", "a model such as \"gpt-5-mini\", as its limit is declared");
+    let mut each = |key| section.number(key, "a number, 0 or above", |number| number >= 0.0).unwrap_or(0.0);
+    let (requests_per_minute, tokens_per_minute) = (each("requests_per_minute"), each("tokens_per_minute"));
+    if requests_per_minute == 0.0 && tokens_per_minute == 0.0 {
+        let problem = "says nothing: give `requests_per_minute`, `tokens_per_minute` or both, for one running task";
+        section.error("requests_per_minute", problem.into());
+    }
+    section.finish();
+    let model = model.unwrap_or_else(|| ANY_MODEL.into());
+    Some(LlmUse { model, requests_per_minute, tokens_per_minute })
 }
 
 fn check_scaling(section: &mut Section<'_>, scaling: &Scaling, platform: Platform) {

@@ -253,6 +253,14 @@ fn policies(out: &mut Lines, fleet: &Fleet) {
             ("step", scaling.step.to_string()),
         ]),
     );
+    if let Some(used) = &fleet.llm_use {
+        let parts = [
+            ("model", text(&used.model)),
+            ("requests_per_minute", number(used.requests_per_minute)),
+            ("tokens_per_minute", number(used.tokens_per_minute)),
+        ];
+        out.line("llm_use", inline(parts));
+    }
     let mode = text(if drain.mode == DrainMode::Handover { "handover" } else { "wait" });
     out.line("drain", inline([("timeout", duration(drain.timeout_ms)), ("mode", mode)]));
     out.line(

@@ -567,7 +567,7 @@ prop_compose! {
         secrets in proptest::collection::btree_map("[A-Z]{7,9}", any_source(), 0..3),
         caps in (proptest::option::of(1u32..), proptest::option::of(1u32..), proptest::option::of(any_rate())),
         task in any_task(), scaling in any_scaling(), times in (1u64..1 << 40, 1u64..1 << 40, 0u64..1 << 40), retention in any_retention(),
-        rollout in any_rollout(),
+        rollout in any_rollout(), llm_use in proptest::option::of((any_text(), 0.001f64..1e9, 0f64..1e9)),
     ) -> Fleet {
         let mut fleet = Fleet::new(FleetName::new(name).expect("valid"), vec![first], "/srv/a b".into());
         fleet.command.extend(rest);
@@ -587,7 +587,10 @@ prop_compose! {
         (fleet.drain.timeout_ms, fleet.probe.startup_ms, fleet.kill_grace_ms) = times;
         let (max_running, of_tenant, rate) = caps;
         let tenants = TenantCaps { max_running: of_tenant };
-        Fleet { concurrency, env, secrets, task, max_running, rate, tenants, scaling, retention, rollout, ..fleet }
+        let llm_use = llm_use.map(|(model, requests_per_minute, tokens_per_minute)| {
+            crate::useful::LlmUse { model, requests_per_minute, tokens_per_minute }
+        });
+        Fleet { concurrency, env, secrets, task, max_running, rate, tenants, scaling, llm_use, retention, rollout, ..fleet }
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 use longshore_api::link::WorkerState;
 use longshore_core::drain::{self, Candidate};
 use longshore_core::errors::chain;
-use longshore_core::fleet::Platform;
+use longshore_core::fleet::{Platform, Scaling};
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
 use longshore_core::rollout::{Phase, Plan};
 use longshore_core::scale::{self, Answer, Decision, Load, Memory};
+use longshore_core::useful::{self, Useful};
 use longshore_store::{
     DecisionRecord, Epoch, FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerFilter, WorkerRecord,
 };
@@ -196,12 +197,14 @@ impl Controller {
             Err(StoreError::Closed) => return Err(StoreError::Closed),
             Err(_) => Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: false, standstill: None },
         };
+        let useful = useful::most(fleet, &app.providers);
+        let policy = bounded(fleet.scaling, useful.as_ref());
         let crew = observed.crew.unwrap_or(scale::Crew { ready: 0, starting: 0, draining: 0 });
         let crew = open.map_or(crew, |open| without_surge(crew, &open.plan));
         Ok(scale::decide(
             &load,
             &crew,
-            &fleet.scaling,
+            &policy,
             fleet.concurrency,
             record.replicas,
             &self.memory,
@@ -223,7 +226,12 @@ impl Controller {
         if self.last_said.as_deref() == Some(&gist) {
             return Ok(());
         }
-        let reason = answer.to_string();
+        let reason = match useful::most(&record.declaration, &app.providers) {
+            Some(useful) if record.declaration.scaling.max > answer.policy.max => {
+                format!("{answer}; the limit of `{}` at provider `{}` feeds no more", useful.model, useful.provider)
+            }
+            _ => answer.to_string(),
+        };
         info!(fleet = %name, kind, desired = answer.desired, runnable = answer.load.runnable, running = answer.load.running, reason, "scaler decides");
         app.metrics.decided(name.as_str(), kind);
         self.last_said = Some(gist);
@@ -231,6 +239,12 @@ impl Controller {
             DecisionRecord { at: now(), from, to, kind: kind.into(), reason, inputs: Json::of(answer) };
         app.store.record_decision(name.clone(), decision, self.epoch).await
     }
+}
+
+/// What a provider's limit can feed is a maximum like the declared one; the minimum stays.
+fn bounded(policy: Scaling, useful: Option<&Useful>) -> Scaling {
+    let most = useful.map_or(u32::MAX, |useful| useful.workers.max(policy.min));
+    Scaling { max: policy.max.min(most), ..policy }
 }
 
 /// The kind of a decision, and what makes it another one: its reason's name without the numbers.
