@@ -44,7 +44,9 @@ pub fn most(fleet: &Fleet, providers: &[Provider]) -> Option<Useful> {
 
 fn feeds(limit: &Limit, used: &LlmUse, concurrency: u32) -> Option<u32> {
     let slots = f64::from(concurrency.max(1));
-    let by = |limit: Option<u64>, used: f64| limit.filter(|_| used > 0.0).map(|limit| limit as f64 / (used * slots));
+    let by = |limit: Option<u64>, used: f64| {
+        limit.filter(|_| used > 0.0).map(|limit| limit as f64 / (used * slots))
+    };
     let by_requests = by(limit.requests_per_minute, used.requests_per_minute);
     let by_tokens = by(limit.tokens_per_minute, used.tokens_per_minute);
     let fewest = match (by_requests, by_tokens) {
@@ -58,8 +60,8 @@ fn feeds(limit: &Limit, used: &LlmUse, concurrency: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{FleetName, ProviderName};
-    use crate::provider::Kind;
+    use crate::id::FleetName;
+    use crate::provider::{Kind, ProviderName};
 
     fn check(limit: (Option<u64>, Option<u64>), used: (f64, f64), concurrency: u32, expected: Option<u32>) {
         let mut fleet = Fleet::new(FleetName::new("a").expect("valid"), vec!["x".into()], "/".into());
@@ -73,7 +75,9 @@ mod tests {
         openai.limits.insert("gpt-5".into(), Limit { requests_per_minute, tokens_per_minute });
         let found = most(&fleet, &[openai.clone()]);
         assert_eq!(found.as_ref().map(|bound| bound.workers), expected, "{limit:?} {used:?}");
-        assert!(found.is_none_or(|bound| (bound.provider.as_str(), bound.model.as_str()) == ("openai", "gpt-5")));
+        assert!(
+            found.is_none_or(|bound| (bound.provider.as_str(), bound.model.as_str()) == ("openai", "gpt-5"))
+        );
         fleet.llm_use = None;
         assert_eq!(most(&fleet, &[openai]), None);
     }

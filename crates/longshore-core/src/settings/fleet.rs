@@ -11,13 +11,13 @@ use self::providers::Gateway;
 use super::resolve;
 use super::section::{Section, text_of};
 use super::tree::{Node, Value};
-use crate::provider::ANY_MODEL;
 use crate::drain;
 use crate::fleet::{
     Drain, DrainMode, Fleet, Platform, Probe, Protocol, Scaling, TaskDefaults, TenantCaps,
     default_concurrency,
 };
 use crate::id::FleetName;
+use crate::provider::ANY_MODEL;
 use crate::provider::Provider;
 use crate::rate::{self, Rate};
 use crate::retry::Backoff;
@@ -310,7 +310,8 @@ fn read_llm_use(section: &mut Section<'_>) -> Option<LlmUse> {
     let mut each = |key| section.number(key, "a number, 0 or above", |number| number >= 0.0).unwrap_or(0.0);
     let (requests_per_minute, tokens_per_minute) = (each("requests_per_minute"), each("tokens_per_minute"));
     if requests_per_minute == 0.0 && tokens_per_minute == 0.0 {
-        let problem = "says nothing: give `requests_per_minute`, `tokens_per_minute` or both, for one running task";
+        let problem =
+            "says nothing: give `requests_per_minute`, `tokens_per_minute` or both, for one running task";
         section.error("requests_per_minute", problem.into());
     }
     section.finish();

@@ -157,6 +157,7 @@ fn every_key_is_read() {
         kill_grace = "0s"
         task = { timeout = "1h30m", total_timeout = "1d", max_attempts = 5, on_interrupt = "ask", on_busy = "reject", backoff = { base = "2s", cap = "1m" }, result_limit = "2Mi" }
         scaling = { min = 0, max = 7, scale_up_above = 3, scale_down_below = 0.5, scale_up_wait = "5s", scale_down_after = "2m", step = 1 }
+        llm_use = { model = "gpt-5-mini", requests_per_minute = 12.5 }
         drain = { timeout = "30s", mode = "handover" }
         probe = { interval = "5s", timeout = "1s", failures = 5, startup = "1m" }
         retention = { journal = "1h", results = "never", tasks = "never", max_tasks = 10 }
@@ -210,6 +211,11 @@ fn every_key_is_read() {
             scale_down_after_ms: 120_000,
             step: 1,
         },
+        llm_use: Some(crate::useful::LlmUse {
+            model: "gpt-5-mini".into(),
+            requests_per_minute: 12.5,
+            tokens_per_minute: 0.0,
+        }),
         drain: Drain { timeout_ms: 30_000, mode: DrainMode::Handover },
         probe: Probe { interval_ms: 5_000, timeout_ms: 1_000, failures: 5, startup_ms: 60_000 },
         retention: retention::Policy {

@@ -201,15 +201,7 @@ impl Controller {
         let policy = bounded(fleet.scaling, useful.as_ref());
         let crew = observed.crew.unwrap_or(scale::Crew { ready: 0, starting: 0, draining: 0 });
         let crew = open.map_or(crew, |open| without_surge(crew, &open.plan));
-        Ok(scale::decide(
-            &load,
-            &crew,
-            &policy,
-            fleet.concurrency,
-            record.replicas,
-            &self.memory,
-            now(),
-        ))
+        Ok(scale::decide(&load, &crew, &policy, fleet.concurrency, record.replicas, &self.memory, now()))
     }
 
     /// Stores a decision that differs from the one before: holding is one, too.
@@ -228,7 +220,10 @@ impl Controller {
         }
         let reason = match useful::most(&record.declaration, &app.providers) {
             Some(useful) if record.declaration.scaling.max > answer.policy.max => {
-                format!("{answer}; the limit of `{}` at provider `{}` feeds no more", useful.model, useful.provider)
+                format!(
+                    "{answer}; the limit of `{}` at provider `{}` feeds no more",
+                    useful.model, useful.provider
+                )
             }
             _ => answer.to_string(),
         };

@@ -252,3 +252,21 @@ async fn an_http_agent_that_never_comes_up_is_told_as_trouble_and_does_not_spin(
         plane.workers_when("a reason", |all| all.iter().any(|worker| !worker.reason.is_empty())).await;
     assert!(reason.iter().any(|worker| worker.reason.contains("agent")), "{reason:#?}");
 }
+
+#[tokio::test]
+async fn no_more_workers_are_started_than_the_providers_limit_can_feed() {
+    let provider = "[provider.openai]\nbase_url = \"http://127.0.0.1:9/v1\"\nlimits.\"gpt-5\" = { requests_per_minute = 30 }\n";
+    let more = format!(
+        "scaling = {{ min = 1, max = 9, {POLICY} }}\nllm_use = {{ model = \"gpt-5-mini\", requests_per_minute = 10 }}"
+    );
+    let plane = Plane::start(&format!("{provider}{}", python("g", GATED, &more))).await;
+    let go = plane.dir().join("go");
+    let ids = plane.submit_many("g", (0..40).map(|_| json!(go))).await;
+    let held = decided(&plane, "g", "hold", "3 is the most allowed").await;
+    assert!(held.reason.contains("the limit of `gpt-5` at provider `openai` feeds no more"), "{held:?}");
+    assert_eq!(plane.crew(3).await.len(), 3);
+    fs::write(&go, "").expect("the folder is writable");
+    plane.all_succeed(&ids).await;
+    let most = decisions(&plane, "g").await.iter().map(|one| one.to).max();
+    assert_eq!(most, Some(3), "never more than 30 requests a minute can feed at 10 each");
+}
