@@ -6,7 +6,7 @@ FROM ${BUILD_BASE} AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev ca-certificates
 WORKDIR /build
 COPY . .
-# glibc linked in: names are looked up by its own resolver, files and DNS, see docs/decisions/0015-static-binary.md.
+# glibc linked in: names are looked up by its own resolver, files and DNS, see docs/decisions/0016-static-binary.md.
 RUN target="$(uname -m)-unknown-linux-gnu" && \
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --profile image --package longshore --target "$target" && \
     mkdir /out && cp "target/$target/image/longshore" /etc/ssl/certs/ca-certificates.crt /out/

@@ -31,8 +31,11 @@ impl Embedded {
     ) -> Result<Erased, StoreError> {
         // A reader looks for them: those of the default tenant have no index of their own.
         let of = tenant.clone();
-        let tasks = self.read(move |connection| Ok(some_tasks(connection, &of)?)).await?;
-        self.write(move |write| Ok(erase(write, &tenant, &tasks, &reason, now)?)).await
+        // Those that run are counted first: one that ends in between is found among the others then.
+        let found = self
+            .read(move |connection| Ok((running(connection, &of)?, some_tasks(connection, &of)?)))
+            .await?;
+        self.write(move |write| Ok(erase(write, &tenant, found, &reason, now)?)).await
     }
 
     pub(crate) async fn compact(&self) -> Result<(), StoreError> {
@@ -68,12 +71,12 @@ type Seen = (i64, TaskId, bool);
 fn erase(
     write: &mut Write<'_>,
     tenant: &TenantName,
-    tasks: &[Seen],
+    (running, tasks): (u64, Vec<Seen>),
     reason: &str,
     now: Timestamp,
 ) -> rusqlite::Result<Erased> {
-    let mut done = Erased::default();
-    for (ord, task, ended) in tasks {
+    let mut done = Erased { running, ..Erased::default() };
+    for (ord, task, ended) in &tasks {
         if *ended {
             done.tasks += u64::from(erase_task(write, *ord)?);
             delivery::erase(write, task)?;
@@ -87,7 +90,6 @@ fn erase(
     if tasks.is_empty() {
         erase_the_rest(write, tenant, &mut done)?;
     }
-    done.running = running(write, tenant)?;
     done.more = !tasks.is_empty() || done.conversations == STEP as u64 || done.batches == STEP as u64;
     Ok(done)
 }
@@ -185,9 +187,8 @@ fn erase_lanes(write: &mut Write<'_>, tenant: &TenantName) -> rusqlite::Result<(
         .map(drop)
 }
 
-fn running(write: &Write<'_>, tenant: &TenantName) -> rusqlite::Result<u64> {
-    write
-        .connection
+fn running(connection: &Connection, tenant: &TenantName) -> rusqlite::Result<u64> {
+    connection
         .prepare_cached("SELECT count(*) FROM lease JOIN task ON task.ord = lease.ord WHERE tenant = ?1")?
         .query_row([tenant.as_str()], |row| super::column::count(row, 0))
 }

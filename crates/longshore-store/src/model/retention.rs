@@ -17,7 +17,7 @@ pub struct Forgotten {
 pub struct Erased {
     /// Tasks that had not ended and were cancelled.
     pub cancelled: u64,
-    /// Tasks that still run; their workers were told to stop them.
+    /// Tasks that ran when it began; their workers are told to stop them. None, and no `more`: nothing is left.
     pub running: u64,
     /// Tasks that were deleted, with all that belonged to them.
     pub tasks: u64,

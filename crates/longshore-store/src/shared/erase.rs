@@ -112,7 +112,9 @@ async fn erase(
     reason: &str,
     now: Timestamp,
 ) -> Result<Erased, DbError> {
-    let mut done = Erased::default();
+    // Those that run are counted first: one that ends in between is found among the others then.
+    let running = count(&connection.query_one(RUNNING, args![tenant]).await?, 0)?;
+    let mut done = Erased { running, ..Erased::default() };
     let tasks = connection.query(pick(SOME_TASKS, tenant), args![tenant, STEP as i64]).await?;
     let read = |row: &Row| Ok::<Seen, DbError>((get(row, 0)?, row.try_get(1)?, row.try_get(2)?));
     let tasks = tasks.iter().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -126,7 +128,6 @@ async fn erase(
     }
     connection.ready(changes::STATEMENTS).await?;
     core.commit(connection, changes).await?;
-    done.running = count(&connection.query_one(RUNNING, args![tenant]).await?, 0)?;
     done.more = more || done.conversations == STEP as u64 || done.batches == STEP as u64;
     Ok(done)
 }

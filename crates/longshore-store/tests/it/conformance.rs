@@ -140,7 +140,8 @@ every_backend! {
         batches_are_listed_from_new_to_old, who_waits_for_a_batch_is_woken, a_batch_has_one_tenant;
     retention: journals_go_first_then_results_then_tasks, a_task_without_result_or_journal_is_touched_once,
         the_newest_are_kept_when_there_are_too_many, a_batch_keeps_its_results_until_it_has_ended,
-        messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten;
+        messages_outlive_their_tasks, keys_of_tasks_that_are_gone_are_forgotten,
+        what_ends_while_its_tenant_is_erased_is_erased_too;
     search: batches_and_failures_choose, a_page_looks_at_so_many_tasks_and_no_more, times_choose,
         a_cancellation_for_some_states_leaves_the_others;
     schedules: a_schedule_is_kept_as_it_was_declared_and_begins_now,

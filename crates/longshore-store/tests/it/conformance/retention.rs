@@ -158,3 +158,25 @@ pub async fn keys_of_tasks_that_are_gone_are_forgotten(world: &World) {
     let anew = world.store.submit(vec![new_task()], key("b"), world.now()).await.unwrap();
     assert!(!anew.replayed && anew.ids != kept.ids);
 }
+
+pub async fn what_ends_while_its_tenant_is_erased_is_erased_too(world: &World) {
+    let crew = world.worker("w").await;
+    for round in 1..=40 {
+        let id = world.submit(NewTask { tenant: tenant("acme"), ..new_task() }).await;
+        let held = world.claim_one(&crew, round).await.held();
+        let erase = async {
+            loop {
+                let step =
+                    world.store.erase_tenant(tenant("acme"), "asked".into(), world.now()).await.unwrap();
+                if !step.more && step.running == 0 {
+                    break;
+                }
+            }
+        };
+        tokio::join!(erase, world.end(&crew, held, Ending::Succeeded));
+        assert!(
+            world.store.task(id).await.unwrap().is_none(),
+            "round {round}: it was said that nothing is left"
+        );
+    }
+}
