@@ -1,6 +1,7 @@
 //! What a fleet declares about the containers that its workers run in.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,13 +29,92 @@ pub enum Supervisor {
 }
 
 /// Whom a fleet's containers may speak to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Egress {
     #[default]
     Open,
     /// longshore alone.
     Closed,
+    /// longshore, and these.
+    Only(Vec<Destination>),
+}
+
+/// Addresses beyond longshore, as `10.0.0.0/8:5432` or `[fd00::/8]:443`; without a port all of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Destination {
+    pub address: IpAddr,
+    /// Leading bits that count.
+    pub bits: u8,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl Destination {
+    /// Errors: the rule that the text breaks, in words.
+    pub fn parse(text: &str) -> Result<Destination, String> {
+        let shown = crate::id::shorten(text);
+        let wrong = || {
+            format!("`{shown}` is no address such as \"10.0.0.0/8:5432\", \"10.1.2.3\" or \"[fd00::/8]:443\"")
+        };
+        let (range, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (range, port) = rest.split_once(']').ok_or_else(wrong)?;
+                (range, port.strip_prefix(':'))
+            }
+            None if text.matches(':').count() == 1 => {
+                let (range, port) = text.split_once(':').expect("it was counted");
+                (range, Some(port))
+            }
+            None => (text, None),
+        };
+        let port = match port.map(str::parse::<u16>) {
+            Some(Ok(port)) if port > 0 => Some(port),
+            Some(_) => return Err(wrong()),
+            None => None,
+        };
+        let (address, bits) = match range.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u8>().map_err(|_| wrong())?)),
+            None => (range, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        if bits > most {
+            return Err(format!("`{shown}`: such an address has {most} bits"));
+        }
+        if host_bits(address, bits) != 0 {
+            return Err(format!(
+                "`{shown}`: the address has bits beyond the first {bits}: which range is meant?"
+            ));
+        }
+        Ok(Destination { address, bits, port })
+    }
+
+    /// As Kubernetes and others write a range.
+    pub fn cidr(&self) -> String {
+        format!("{}/{}", self.address, self.bits)
+    }
+}
+
+/// The bits of an address that a range leaves open.
+fn host_bits(address: IpAddr, bits: u8) -> u128 {
+    let (value, most) = match address {
+        IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
+        IpAddr::V6(address) => (u128::from(address), 128),
+    };
+    let open = u32::from(most - bits);
+    if open >= 128 { value } else { value & ((1 << open) - 1) }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.port, self.address) {
+            (None, _) => f.write_str(&self.cidr()),
+            (Some(port), IpAddr::V4(_)) => write!(f, "{}:{port}", self.cidr()),
+            (Some(port), IpAddr::V6(_)) => write!(f, "[{}]:{port}", self.cidr()),
+        }
+    }
 }
 
 /// What a container is promised, and the most that it gets. CPU in thousandths of a core, memory in bytes.
@@ -204,6 +284,27 @@ mod tests {
             ["", "Research", "a//b", "a/", "https://x/y", "a:", "a:b:c", "a@sha256:1", "a b", "-a", "a:-b"]
         {
             assert!(Image::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn destinations_are_ranges_with_or_without_a_port() {
+        for (text, cidr, port) in [
+            ("10.0.0.0/8:5432", "10.0.0.0/8", Some(5432)),
+            ("10.1.2.3/32", "10.1.2.3/32", None),
+            ("[fd00::/8]:443", "fd00::/8", Some(443)),
+            ("fd00::/8", "fd00::/8", None),
+            ("0.0.0.0/0", "0.0.0.0/0", None),
+            ("::/0", "::/0", None),
+        ] {
+            let read = Destination::parse(text).unwrap_or_else(|problem| panic!("{text}: {problem}"));
+            assert_eq!((read.cidr().as_str(), read.port, read.to_string().as_str()), (cidr, port, text));
+        }
+        assert_eq!(Destination::parse("10.1.2.3").map(|it| it.cidr()), Ok("10.1.2.3/32".into()));
+        for text in
+            ["", "db:5432", "10.0.0.0/33", "10.1.0.0/8", "10.0.0.0/8:0", "10.0.0.0/8:x", "[fd00::/8", "::1/0"]
+        {
+            assert!(Destination::parse(text).is_err(), "{text:?}");
         }
     }
 

@@ -36,6 +36,8 @@ pub enum Platform {
     Docker,
     /// Replicas of a service that docker-compose started.
     Compose,
+    /// Pods of a Deployment of the fleet's name.
+    Kubernetes,
     /// Workers that somebody else starts and stops; longshore only serves them.
     External,
 }
@@ -46,7 +48,38 @@ impl Platform {
             Platform::Process => "process",
             Platform::Docker => "docker",
             Platform::Compose => "compose",
+            Platform::Kubernetes => "kubernetes",
             Platform::External => "external",
+        }
+    }
+
+    /// Whether its workers are containers that longshore says all about.
+    pub fn has_containers(self) -> bool {
+        matches!(self, Platform::Docker | Platform::Kubernetes)
+    }
+}
+
+/// Who changes the number of a fleet's workers. Only one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaledBy {
+    /// longshore itself.
+    #[default]
+    Direct,
+    /// A HorizontalPodAutoscaler that asks longshore for its metrics.
+    Hpa,
+    /// KEDA, which makes one.
+    Keda,
+}
+
+impl ScaledBy {
+    pub const ALL: [ScaledBy; 3] = [ScaledBy::Direct, ScaledBy::Hpa, ScaledBy::Keda];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ScaledBy::Direct => "direct",
+            ScaledBy::Hpa => "hpa",
+            ScaledBy::Keda => "keda",
         }
     }
 }
@@ -77,6 +110,10 @@ pub struct Fleet {
     /// Only with platform `compose`: the service whose replicas its workers are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// Only with platform `kubernetes`: a file that `longshore render` merges into its manifests; absolute when the settings'
+    /// folder is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<String>,
     /// For the agent. Never holds secrets: those are looked up when a worker starts.
     pub env: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, SecretSource>,
@@ -145,6 +182,8 @@ pub struct TaskDefaults {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scaling {
+    #[serde(default)]
+    pub by: ScaledBy,
     pub min: u32,
     pub max: u32,
     /// Pending tasks per worker above which workers are added.
@@ -186,6 +225,7 @@ impl Fleet {
             platform: Platform::Process,
             container: None,
             service: None,
+            overlay: None,
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
             providers: Vec::new(),
@@ -209,7 +249,7 @@ impl Fleet {
     /// What a worker is told when it starts; all else is blank. Where this differs, it is another release.
     pub fn told_at_start(&self) -> Fleet {
         let mut fleet = self.clone();
-        (fleet.scaling, fleet.llm_use) = Default::default();
+        (fleet.scaling, fleet.llm_use, fleet.overlay) = Default::default();
         fleet.retention = Default::default();
         fleet.rollout = Default::default();
         (fleet.max_running, fleet.rate, fleet.tenants) = Default::default();
@@ -222,7 +262,7 @@ impl Fleet {
     pub fn running(&self, release: &Fleet) -> Fleet {
         let mut fleet = release.clone();
         (fleet.scaling, fleet.retention, fleet.rollout) = (self.scaling, self.retention, self.rollout);
-        fleet.llm_use = self.llm_use.clone();
+        (fleet.llm_use, fleet.overlay) = (self.llm_use.clone(), self.overlay.clone());
         (fleet.max_running, fleet.rate, fleet.tenants) = (self.max_running, self.rate, self.tenants);
         fleet.task = TaskDefaults { result_limit: release.task.result_limit, ..self.task.clone() };
         fleet
@@ -246,7 +286,7 @@ impl Fleet {
                 );
             }
             (_, Some(container)) => container.image = Image::parse(image)?,
-            (Platform::Process | Platform::Docker, None) => {
+            (Platform::Process | Platform::Docker | Platform::Kubernetes, None) => {
                 return Err("platform `process` runs a command and no image".into());
             }
         }
@@ -294,7 +334,7 @@ impl Fleet {
             ),
             (
                 self.working_dir.starts_with('/')
-                    || self.platform == Platform::Docker && self.working_dir.is_empty(),
+                    || self.platform.has_containers() && self.working_dir.is_empty(),
                 "working_dir: must be absolute",
             ),
             (
@@ -303,8 +343,16 @@ impl Fleet {
             ),
             (self.service.as_deref().is_none_or(is_service), "service: no name that a service can have"),
             (
-                (self.platform == Platform::Docker) == self.container.is_some(),
-                "image: what a fleet of platform `docker` needs, and no other one has",
+                self.platform.has_containers() == self.container.is_some(),
+                "image: what a fleet of platform `docker` or `kubernetes` needs, and no other one has",
+            ),
+            (
+                self.scaling.by == ScaledBy::Direct || self.platform == Platform::Kubernetes,
+                "scaling.by: only fleets of platform `kubernetes` are scaled by others",
+            ),
+            (
+                self.rollout.owner == rollout::Owner::Longshore || self.platform == Platform::Kubernetes,
+                "rollout.owner: only fleets of platform `kubernetes` are rolled out by others",
             ),
             (all_differ(&self.providers), "providers: a name is listed twice"),
             (self.rollout.check().is_ok(), "rollout: a rollout could not go by these numbers"),
@@ -356,6 +404,7 @@ impl Default for TaskDefaults {
 impl Default for Scaling {
     fn default() -> Self {
         Scaling {
+            by: ScaledBy::Direct,
             min: 2,
             max: 20,
             scale_up_above: 8.0,

@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod id;
 pub mod journal;
 pub mod json;
+pub mod kubernetes;
 pub mod limit;
 pub mod provider;
 pub mod rate;

@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 
 use self::scene::Scene;
 pub use canary::Sample;
-pub use policy::{Canary, Policy};
+pub use policy::{Canary, Owner, Policy};
 
 /// The most that one look adds to what has passed: nobody was late while the control plane was away.
 const LONGEST_LOOK_MS: u64 = 2_000;

@@ -6,6 +6,7 @@
 mod docker;
 mod environment;
 mod fleet;
+mod kubernetes;
 mod named;
 mod print;
 mod provider;
@@ -22,6 +23,7 @@ mod webhook;
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::container::Image;
 use crate::fleet::{Fleet, SecretSource};
 use crate::provider::Provider;
 use crate::schedule::Schedule;
@@ -36,6 +38,7 @@ pub struct Settings {
     pub store: StoreSettings,
     pub server: ServerSettings,
     pub docker: DockerSettings,
+    pub kubernetes: KubernetesSettings,
     /// In order of name.
     pub providers: Vec<Provider>,
     /// In order of name; tenants that are not among them have the defaults.
@@ -133,6 +136,23 @@ pub struct ServerSettings {
     pub conversations_ms: Option<u64>,
 }
 
+/// The cluster that pods run in, and what `longshore render kubernetes` writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// Of control plane and fleets; none: the one that the control plane runs in, or `longshore`.
+    pub namespace: Option<String>,
+    /// The longshore image, of the control plane and of what `supervisor = "inject"` puts into others.
+    pub image: Option<Image>,
+    /// Names of Secrets with which images are pulled.
+    pub image_pull_secrets: Vec<String>,
+    /// The Secret whose keys are named as the environment variables that the settings take secrets from.
+    pub secret: String,
+    /// The Secret that has `DATABASE_URL` and `REDIS_URL`; none: `secret` has them.
+    pub store_secret: Option<String>,
+    /// Control planes.
+    pub replicas: u32,
+}
+
 /// The Docker engine that containers are started with.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DockerSettings {
@@ -225,6 +245,7 @@ fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     let store = store::read_store(&mut root, base_dir);
     let server = server::read_server(&mut root, base_dir);
     let docker = docker::read_docker(&mut root, base_dir);
+    let kubernetes = kubernetes::read_kubernetes(&mut root);
     let providers = provider::read_providers(&mut root, base_dir);
     let tenants = tenant::read_tenants(&mut root);
     let fleets = fleet::read_fleets(&mut root, &providers, base_dir);
@@ -236,7 +257,7 @@ fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     let schedules = schedule::read_schedules(&mut root, declared);
     let webhooks = webhook::read_webhooks(&mut root, declared, base_dir);
     root.finish();
-    Settings { store, server, docker, providers, tenants, fleets, schedules, webhooks }
+    Settings { store, server, docker, kubernetes, providers, tenants, fleets, schedules, webhooks }
 }
 
 /// The path that `path` means when it is written in a file of folder `base`.

@@ -20,6 +20,18 @@ pub struct Policy {
     /// Tasks finish on the release that they began on.
     #[serde(default)]
     pub pin_release: bool,
+    #[serde(default)]
+    pub owner: Owner,
+}
+
+/// Who changes what a fleet's workers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    #[default]
+    Longshore,
+    /// Git, or whatever else keeps the cluster's objects: longshore watches, and changes nothing.
+    External,
 }
 
 /// By how much attempts on the new release may be worse than those on the old one.
@@ -45,6 +57,7 @@ impl Default for Policy {
             crashes: 0,
             canary: Canary::default(),
             pin_release: false,
+            owner: Owner::Longshore,
         }
     }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const POLICY: Policy = Policy {
+    owner: Owner::Longshore,
     surge: 1,
     batch: 1,
     hold_ms: 2_000,

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const POLICY: Scaling = Scaling {
+    by: crate::fleet::ScaledBy::Direct,
     min: 2,
     max: 20,
     scale_up_above: 8.0,

@@ -13,7 +13,7 @@ use super::section::{Section, text_of};
 use super::tree::{Node, Value};
 use crate::drain;
 use crate::fleet::{
-    Drain, DrainMode, Fleet, Platform, Probe, Protocol, Scaling, TaskDefaults, TenantCaps,
+    Drain, DrainMode, Fleet, Platform, Probe, Protocol, ScaledBy, Scaling, TaskDefaults, TenantCaps,
     default_concurrency,
 };
 use crate::id::FleetName;
@@ -80,9 +80,10 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
     fleet.drain = read_drain(&mut section, fleet.kill_grace_ms);
     fleet.probe = read_probe(&mut section);
     fleet.retention = retention::read(&mut section);
-    fleet.rollout = rollout::read(&mut section);
+    fleet.rollout = rollout::read(&mut section, fleet.platform);
     fleet.container = container::read(&mut section, fleet.platform);
     fleet.service = container::read_service(&mut section, &fleet);
+    fleet.overlay = container::read_overlay(&mut section, fleet.platform, base_dir);
     section.finish();
     fleet
 }
@@ -90,10 +91,10 @@ fn read_fleet(mut section: Section<'_>, name: FleetName, around: Around<'_>) -> 
 fn read_running(section: &mut Section<'_>, fleet: &mut Fleet, base_dir: &str) {
     let protocols = [("exec", Protocol::Exec), ("http", Protocol::Http)];
     fleet.protocol = section.choice("protocol", &protocols, &[]).unwrap_or_default();
-    let platforms = [Platform::Process, Platform::Docker, Platform::Compose, Platform::External]
-        .map(|it| (it.as_str(), it));
-    let later = ["kubernetes", "ecs"];
-    fleet.platform = section.choice("platform", &platforms, &later).unwrap_or_default();
+    let platforms =
+        [Platform::Process, Platform::Docker, Platform::Compose, Platform::Kubernetes, Platform::External];
+    let platforms = platforms.map(|it| (it.as_str(), it));
+    fleet.platform = section.choice("platform", &platforms, &["ecs"]).unwrap_or_default();
     let default = default_concurrency(fleet.protocol);
     fleet.concurrency = section.whole("concurrency", 1..=10_000).unwrap_or(default);
     fleet.command = read_command(section, fleet.platform);
@@ -102,7 +103,7 @@ fn read_running(section: &mut Section<'_>, fleet: &mut Fleet, base_dir: &str) {
         section.error("working_dir", "a path holds no zero byte".into());
     }
     match (fleet.platform, dir) {
-        (Platform::Docker, dir) => {
+        (Platform::Docker | Platform::Kubernetes, dir) => {
             fleet.working_dir = dir.unwrap_or_default();
             if !matches!(fleet.working_dir.chars().next(), None | Some('/')) {
                 section.error("working_dir", "expected a path inside the image, which begins with /".into());
@@ -289,7 +290,9 @@ fn read_scaling(section: &mut Section<'_>, platform: Platform) -> Scaling {
     let above = section.number("scale_up_above", "a number above 0", |number| number > 0.0);
     let below = section.number("scale_down_below", "a number, 0 or above", |number| number >= 0.0);
     let scale_up_above = above.unwrap_or_else(|| default.scale_up_above.max(below.unwrap_or(0.0) * 4.0));
+    let choices = ScaledBy::ALL.map(|choice| (choice.as_str(), choice));
     let scaling = Scaling {
+        by: section.choice("by", &choices, &[]).unwrap_or_default(),
         min: min.unwrap_or(default.min.min(max.unwrap_or(u32::MAX))),
         max: max.unwrap_or(default.max.max(min.unwrap_or(0))),
         scale_up_above,
@@ -298,7 +301,6 @@ fn read_scaling(section: &mut Section<'_>, platform: Platform) -> Scaling {
         scale_down_after_ms: section.duration("scale_down_after").unwrap_or(default.scale_down_after_ms),
         step: section.whole("step", 1..=10_000).unwrap_or(default.step),
     };
-    section.later(&["by"]);
     check_scaling(&mut section, &scaling, platform);
     section.finish();
     scaling
@@ -327,6 +329,16 @@ fn check_scaling(section: &mut Section<'_>, scaling: &Scaling, platform: Platfor
     if scale_down_below >= scale_up_above {
         let problem = format!("{scale_down_below} must be less than `scale_up_above`, {scale_up_above}");
         section.error("scale_down_below", problem);
+    }
+    if scaling.by != ScaledBy::Direct && platform != Platform::Kubernetes {
+        let problem = format!(
+            "only fleets of platform `kubernetes` are scaled by others, and this one is of `{}`",
+            platform.as_str()
+        );
+        section.error("by", problem);
+    }
+    if scaling.by != ScaledBy::Direct && min == 0 {
+        section.warn("min", "an HPA does not go below 1: the fleet keeps one worker");
     }
     if min < 2 && platform != Platform::External {
         section.warn("min", "below 2: while the only worker is replaced or lost, nothing runs");

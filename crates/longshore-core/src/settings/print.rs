@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    Address, DockerSettings, FleetsFrom, Pooler, RedisSettings, RedisTopology, Settings, SharedStore, Tls,
+    Address, DockerSettings, FleetsFrom, KubernetesSettings, Pooler, RedisSettings, RedisTopology, Settings,
+    SharedStore, Tls,
 };
 use crate::container::{Container, Egress, Resources, Supervisor};
 use crate::fleet::{DrainMode, Fleet, Protocol, SecretSource};
@@ -38,6 +39,7 @@ pub(super) fn settings(settings: &Settings) -> String {
     out.line("input_limit", text(&show_size(server.input_limit)));
     out.line("keep_conversations", kept(server.conversations_ms));
     docker(&mut out, &settings.docker);
+    kubernetes(&mut out, &settings.kubernetes);
     for one in &settings.providers {
         provider(&mut out, one);
     }
@@ -85,6 +87,30 @@ fn docker(out: &mut Lines, docker: &DockerSettings) {
     if let Some(path) = override_file {
         out.line("override", text(path));
     }
+}
+
+/// Nothing is said of it where nothing is set.
+fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
+    let KubernetesSettings { namespace, image, image_pull_secrets, secret, store_secret, replicas } =
+        kubernetes;
+    if *kubernetes == KubernetesSettings::default() {
+        return;
+    }
+    out.table("kubernetes");
+    if let Some(namespace) = namespace {
+        out.line("namespace", text(namespace));
+    }
+    if let Some(image) = image {
+        out.line("image", text(&image.to_string()));
+    }
+    if !image_pull_secrets.is_empty() {
+        out.line("image_pull_secrets", texts(image_pull_secrets));
+    }
+    out.line("secret", text(secret));
+    if let Some(secret) = store_secret {
+        out.line("store_secret", text(secret));
+    }
+    out.line("replicas", replicas.to_string());
 }
 
 fn store(out: &mut Lines, store: &SharedStore) {
@@ -189,6 +215,9 @@ fn fleet(out: &mut Lines, fleet: &Fleet) {
     if let Some(service) = &fleet.service {
         out.line("service", text(service));
     }
+    if let Some(overlay) = &fleet.overlay {
+        out.line("kubernetes", inline([("overlay", text(overlay))]));
+    }
     out.line("env", inline(fleet.env.iter().map(|(name, value)| (name.as_str(), text(value)))));
     out.line("secrets", inline(fleet.secrets.iter().map(|(name, from)| (name.as_str(), source(from)))));
     // Even when empty: left out it means all.
@@ -199,10 +228,20 @@ fn fleet(out: &mut Lines, fleet: &Fleet) {
     policies(out, fleet);
 }
 
+fn egress(egress: &Egress) -> String {
+    match egress {
+        Egress::Open => text("open"),
+        Egress::Closed => text("closed"),
+        Egress::Only(destinations) => {
+            texts(&destinations.iter().map(ToString::to_string).collect::<Vec<_>>())
+        }
+    }
+}
+
 fn container(out: &mut Lines, container: &Container) {
     out.line("image", text(&container.image.to_string()));
     out.line("supervisor", text(if container.supervisor == Supervisor::Inject { "inject" } else { "image" }));
-    out.line("egress", text(if container.egress == Egress::Closed { "closed" } else { "open" }));
+    out.line("egress", egress(&container.egress));
     let Resources { cpu, cpu_limit, memory, memory_limit, pids } = container.resources;
     let cores = |thousandths: u32| number(f64::from(thousandths) / 1000.0);
     let parts = [
@@ -244,6 +283,7 @@ fn policies(out: &mut Lines, fleet: &Fleet) {
     out.line(
         "scaling",
         inline([
+            ("by", text(scaling.by.as_str())),
             ("min", scaling.min.to_string()),
             ("max", scaling.max.to_string()),
             ("scale_up_above", number(scaling.scale_up_above)),
@@ -290,7 +330,9 @@ fn rollout(out: &mut Lines, policy: &rollout::Policy) {
         ("cost", number(policy.canary.cost)),
         ("latency", number(policy.canary.latency)),
     ]);
+    let owner = if policy.owner == rollout::Owner::External { "external" } else { "longshore" };
     let parts = [
+        ("owner", text(owner)),
         ("surge", policy.surge.to_string()),
         ("batch", policy.batch.to_string()),
         ("hold", duration(policy.hold_ms)),

@@ -2,6 +2,7 @@
 
 mod containers;
 mod documented;
+mod kubernetes;
 mod listeners;
 mod providers;
 mod schedules;
@@ -10,7 +11,9 @@ mod webhooks;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::{Drain, DrainMode, Platform, Probe, Protocol, Scaling, TaskDefaults, TenantCaps};
+use crate::fleet::{
+    Drain, DrainMode, Platform, Probe, Protocol, ScaledBy, Scaling, TaskDefaults, TenantCaps,
+};
 use crate::id::{FleetName, TenantName};
 use crate::provider::{Kind, Limit, Price, Provider, ProviderName};
 use crate::rate::{self, Rate};
@@ -164,8 +167,10 @@ fn every_key_is_read() {
         pin_release = true
         rollout = { surge = 3, batch = 2, hold = "0s", ready = "30s", deadline = "10m", crashes = 1, canary = { min_samples = 0, failure_rate = 0.2, cost = 1.5, latency = 3 } }
     "#;
-    let Settings { store, server, docker, providers, tenants, fleets, schedules, webhooks } = good(text, &[]);
-    assert_eq!((schedules, webhooks, docker), (Vec::new(), Vec::new(), DockerSettings::default()));
+    let Settings { store, server, docker, kubernetes, providers, tenants, fleets, schedules, webhooks } =
+        good(text, &[]);
+    assert_eq!((schedules, webhooks), (Vec::new(), Vec::new()));
+    assert_eq!((docker, kubernetes), (DockerSettings::default(), KubernetesSettings::default()));
     assert_eq!(store.dir, "/srv/agents/data/store");
     assert_eq!(
         (server.api.to_string(), server.link.to_string()),
@@ -182,6 +187,7 @@ fn every_key_is_read() {
         concurrency: 16,
         platform: Platform::External,
         container: None,
+        overlay: None,
         service: None,
         env: [("A".into(), "1".into())].into(),
         secrets: [
@@ -203,6 +209,7 @@ fn every_key_is_read() {
         rate: Some(Rate { tasks: 100, per_ms: 60_000 }),
         tenants: TenantCaps { max_running: Some(3) },
         scaling: Scaling {
+            by: ScaledBy::Direct,
             min: 0,
             max: 7,
             scale_up_above: 3.0,
@@ -225,6 +232,7 @@ fn every_key_is_read() {
             max_tasks: Some(10),
         },
         rollout: rollout::Policy {
+            owner: rollout::Owner::Longshore,
             surge: 3,
             batch: 2,
             hold_ms: 0,
@@ -420,7 +428,7 @@ const BAD: [(&str, &str); 21] = [
     ),
     (
         "later_words",
-        "[store]\ndatabase = \"postgres://u:pw@db/x\"\n[fleet.a]\ncommand = [\"x\"]\nplatform = \"kubernetes\"\n",
+        "[store]\ndatabase = \"postgres://u:pw@db/x\"\n[fleet.a]\ncommand = [\"x\"]\nplatform = \"ecs\"\n",
     ),
     (
         "store",
@@ -533,6 +541,7 @@ prop_compose! {
         after in 1u64..1 << 40, step in 1u32..=10_000,
     ) -> Scaling {
         Scaling {
+            by: ScaledBy::Direct,
             min, max: (min + more).max(1), scale_up_above: up, scale_down_below: up * part, scale_up_wait_ms: wait,
             scale_down_after_ms: after, step,
         }
@@ -561,7 +570,7 @@ prop_compose! {
         (failure_rate, cost, latency) in (0.0f64..9.0, 0.0f64..9.0, 0.0f64..1e9),
     ) -> rollout::Policy {
         let canary = rollout::Canary { min_samples, failure_rate, cost, latency };
-        rollout::Policy { surge, batch, hold_ms, ready_ms, deadline_ms: hold_ms + more, crashes, canary, pin_release }
+        rollout::Policy { surge, batch, hold_ms, ready_ms, deadline_ms: hold_ms + more, crashes, canary, pin_release, owner: rollout::Owner::Longshore }
     }
 }
 

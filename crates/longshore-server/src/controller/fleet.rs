@@ -86,7 +86,8 @@ async fn look(
     let mut open = app.store.open_rollouts().await?;
     for record in app.store.fleets().await? {
         let open = open.iter().position(|open| open.fleet == record.name).map(|at| open.swap_remove(at));
-        if record.declaration.platform != Platform::External && !app.is_stopping() {
+        if !matches!(record.declaration.platform, Platform::External | Platform::Kubernetes)
+            && !app.is_stopping() {
             let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
             controller.keep(app, crew, &record, open).await?;
         }

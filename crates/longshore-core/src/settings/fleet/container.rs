@@ -1,8 +1,9 @@
 //! Reads what a fleet says about its containers: `image`, `supervisor`, `egress`, `resources`.
 
+use super::super::resolve;
 use super::super::section::{Section, text_of};
 use super::super::tree::{Node, Value};
-use crate::container::{Container, Egress, Image, Resources, Supervisor};
+use crate::container::{Container, Destination, Egress, Image, Resources, Supervisor};
 use crate::fleet::{Fleet, Platform, is_service};
 
 const IMAGE: &str =
@@ -10,7 +11,7 @@ const IMAGE: &str =
 
 /// `None`: the platform has no containers.
 pub(super) fn read(section: &mut Section<'_>, platform: Platform) -> Option<Container> {
-    if platform != Platform::Docker {
+    if !platform.has_containers() {
         for key in ["image", "supervisor", "egress", "resources"] {
             if section.take(key).is_some() {
                 let problem = format!("not used: platform `{}` starts no containers", platform.as_str());
@@ -22,7 +23,7 @@ pub(super) fn read(section: &mut Section<'_>, platform: Platform) -> Option<Cont
     let image = read_image(section);
     let supervisors = [("image", Supervisor::Image), ("inject", Supervisor::Inject)];
     let supervisor = section.choice("supervisor", &supervisors, &[]).unwrap_or_default();
-    let egress = read_egress(section);
+    let egress = read_egress(section, platform);
     let resources = read_resources(section);
     Some(Container { image: image?, supervisor, egress, resources })
 }
@@ -103,23 +104,51 @@ fn read_image_table(section: &mut Section<'_>, node: Node) -> Option<Image> {
     image
 }
 
-fn read_egress(section: &mut Section<'_>) -> Egress {
+fn read_egress(section: &mut Section<'_>, platform: Platform) -> Egress {
     let Some(node) = section.take("egress") else { return Egress::Open };
     let expected = "\"open\" or \"closed\"";
     match (&node.value, text_of(&node).as_deref()) {
         (_, Some("open")) => Egress::Open,
         (_, Some("closed")) => Egress::Closed,
-        (Value::Array(_), _) => {
+        (Value::Array(_), _) if platform != Platform::Kubernetes => {
             let problem =
-                "a list of addresses comes with a later version; Docker's networks are open or closed";
+                "a list of addresses needs platform `kubernetes`; Docker's networks are open or closed";
             section.error("egress", format!("{problem}: expected {expected}"));
             Egress::Closed
         }
+        (Value::Array(items), _) => Egress::Only(read_destinations(section, items)),
         _ => {
             section.wrong::<()>(&node, "egress", expected);
             Egress::Closed
         }
     }
+}
+
+fn read_destinations(section: &mut Section<'_>, items: &[Node]) -> Vec<Destination> {
+    let mut read = Vec::new();
+    for item in items {
+        match text_of(item).map(|text| Destination::parse(&text)) {
+            Some(Ok(destination)) => read.push(destination),
+            Some(Err(problem)) => section.error_in(item.place.clone(), "egress", problem),
+            None => drop(section.wrong::<()>(item, "egress", "an address such as \"10.0.0.0/8:5432\"")),
+        }
+    }
+    read.sort();
+    read.dedup();
+    read
+}
+
+/// What `longshore render` merges into the fleet's manifests.
+pub(super) fn read_overlay(section: &mut Section<'_>, platform: Platform, base_dir: &str) -> Option<String> {
+    let mut kubernetes = section.section("kubernetes")?;
+    let overlay = kubernetes.text("overlay", "the path of a YAML file such as \"pod.yaml\"");
+    kubernetes.finish();
+    if platform != Platform::Kubernetes {
+        let problem = format!("not used: the fleet is of platform `{}`", platform.as_str());
+        section.warn("kubernetes", &problem);
+        return None;
+    }
+    overlay.map(|path| resolve(base_dir, &path))
 }
 
 /// What is not declared follows what is: a limit is never below what is promised, nor the promise above the limit.

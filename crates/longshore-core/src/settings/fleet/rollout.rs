@@ -1,9 +1,12 @@
 //! Reads `[fleet.NAME.rollout]`, and `pin_release` beside it.
 
-use crate::rollout::{Canary, Policy};
+use crate::fleet::Platform;
+use crate::rollout::{Canary, Owner, Policy};
 use crate::settings::section::Section;
 
-pub(super) fn read(fleet: &mut Section<'_>) -> Policy {
+const OWNERS: [(&str, Owner); 2] = [("longshore", Owner::Longshore), ("external", Owner::External)];
+
+pub(super) fn read(fleet: &mut Section<'_>, platform: Platform) -> Policy {
     let pin_release = fleet.boolean("pin_release").unwrap_or_default();
     let default = Policy { pin_release, ..Policy::default() };
     let Some(mut section) = fleet.section("rollout") else { return default };
@@ -17,10 +20,15 @@ pub(super) fn read(fleet: &mut Section<'_>) -> Policy {
         deadline_ms: section.duration("deadline").unwrap_or(default.deadline_ms),
         crashes: section.whole("crashes", 0..=1_000).unwrap_or(default.crashes),
         canary: read_canary(&mut section),
+        owner: section.choice("owner", &OWNERS, &[]).unwrap_or_default(),
         ..default
     };
     if let Err((key, problem)) = policy.check() {
         section.error(key, problem.into());
+    }
+    if policy.owner == Owner::External && platform != Platform::Kubernetes {
+        let problem = "only workers of platform `kubernetes` are replaced by somebody else";
+        section.error("owner", problem.into());
     }
     section.finish();
     policy

@@ -52,7 +52,7 @@ fn every_key_of_containers_is_read() {
     let resources =
         Resources { cpu: 250, cpu_limit: 1000, memory: 64 << 20, memory_limit: 128 << 20, pids: 64 };
     let container = fleet.container.as_ref().expect("a container");
-    assert_eq!((container.resources, container.egress), (resources, Egress::Closed));
+    assert_eq!((container.resources, container.egress.clone()), (resources, Egress::Closed));
     assert_eq!(
         (container.supervisor, container.image.to_string().as_str()),
         (Supervisor::Inject, "registry.internal:5000/research:1.4")

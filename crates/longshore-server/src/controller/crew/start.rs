@@ -60,7 +60,8 @@ impl Crew {
                     return Ok(());
                 }
             },
-            fleet::Platform::External => return Ok(()),
+            // Its Deployment starts them.
+            fleet::Platform::Kubernetes | fleet::Platform::External => return Ok(()),
         };
         self.0.starts.let_go(&self.0.app, at);
         let id = self.next_id(&fleet.name).await?;

@@ -1,0 +1,110 @@
+//! The names that what is rendered for a cluster, and what works in it, have to agree on.
+
+use sha2::{Digest, Sha256};
+
+use crate::fleet::Fleet;
+use crate::id::FleetName;
+use crate::rollout::Release;
+
+/// On everything that belongs to a fleet: its name.
+pub const FLEET: &str = "longshore.dev/fleet";
+
+/// On a pod template: which declaration it follows, as [`digest`] says.
+pub const DECLARATION: &str = "longshore.dev/declaration";
+
+/// On a pod template: the commit that its image was built from.
+pub const COMMIT: &str = "longshore.dev/commit";
+
+/// Ours among a pod's containers.
+pub const AGENT: &str = "agent";
+
+/// The field manager that changes are made as.
+pub const MANAGER: &str = "longshore";
+
+/// Of the control plane's Deployment, Service and ServiceAccount.
+pub const CONTROL_PLANE: &str = "longshore";
+
+/// The Service of the worker link, without endpoints that are not ready.
+pub const LINK: &str = "longshore-link";
+
+/// The Service of the external metrics API.
+pub const METRICS: &str = "longshore-metrics";
+
+/// Of the control plane's listener for external metrics.
+pub const METRICS_PORT: u16 = 7120;
+
+/// In `join_secret`: the token, and the certificate to hold the worker link against, empty where it is plain HTTP.
+pub const JOIN_TOKEN: &str = "token";
+pub const JOIN_CA: &str = "ca";
+
+/// What a worker does that was told to drain and has: `stay`, not ready, until it is stopped. In a pod whatever exits is
+/// started again.
+pub const AFTER_DRAIN: &str = "LONGSHORE_AFTER_DRAIN";
+
+/// Makes the kubelet wait for longer than the worker does itself.
+pub const GRACE_MS: u64 = 15_000;
+
+/// The Secret that the control plane writes for a fleet's workers.
+pub fn join_secret(fleet: &FleetName) -> String {
+    format!("longshore-worker-{fleet}")
+}
+
+/// Tells declarations apart by what workers are told at their start, however it is written. 16 hexadecimal digits.
+pub fn digest(fleet: &Fleet) -> String {
+    let told = serde_json::to_vec(&fleet.told_at_start()).expect("a declaration always serialises");
+    Sha256::digest(told).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Which of a fleet's releases, newest first, a pod runs that says so of itself; none: one that is not known yet.
+pub fn release_of(
+    releases: &[(Release, Fleet)],
+    declaration: Option<&str>,
+    image: Option<&str>,
+) -> Option<Release> {
+    let by_image =
+        || releases.iter().filter(|(_, fleet)| image.is_some() && fleet.image().as_deref() == image);
+    // Somebody may have set another image and left what longshore wrote beside it.
+    let exact = by_image().find(|(_, fleet)| declaration == Some(digest(fleet).as_str()));
+    exact.or_else(|| by_image().next()).map(|(release, _)| *release)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::{Container, Image};
+    use crate::fleet::Platform;
+
+    fn fleet(image: &str, model: &str) -> Fleet {
+        let mut fleet = Fleet::new(FleetName::new("a").expect("valid"), vec!["run".into()], String::new());
+        fleet.platform = Platform::Kubernetes;
+        fleet.container = Some(Container {
+            image: Image::parse(image).expect("valid"),
+            supervisor: Default::default(),
+            egress: Default::default(),
+            resources: Default::default(),
+        });
+        fleet.env.insert("MODEL".into(), model.into());
+        fleet
+    }
+
+    #[test]
+    fn a_declaration_is_known_by_what_workers_are_told() {
+        let one = fleet("a:1", "small");
+        let mut scaled = one.clone();
+        (scaled.scaling.max, scaled.overlay) = (99, Some("/pod.yaml".into()));
+        assert_eq!(digest(&one), digest(&scaled));
+        assert_ne!(digest(&one), digest(&fleet("a:1", "large")));
+        assert_eq!(digest(&one).len(), 16);
+    }
+
+    #[test]
+    fn a_pod_is_of_the_release_whose_image_and_declaration_it_has() {
+        let releases = [(3, fleet("a:2", "large")), (2, fleet("a:1", "large")), (1, fleet("a:1", "small"))];
+        let small = digest(&releases[2].1);
+        assert_eq!(release_of(&releases, Some(&small), Some("a:1")), Some(1));
+        assert_eq!(release_of(&releases, Some(&small), Some("a:2")), Some(3), "its image was set by hand");
+        assert_eq!(release_of(&releases, None, Some("a:1")), Some(2), "the newest with this image");
+        assert_eq!(release_of(&releases, Some(&small), Some("a:3")), None);
+        assert_eq!(release_of(&releases, Some(&small), None), None);
+    }
+}
