@@ -276,7 +276,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         tasks.spawn(controller::retention(app.clone()));
         tasks.spawn(controller::schedules(app.clone()));
         tasks.spawn(controller::webhooks(app.clone()));
-        tasks.spawn(controller::fleets(app.clone(), crew.clone()));
+        let pods = controller::Pods::new(settings.kubernetes.namespace.clone());
+        tasks.spawn(controller::fleets(app.clone(), crew.clone(), pods.clone()));
+        tasks.spawn(controller::cluster(app.clone(), pods));
         tasks.spawn(controller::containers(app.clone(), crew.clone()));
         tasks.spawn(controller::compose_services(app.clone(), crew.clone()));
     }

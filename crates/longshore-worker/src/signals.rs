@@ -16,7 +16,11 @@ pub struct StopSignals {
 
 impl StopSignals {
     pub fn listen() -> io::Result<StopSignals> {
-        Ok(StopSignals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, told: false })
+        Ok(StopSignals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            told: false,
+        })
     }
 
     /// Waits for the next one; returns its name. Loses none when it is dropped.

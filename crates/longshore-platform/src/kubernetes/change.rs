@@ -2,15 +2,15 @@
 
 use longshore_core::container::{Container, Supervisor};
 use longshore_core::fleet::Fleet;
-use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, digest};
+use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, Mark, digest};
 use serde_json::{Map, Value, json};
 
 /// What a release changes of a Deployment's pods.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
-    pub image: String,
-    pub declaration: String,
-    pub commit: Option<String>,
+    image: String,
+    declaration: String,
+    commit: Option<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
     resources: Value,
@@ -28,6 +28,10 @@ impl Template {
             env: fleet.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             resources: resources(container),
         })
+    }
+
+    pub fn mark(&self) -> Mark {
+        Mark { declaration: Some(self.declaration.clone()), image: Some(self.image.clone()) }
     }
 
     /// For server-side apply: these fields, and no other, are longshore's.

@@ -52,7 +52,8 @@ impl Cluster {
         };
         let client = Client::try_from(config).map_err(|error| ClusterError::NotConfigured(error.into()))?;
         let version = client.apiserver_version().await;
-        let version = version.map_err(|error| ClusterError::of("ask the API server for its version", error))?;
+        let version =
+            version.map_err(|error| ClusterError::of("ask the API server for its version", error))?;
         let digits: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
         let namespace = namespace.map_or(theirs, str::to_owned);
         Ok(Cluster { client, namespace, minor: digits.parse().unwrap_or(0) })
@@ -87,13 +88,14 @@ impl Cluster {
         done.map(drop).map_err(|error| self.failed("scale Deployment", deployment, error))
     }
 
-    /// Has a Deployment make its pods from this template.
-    pub async fn set_template(&self, deployment: &str, template: &Template) -> Result<(), ClusterError> {
+    /// Has a Deployment make its pods from this template. Returns its generation with it.
+    pub async fn set_template(&self, deployment: &str, template: &Template) -> Result<i64, ClusterError> {
         // Whoever wrote these fields before: they are longshore's now.
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(template.apply(deployment));
         let done = self.deployments().patch(deployment, &params, &patch).await;
-        done.map(drop).map_err(|error| self.failed("change Deployment", deployment, error))
+        let done = done.map_err(|error| self.failed("change Deployment", deployment, error))?;
+        Ok(done.metadata.generation.unwrap_or_default())
     }
 
     /// Lets a Deployment's own rollout stand still, or go on.
@@ -117,7 +119,10 @@ impl Cluster {
     pub async fn autoscalers(&self) -> Result<Vec<Autoscaler>, ClusterError> {
         let all: Api<HorizontalPodAutoscaler> = Api::namespaced(self.client.clone(), &self.namespace);
         let found = all.list(&ListParams::default()).await.map_err(|error| {
-            ClusterError::of(format!("list HorizontalPodAutoscalers in namespace `{}`", self.namespace), error)
+            ClusterError::of(
+                format!("list HorizontalPodAutoscalers in namespace `{}`", self.namespace),
+                error,
+            )
         })?;
         Ok(found.items.iter().filter_map(Autoscaler::of).collect())
     }
@@ -130,8 +135,10 @@ impl Cluster {
         data: &[(&str, &str)],
     ) -> Result<Written, ClusterError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let data: BTreeMap<String, ByteString> =
-            data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
+        let data: BTreeMap<String, ByteString> = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+            .collect();
         let there = secrets.get_opt(name).await.map_err(|error| self.failed("read Secret", name, error))?;
         if there.as_ref().is_some_and(|there| there.data.as_ref() == Some(&data)) {
             return Ok(Written::Same);

@@ -3,9 +3,7 @@
 /// In words that say what to do where a person can do something.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    #[error(
-        "no Kubernetes cluster is known here: run in one with a service account, or set KUBECONFIG"
-    )]
+    #[error("no Kubernetes cluster is known here: run in one with a service account, or set KUBECONFIG")]
     NotConfigured(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("may not {what}: apply the Role that `longshore render kubernetes` writes")]
     Forbidden {

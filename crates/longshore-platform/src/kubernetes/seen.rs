@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
-use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, FLEET};
+use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, FLEET, Mark};
 
 use crate::End;
 
@@ -14,9 +14,8 @@ pub struct PodSeen {
     pub name: String,
     pub uid: String,
     pub fleet: String,
-    pub image: Option<String>,
-    /// Of the declaration that its template follows.
-    pub declaration: Option<String>,
+    /// What it is made from.
+    pub mark: Mark,
     /// It was asked to end, or has ended for good.
     pub leaves: bool,
     pub ready: bool,
@@ -45,8 +44,8 @@ pub struct Ended {
 pub struct DeploymentSeen {
     pub name: String,
     pub fleet: String,
-    pub image: Option<String>,
-    pub declaration: Option<String>,
+    /// What its pods are made from.
+    pub mark: Mark,
     pub commit: Option<String>,
     /// Pods that it is to have.
     pub replicas: u32,
@@ -54,6 +53,8 @@ pub struct DeploymentSeen {
     pub updated: u32,
     /// Pods there are, those that end apart.
     pub there: u32,
+    /// Grows with each change of what it is to be.
+    pub generation: i64,
     /// Its controller has seen what was written last.
     pub settled: bool,
     pub paused: bool,
@@ -108,8 +109,10 @@ impl PodSeen {
             name: meta.name.clone()?,
             uid: meta.uid.clone().unwrap_or_default(),
             fleet: meta.labels.as_ref()?.get(FLEET)?.clone(),
-            image: agent.and_then(|agent| agent.image.clone()),
-            declaration: annotation(DECLARATION),
+            mark: Mark {
+                declaration: annotation(DECLARATION),
+                image: agent.and_then(|agent| agent.image.clone()),
+            },
             leaves: over || meta.deletion_timestamp.is_some(),
             ready: condition("Ready").is_some_and(|it| it.status == "True"),
             stuck: stuck.filter(|_| !over),
@@ -174,12 +177,15 @@ impl DeploymentSeen {
         Some(DeploymentSeen {
             name: meta.name.clone()?,
             fleet: labels.get(FLEET)?.clone(),
-            image: agent.and_then(|agent| agent.image.clone()),
-            declaration: noted.and_then(|all| all.get(DECLARATION)).cloned(),
+            mark: Mark {
+                declaration: noted.and_then(|all| all.get(DECLARATION)).cloned(),
+                image: agent.and_then(|agent| agent.image.clone()),
+            },
             commit: noted.and_then(|all| all.get(COMMIT)).cloned(),
             replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| count(Some(n))),
             updated: count(status.and_then(|it| it.updated_replicas)),
             there: count(status.and_then(|it| it.replicas)),
+            generation: meta.generation.unwrap_or_default(),
             settled: status.and_then(|it| it.observed_generation) == meta.generation,
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
             failure: failed.map(|it| it.message.clone().or(it.reason.clone()).unwrap_or_default()),

@@ -43,7 +43,11 @@ impl Watch {
         let seen = watch(cluster.pods(), config.clone()).default_backoff();
         tasks.spawn(follow("pods", reflector::reflector(pods_writer, seen), Arc::clone(&shared)));
         let seen = watch(cluster.deployments(), config).default_backoff();
-        tasks.spawn(follow("Deployments", reflector::reflector(deployments_writer, seen), Arc::clone(&shared)));
+        tasks.spawn(follow(
+            "Deployments",
+            reflector::reflector(deployments_writer, seen),
+            Arc::clone(&shared),
+        ));
         Watch { pods, deployments, shared, _tasks: tasks }
     }
 
@@ -56,7 +60,8 @@ impl Watch {
 
     pub fn pods(&self, fleet: &str) -> Vec<PodSeen> {
         let all = self.pods.state();
-        let mut seen: Vec<_> = all.iter().filter_map(|pod| PodSeen::of(pod)).filter(|it| it.fleet == fleet).collect();
+        let mut seen: Vec<_> =
+            all.iter().filter_map(|pod| PodSeen::of(pod)).filter(|it| it.fleet == fleet).collect();
         seen.sort_by(|a, b| a.name.cmp(&b.name));
         seen
     }

@@ -1,5 +1,7 @@
 //! Keeps each fleet at the number of workers that core decides, on the declaration that is current.
 
+mod pods;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use longshore_store::{
 };
 use tracing::{info, warn};
 
+use super::cluster::{self, Pods};
 use super::crew::is_replica;
 use super::{Crew, rollout, told};
 use crate::app::{App, now};
@@ -27,12 +30,12 @@ use crate::depth;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The controller's loop.
-pub async fn fleets(app: App, crew: Crew) -> &'static str {
+pub async fn fleets(app: App, crew: Crew, pods: Pods) -> &'static str {
     let mut controllers: HashMap<FleetName, Controller> = HashMap::new();
     let mut leads: Option<Epoch> = None;
     let mut written = told::Written::new();
     while !app.is_stopping() {
-        if let Err(error) = turn(&app, &crew, &mut controllers, &mut leads).await {
+        if let Err(error) = turn(&app, (&crew, &pods), &mut controllers, &mut leads).await {
             warn!(error = %chain(&error), "fleets could not be looked at; they stay as they are");
         }
         match leads {
@@ -55,7 +58,7 @@ pub async fn fleets(app: App, crew: Crew) -> &'static str {
 /// One look, if this replica leads. A new leader first finds the workers again that the one before started here.
 async fn turn(
     app: &App,
-    crew: &Crew,
+    (crew, pods): (&Crew, &Pods),
     controllers: &mut HashMap<FleetName, Controller>,
     leads: &mut Option<Epoch>,
 ) -> Result<(), StoreError> {
@@ -71,12 +74,12 @@ async fn turn(
         }
         *leads = Some(epoch);
     }
-    look(app, crew, epoch, controllers).await
+    look(app, (crew, pods), epoch, controllers).await
 }
 
 async fn look(
     app: &App,
-    crew: &Crew,
+    (crew, pods): (&Crew, &Pods),
     epoch: Epoch,
     controllers: &mut HashMap<FleetName, Controller>,
 ) -> Result<(), StoreError> {
@@ -86,10 +89,16 @@ async fn look(
     let mut open = app.store.open_rollouts().await?;
     for record in app.store.fleets().await? {
         let open = open.iter().position(|open| open.fleet == record.name).map(|at| open.swap_remove(at));
-        if !matches!(record.declaration.platform, Platform::External | Platform::Kubernetes)
-            && !app.is_stopping() {
-            let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
-            controller.keep(app, crew, &record, open).await?;
+        if app.is_stopping() {
+            break;
+        }
+        let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
+        match record.declaration.platform {
+            Platform::External => {}
+            Platform::Kubernetes => controller.keep_pods(app, pods, &record, open).await?,
+            Platform::Process | Platform::Docker | Platform::Compose => {
+                controller.keep(app, crew, &record, open).await?;
+            }
         }
     }
     Ok(())
@@ -101,6 +110,8 @@ struct Controller {
     memory: Memory,
     last_said: Option<String>,
     rollout: rollout::Memory,
+    /// Of a fleet on a cluster.
+    pods: pods::Memory,
 }
 
 /// A fleet's workers as they are now.
@@ -114,7 +125,13 @@ struct Observed {
 
 impl Controller {
     fn new(epoch: Epoch) -> Controller {
-        Controller { epoch, memory: Memory::default(), last_said: None, rollout: Default::default() }
+        Controller {
+            epoch,
+            memory: Memory::default(),
+            last_said: None,
+            rollout: Default::default(),
+            pods: Default::default(),
+        }
     }
 
     async fn keep(
@@ -159,8 +176,9 @@ impl Controller {
         let leases = app.store.leases(None).await?;
         let cost = |worker: &WorkerRecord| candidate(worker, record, &leases);
         let workers: Vec<_> = observed.active.iter().map(|worker| (worker.clone(), cost(worker))).collect();
+        let held = crew.held(&record.name, open.plan.to);
         let saved = rollout::decide(
-            (app, crew),
+            (app, held),
             &mut self.rollout,
             record,
             open,
@@ -292,7 +310,8 @@ async fn observe(app: &App, control: &Crew, record: &FleetRecord) -> Result<Obse
 
 /// Started by this installation, so watched and replaced by it.
 pub(super) fn is_ours(worker: &WorkerRecord) -> bool {
-    ["process", "docker@"].iter().any(|place| worker.platform.starts_with(place)) || is_replica(worker)
+    ["process", "docker@", cluster::PLACE].iter().any(|place| worker.platform.starts_with(place))
+        || is_replica(worker)
 }
 
 impl Controller {
