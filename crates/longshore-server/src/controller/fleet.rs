@@ -87,7 +87,8 @@ async fn look(
     for record in app.store.fleets().await? {
         let open = open.iter().position(|open| open.fleet == record.name).map(|at| open.swap_remove(at));
         if !matches!(record.declaration.platform, Platform::External | Platform::Kubernetes)
-            && !app.is_stopping() {
+            && !app.is_stopping()
+        {
             let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
             controller.keep(app, crew, &record, open).await?;
         }

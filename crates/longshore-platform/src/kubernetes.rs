@@ -1,0 +1,3 @@
+//! Pods of a Kubernetes cluster.
+
+pub mod render;
