@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Rewrites manifests of `longshore render kubernetes` for a cluster that is older than their API versions.
 
-autoscaling/v2 came in 1.23 (before: v2beta2), policy/v1 in 1.21 (before: v1beta1), unhealthyPodEvictionPolicy in 1.26; KEDA's
-objects need its definitions in the cluster. Reads YAML as longshore prints it, from standard input, and asks `kubectl` which
+autoscaling/v2 came in 1.23 (before: v2beta2), policy/v1 in 1.21 (before: v1beta1, which goes without unhealthyPodEvictionPolicy);
+KEDA's objects need its definitions in the cluster. Reads YAML as longshore prints it, from standard input, and asks `kubectl` which
 versions the cluster has; needs Python's standard library only.
 
     longshore render kubernetes | e2e/kubernetes/older.py | kubectl apply -f -

@@ -3,6 +3,7 @@
 //! Values in, values out: reads no file and no environment, so that the same file gives the same manifests everywhere.
 //! What number of workers there is, and which image they run after a deploy, is no part of them: others write that.
 
+mod chart;
 mod control;
 mod env;
 mod fleet;
@@ -29,6 +30,7 @@ use longshore_core::id::FleetName;
 use longshore_core::settings::Settings;
 use serde_json::Value;
 
+pub use chart::{ChartFile, chart};
 pub use read::{Declared, read};
 pub use yaml::{ReadError, print, print_one};
 

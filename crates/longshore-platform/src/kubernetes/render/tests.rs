@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use super::*;
 
-const SMALL: &str = include_str!("fixtures/small.toml");
+pub(super) const SMALL: &str = include_str!("fixtures/small.toml");
 
-const RICH: &str = include_str!("fixtures/rich.toml");
+pub(super) const RICH: &str = include_str!("fixtures/rich.toml");
 
-const PLANE: &str = include_str!("fixtures/plane.yaml");
+pub(super) const PLANE: &str = include_str!("fixtures/plane.yaml");
 
-const CRAWL: &str = include_str!("fixtures/crawl.yaml");
+pub(super) const CRAWL: &str = include_str!("fixtures/crawl.yaml");
 
 pub(super) fn overlays(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(path, text)| (format!("/srv/{path}"), (*text).to_owned())).collect()
@@ -254,6 +254,48 @@ fn the_control_plane_may_do_what_the_fleets_need_and_no_more() {
         .replace("platform = \"kubernetes\"", "platform = \"external\"")
         .replace("image = \"registry.internal/research:1.4\"", "command = [\"x\"]");
     assert!(case(&none).objects().iter().all(|object| object["kind"] != "Role"));
+}
+
+#[test]
+fn a_control_plane_starts_with_what_it_is_told() {
+    for case in [case(SMALL), rich()] {
+        let objects = case.objects();
+        let plane = find(&objects, "Deployment", "longshore");
+        let variables = plane.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array);
+        let told: Vec<(String, String)> = variables
+            .expect("it has some")
+            .iter()
+            .map(|one| {
+                let given = one["value"].as_str().map(|value| value.replace("$(POD_IP)", "10.1.2.3"));
+                let name = one["name"].as_str().expect("it has a name");
+                // As a Secret would give it.
+                (
+                    name.to_owned(),
+                    given.unwrap_or_else(|| {
+                        format!(
+                            "{}://x",
+                            name.split('_')
+                                .next()
+                                .unwrap_or_default()
+                                .replace("DATABASE", "postgres")
+                                .to_lowercase()
+                        )
+                    }),
+                )
+            })
+            .collect();
+        let (settings, _) = longshore_core::settings::parse(case.text, "x", &told, "/etc/longshore")
+            .unwrap_or_else(|errors| panic!("{errors:?}"));
+        assert!(settings.store.shared.is_some());
+        assert_eq!(settings.store.dir, "/var/lib/longshore");
+        let server = &settings.server;
+        let listeners = [server.api, server.link, server.probes].map(|address| address.to_string());
+        assert_eq!(listeners, ["0.0.0.0:7117", "0.0.0.0:7118", "0.0.0.0:7119"]);
+        assert_eq!(server.link_url.as_deref(), Some("http://10.1.2.3:7118"));
+        // Pods say which declaration they follow, and the control plane knows it again.
+        let rendered = declared(case.text).settings.fleets;
+        assert!(settings.fleets.iter().zip(&rendered).all(|(here, there)| digest(here) == digest(there)));
+    }
 }
 
 #[test]

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use longshore_core::id::FleetName;
 use longshore_core::settings::Settings;
-use longshore_platform::kubernetes::render::{self, Declared, Problem, Rendered, Request};
+use longshore_platform::kubernetes::render::{self, ChartFile, Problem, Rendered, Request};
 
 use crate::cli::ConfigFile;
-use crate::config_file::{self, File};
+use crate::config_file;
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output;
@@ -25,6 +25,10 @@ pub struct Args {
     /// Write files into this folder instead of printing, one for each fleet and three for the control plane
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+
+    /// Write a Helm chart into this folder, whose values have the keys of longshore.toml
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "fleets"])]
+    helm: Option<PathBuf>,
 
     /// Also a DaemonSet for each fleet that keeps its image on every node
     #[arg(long)]
@@ -42,29 +46,38 @@ pub fn run(args: &Args) -> Outcome {
     let declared = render::read(&file.text, &file.name, &file.folder)
         .map_err(|errors| config_file::mistakes(&errors))?;
     config_file::warn(&declared.warnings);
-    let rendered = rendered(args, &file, &declared)?;
-    config_file::warn(&rendered.warnings);
-    match &args.output {
-        Some(dir) => write(dir, &rendered, args.fleets.is_empty())?,
-        None => {
-            let texts = rendered.groups.iter().map(|group| render::print(&group.objects));
-            output::line(texts.collect::<Vec<_>>().join("---\n").trim_end())?;
-        }
-    }
-    Ok(Exit::Done)
-}
-
-fn rendered(args: &Args, file: &File, declared: &Declared) -> Outcome<Rendered> {
     let overlays = overlays(&declared.settings)?;
     let request = Request {
-        declared,
+        declared: &declared,
         config: &file.text,
         overlays: &overlays,
         version: env!("CARGO_PKG_VERSION"),
         only: &args.fleets,
         prepull: args.prepull,
     };
-    render::render(&request).map_err(|problems| in_the_way(&problems))
+    let rendered = render::render(&request).map_err(|problems| in_the_way(&problems))?;
+    config_file::warn(&rendered.warnings);
+    match (&args.helm, &args.output) {
+        (Some(dir), _) => {
+            let chart = render::chart(&request).map_err(|problems| in_the_way(&problems))?;
+            write(dir, &marked(chart))?;
+            let templates = dir.join("templates");
+            tell_left_over(&templates, &paths(&templates, &rendered));
+        }
+        (None, Some(dir)) => {
+            let files = rendered.groups.iter();
+            let files = files.map(|group| (format!("{}.yaml", group.name), render::print(&group.objects)));
+            write(dir, &marked(files))?;
+            if args.fleets.is_empty() {
+                tell_left_over(dir, &paths(dir, &rendered));
+            }
+        }
+        (None, None) => {
+            let texts = rendered.groups.iter().map(|group| render::print(&group.objects));
+            output::line(texts.collect::<Vec<_>>().join("---\n").trim_end())?;
+        }
+    }
+    Ok(Exit::Done)
 }
 
 /// Their texts, by path.
@@ -84,28 +97,35 @@ fn in_the_way(problems: &[Problem]) -> Fault {
     Fault::new("this cannot be rendered for Kubernetes").details(problems.iter().map(ToString::to_string))
 }
 
-fn write(dir: &Path, rendered: &Rendered, all: bool) -> Outcome<()> {
-    let failed = |path: &Path, error: &std::io::Error| {
-        Fault::new(format!("could not write `{}`", path.display())).cause(error)
-    };
-    fs::create_dir_all(dir).map_err(|error| failed(dir, &error))?;
-    let mut written = Vec::new();
-    for group in &rendered.groups {
-        let path = dir.join(format!("{}.yaml", group.name));
-        let head = format!("{MARK}{}: change longshore.toml and render again.\n", env!("CARGO_PKG_VERSION"));
-        fs::write(&path, head + &render::print(&group.objects)).map_err(|error| failed(&path, &error))?;
+/// Files that say themselves where they come from.
+fn marked(files: impl IntoIterator<Item = ChartFile>) -> Vec<ChartFile> {
+    let head = format!("{MARK}{}: change longshore.toml and render again.\n", env!("CARGO_PKG_VERSION"));
+    files.into_iter().map(|(path, text)| (path, head.clone() + &text)).collect()
+}
+
+fn paths(dir: &Path, rendered: &Rendered) -> Vec<PathBuf> {
+    rendered.groups.iter().map(|group| dir.join(format!("{}.yaml", group.name))).collect()
+}
+
+fn write(dir: &Path, files: &[ChartFile]) -> Outcome<()> {
+    for (name, text) in files {
+        let path = dir.join(name);
+        let folder = path.parent().unwrap_or(dir);
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|error| Fault::new(format!("could not write `{}`", path.display())).cause(&error))?;
         output::line(&path.display().to_string())?;
-        written.push(path);
-    }
-    if all {
-        for path in left_over(dir, &written) {
-            let name = path.display();
-            output::note(&format!(
-                "`{name}` is of a fleet that is declared no more: delete its objects, then the file"
-            ));
-        }
     }
     Ok(())
+}
+
+fn tell_left_over(dir: &Path, written: &[PathBuf]) {
+    for path in left_over(dir, written) {
+        output::note(&format!(
+            "`{}` is left of an earlier rendering: delete its objects, then the file",
+            path.display()
+        ));
+    }
 }
 
 /// Files of an earlier rendering that this one has nothing for.
