@@ -6,6 +6,7 @@
 mod change;
 mod cluster;
 mod error;
+pub mod render;
 mod seen;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ mod openapi;
 mod plane;
 mod queue;
 mod recovery;
+mod render;
 mod replay;
 mod roles;
 mod rollouts;
