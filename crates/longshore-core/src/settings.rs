@@ -151,6 +151,9 @@ pub struct KubernetesSettings {
     pub store_secret: Option<String>,
     /// Control planes.
     pub replicas: u32,
+    /// Where the control plane answers autoscalers, through the API server: only in a cluster, and only with a fleet that one
+    /// scales.
+    pub metrics: SocketAddr,
 }
 
 /// The Docker engine that containers are started with.

@@ -8,6 +8,7 @@ compile_error!("platform `process` needs Linux: it is built on pidfds and /proc"
 
 pub mod docker;
 mod end;
+pub mod kubernetes;
 mod platform;
 pub mod process;
 

@@ -1,8 +1,12 @@
 //! Reads `[kubernetes]`.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use super::KubernetesSettings;
 use super::section::Section;
+use super::server::read_address;
 use crate::container::Image;
+use crate::kubernetes::METRICS_PORT;
 
 const NAME: &str = "a name of Kubernetes: a-z, 0-9 and -, up to 63 letters";
 
@@ -16,6 +20,7 @@ pub(super) fn read_kubernetes(root: &mut Section<'_>) -> KubernetesSettings {
         secret: read_name(&mut section, "secret").unwrap_or(default.secret),
         store_secret: read_name(&mut section, "store_secret"),
         replicas: section.whole("replicas", 1..=100).unwrap_or(default.replicas),
+        metrics: read_address(&mut section, "metrics").unwrap_or(default.metrics),
     };
     if settings.replicas < 2 {
         section.warn(
@@ -65,6 +70,7 @@ impl Default for KubernetesSettings {
             secret: "longshore".into(),
             store_secret: None,
             replicas: 2,
+            metrics: SocketAddr::from((Ipv4Addr::UNSPECIFIED, METRICS_PORT)),
         }
     }
 }

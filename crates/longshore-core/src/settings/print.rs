@@ -91,7 +91,7 @@ fn docker(out: &mut Lines, docker: &DockerSettings) {
 
 /// Nothing is said of it where nothing is set.
 fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
-    let KubernetesSettings { namespace, image, image_pull_secrets, secret, store_secret, replicas } =
+    let KubernetesSettings { namespace, image, image_pull_secrets, secret, store_secret, replicas, metrics } =
         kubernetes;
     if *kubernetes == KubernetesSettings::default() {
         return;
@@ -111,6 +111,7 @@ fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
         out.line("store_secret", text(secret));
     }
     out.line("replicas", replicas.to_string());
+    out.line("metrics", text(&metrics.to_string()));
 }
 
 fn store(out: &mut Lines, store: &SharedStore) {

@@ -26,6 +26,7 @@ fn what_is_declared_for_a_cluster_is_read_and_printed_again() {
         secret = "keys"
         store_secret = "store"
         replicas = 3
+        metrics = "[::]:7120"
         [fleet.research]
         platform = "kubernetes"
         image = "acme/research:1.4"
@@ -37,6 +38,7 @@ fn what_is_declared_for_a_cluster_is_read_and_printed_again() {
     let settings = good(file, &[]);
     let cluster = &settings.kubernetes;
     assert_eq!(cluster.namespace.as_deref(), Some("agents"));
+    assert_eq!(cluster.metrics.to_string(), "[::]:7120");
     assert_eq!((cluster.image_pull_secrets.len(), cluster.store_secret.as_deref()), (2, Some("store")));
     let fleet = &settings.fleets[0];
     assert_eq!((fleet.scaling.by, fleet.rollout.owner), (ScaledBy::Hpa, Owner::External));
@@ -54,6 +56,7 @@ fn what_is_wrong_with_a_cluster_is_said_where_it_stands() {
         image = "https://x/y"
         image_pull_secrets = ["a", "B"]
         replicas = 0
+        metrics = "7120"
         context = "prod"
         [fleet.a]
         platform = "kubernetes"
