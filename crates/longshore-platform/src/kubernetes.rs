@@ -40,7 +40,8 @@ impl Cluster {
 
     /// One whose API server listens there without TLS and asks for nothing.
     pub fn at(url: http::Uri, namespace: &str) -> Result<Cluster, ConnectError> {
-        let client = Client::try_from(Config::new(url)).map_err(|error| ConnectError::Client(error.into()))?;
+        let client =
+            Client::try_from(Config::new(url)).map_err(|error| ConnectError::Client(error.into()))?;
         Ok(Cluster { client, namespace: namespace.to_owned() })
     }
 

@@ -89,7 +89,8 @@ impl RequestHeader {
 /// Reads how the API server shows itself.
 pub async fn read_request_header(client: &Client) -> Result<RequestHeader, AggregationError> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-system");
-    let map = within("read ConfigMap `kube-system/extension-apiserver-authentication`", maps.get(AUTHENTICATION));
+    let map =
+        within("read ConfigMap `kube-system/extension-apiserver-authentication`", maps.get(AUTHENTICATION));
     RequestHeader::read(&map.await?.data.unwrap_or_default())
 }
 
@@ -219,7 +220,8 @@ mod tests {
 
     #[test]
     fn without_an_aggregation_layer_that_is_said() {
-        let why = |pairs: &[(&str, &str)]| RequestHeader::read(&data(pairs)).expect_err("not enough").to_string();
+        let why =
+            |pairs: &[(&str, &str)]| RequestHeader::read(&data(pairs)).expect_err("not enough").to_string();
         assert!(why(&[USER]).contains("requestheader-client-ca-file"));
         assert!(why(&[CA]).contains("names no header"));
         assert!(why(&[CA, ("requestheader-username-headers", "X-Remote-User")]).contains("not a list"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_api::link::WorkerState;
 use longshore_core::drain::{self, Candidate};
 use longshore_core::errors::chain;
-use longshore_core::fleet::{Platform, Scaling};
+use longshore_core::fleet::{Platform, ScaledBy, Scaling};
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
 use longshore_core::rollout::{Phase, Plan};
@@ -21,7 +21,7 @@ use super::crew::is_replica;
 use super::{Crew, rollout, told};
 use crate::app::{App, now};
 use crate::convert::worker_state;
-use crate::depth;
+use crate::{depth, wanted};
 
 /// How often fleets are looked at when nothing wakes us.
 const LOOK: Duration = Duration::from_millis(500);
@@ -86,10 +86,17 @@ async fn look(
     let mut open = app.store.open_rollouts().await?;
     for record in app.store.fleets().await? {
         let open = open.iter().position(|open| open.fleet == record.name).map(|at| open.swap_remove(at));
-        if !matches!(record.declaration.platform, Platform::External | Platform::Kubernetes)
-            && !app.is_stopping() {
-            let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
-            controller.keep(app, crew, &record, open).await?;
+        if app.is_stopping() || record.declaration.platform == Platform::External {
+            continue;
+        }
+        let by_others = record.declaration.platform == Platform::Kubernetes;
+        if by_others && record.declaration.scaling.by == ScaledBy::Direct {
+            continue;
+        }
+        let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
+        match by_others {
+            true => controller.advise(app, crew, &record).await?,
+            false => controller.keep(app, crew, &record, open).await?,
         }
     }
     Ok(())
@@ -101,6 +108,7 @@ struct Controller {
     memory: Memory,
     last_said: Option<String>,
     rollout: rollout::Memory,
+    wanted: wanted::Publisher,
 }
 
 /// A fleet's workers as they are now.
@@ -114,7 +122,13 @@ struct Observed {
 
 impl Controller {
     fn new(epoch: Epoch) -> Controller {
-        Controller { epoch, memory: Memory::default(), last_said: None, rollout: Default::default() }
+        Controller {
+            epoch,
+            memory: Memory::default(),
+            last_said: None,
+            rollout: Default::default(),
+            wanted: Default::default(),
+        }
     }
 
     async fn keep(
@@ -144,6 +158,18 @@ impl Controller {
         self.say(app, record, &answer).await?;
         let Some(open) = open else { return self.apply(app, crew, &serving, &observed, &answer).await };
         self.roll(app, crew, (record, &serving), open, &observed, &answer).await
+    }
+
+    /// Decides for an autoscaler that asks, and changes nothing itself.
+    async fn advise(&mut self, app: &App, crew: &Crew, record: &FleetRecord) -> Result<(), StoreError> {
+        if !record.active {
+            return Ok(());
+        }
+        let observed = observe(app, crew, record).await?;
+        let answer = self.decide(app, record, &observed, None).await?;
+        self.memory = answer.memory.clone();
+        self.say(app, record, &answer).await?;
+        self.wanted.publish(app, &record.name, &answer, self.epoch).await
     }
 
     /// A step of a rollout; the scaler adds what is missing beside it, and removes nothing while the rollout moves workers.

@@ -8,7 +8,8 @@ use crate::model::Epoch;
 
 const GET: &str = "SELECT value FROM @meta WHERE key = $1";
 const PUT: &str = "INSERT INTO @meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = $2";
-const PUT_LEADING: &str = "INSERT INTO @meta SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM @leader WHERE epoch = $3)
+const PUT_LEADING: &str =
+    "INSERT INTO @meta SELECT $1, $2 WHERE EXISTS (SELECT 1 FROM @leader WHERE epoch = $3)
      ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 /// The first one stays: two replicas that start at once must agree.
 const FIRST: &str =
