@@ -16,10 +16,10 @@ use super::is_asked_for;
 use crate::app::App;
 use crate::controller::sleep_or_stop;
 
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 10_000 });
 
 /// Until this replica leads, and while something is wrong.
-const SOON: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 2000 });
 
 /// What to do about an APIService.
 #[derive(Debug, PartialEq, Eq)]

@@ -57,9 +57,38 @@ impl Serving {
         info!("certificate for external metrics is replaced");
         Ok(())
     }
+}
 
-    #[cfg(test)]
-    pub fn shown(&self) -> rustls::pki_types::CertificateDer<'static> {
-        self.current.get().cert[0].clone()
+#[cfg(test)]
+mod tests {
+    use longshore_store::{OpenOptions, Store};
+    use x509_cert::Certificate;
+    use x509_cert::der::Decode;
+
+    use super::*;
+    use crate::app::now;
+
+    #[tokio::test]
+    async fn a_certificate_is_replaced_when_half_of_its_time_is_over() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = Store::open(&OpenOptions::new(dir.path())).expect("a store");
+        let begin = now();
+        let authority = Authority::of(&store, begin).await.expect("made");
+        let mut serving = Serving::new(authority, "agents", begin).expect("made");
+        let shown = |serving: &Serving| serving.current.get().cert[0].clone();
+        let first = shown(&serving);
+        let end = |der: &[u8]| {
+            let read = Certificate::from_der(der).expect("a certificate");
+            read.tbs_certificate.validity.not_after.to_unix_duration()
+        };
+        let left = end(&first) - Duration::from_secs(begin.0 as u64 / 1000);
+        assert_eq!(left, LASTS);
+        serving.look(begin.after(RENEWED - Duration::from_secs(1))).expect("nothing to do");
+        assert_eq!(shown(&serving), first);
+        serving.look(begin.after(RENEWED)).expect("renewed");
+        let second = shown(&serving);
+        assert_eq!(end(&second) - end(&first), RENEWED);
+        serving.look(begin.after(RENEWED + Duration::from_secs(60))).expect("nothing to do");
+        assert_eq!(shown(&serving), second);
     }
 }

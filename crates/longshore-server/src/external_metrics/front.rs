@@ -20,7 +20,7 @@ use crate::controller::sleep_or_stop;
 const EVERY: Duration = Duration::from_secs(60);
 
 /// While nothing is known. Strangers cause no more questions than this either.
-const AGAIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
 
 pub struct FrontProxies {
     cluster: Cluster,

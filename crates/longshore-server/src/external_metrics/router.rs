@@ -134,3 +134,23 @@ fn value(metric: Metric, fleet: &FleetName, wanted: &Wanted) -> Result<Value, St
         Wanted::Stale(_) => Err(none(wanted.doubt(now()).unwrap_or_default())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::time::Timestamp;
+
+    use super::*;
+    use crate::wanted::Mark;
+
+    #[test]
+    fn a_number_that_is_too_old_is_none() {
+        let fleet = FleetName::new("research").expect("valid");
+        let mark = Mark { at: Timestamp(1000), desired: 5, pending: 0, workers: 5, standstill: None };
+        let of = |wanted: &Wanted| value(Metric::Pending, &fleet, wanted);
+        assert_eq!(of(&Wanted::Fresh(mark.clone())).expect("a number")["value"], "0");
+        for stale in [Wanted::Stale(Some(mark)), Wanted::Stale(None)] {
+            let refused = of(&stale).expect_err("none");
+            assert_eq!(refused.into_response().status(), 503);
+        }
+    }
+}

@@ -42,11 +42,6 @@ impl Status {
     pub fn unavailable(message: impl Into<String>) -> Status {
         Status::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
-
-    #[cfg(test)]
-    pub fn code(&self) -> u16 {
-        self.code.as_u16()
-    }
 }
 
 impl IntoResponse for Status {
