@@ -10,7 +10,6 @@ use super::chain::Authorities;
 use super::peer::Peer;
 
 /// Who may pass callers on, and in which headers.
-#[derive(Debug)]
 pub struct FrontProxy {
     authorities: Authorities,
     told: RequestHeader,

@@ -1,6 +1,5 @@
 //! Whether a certificate was signed by one of the API server's authorities, and whose it is.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +25,6 @@ pub struct Authorities {
     verifier: Arc<dyn ClientCertVerifier>,
     /// The same, for certificates that the verifier does not read.
     roots: Vec<Certificate>,
-}
-
-impl fmt::Debug for Authorities {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} authorities", self.roots.len())
-    }
 }
 
 impl Authorities {

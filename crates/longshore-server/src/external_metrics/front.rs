@@ -85,8 +85,8 @@ impl FrontProxies {
         if self.known().is_some_and(|known| known.is_of(&told)) {
             return Ok(());
         }
+        info!(names = ?told.names, "it is known how the API server shows itself");
         let front = FrontProxy::new(told)?;
-        info!(?front, "the API server is known by these");
         *self.known.write().expect("no holder panics") = Some(Arc::new(front));
         Ok(())
     }

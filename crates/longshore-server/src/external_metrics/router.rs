@@ -35,7 +35,7 @@ pub fn router(served: Served) -> Router {
         .route(&format!("/apis/{METRICS_GROUP}"), get(async |_: Asker| Json(values::group())))
         .route(&version, get(async |_: Asker| Json(values::resources())))
         .route(&format!("{version}/namespaces/{{namespace}}/{{metric}}"), get(metric))
-        // OpenAPI documents among it: the API server does without.
+        .route("/openapi/v2", get(async |_: Asker| Json(values::openapi())))
         .fallback(async |asker: Result<Asker, Status>| match asker {
             Ok(_) => Status::not_found("longshore serves external metrics here, and nothing of this name"),
             Err(status) => status,

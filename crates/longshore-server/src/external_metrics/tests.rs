@@ -254,7 +254,8 @@ async fn an_autoscaler_gets_what_the_leader_decided_and_others_get_a_reason() {
     refusal(asked(wanted.replace("/agents/", "/other/")).await, 404, "namespace `agents`");
     refusal(asked(wanted.replace("%3D", "!%3D")).await, 400, "label selector");
     refusal(asked(wanted.replace("research", "plain")).await, 404, "scaling.by = \"hpa\"");
-    refusal(asked("/openapi/v2".into()).await, 404, "nothing of this name");
+    refusal(asked("/openapi/v3".into()).await, 404, "nothing of this name");
+    assert_eq!(asked("/openapi/v2".into()).await.1["swagger"], "2.0");
     refusal(answer(proxy.post(world.url(&wanted))).await, 405, "GET");
     let resources = asked("/apis/external.metrics.k8s.io/v1beta1".into()).await;
     assert_eq!((resources.0, resources.1["resources"].as_array().map(Vec::len)), (200, Some(3)));

@@ -104,6 +104,11 @@ pub fn groups() -> Value {
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [bare_group()] })
 }
 
+/// As little as there can be: the API server asks again and again where there is none.
+pub fn openapi() -> Value {
+    json!({ "swagger": "2.0", "info": { "title": "longshore", "version": METRICS_VERSION }, "paths": {} })
+}
+
 fn bare_group() -> Value {
     let version = json!({ "groupVersion": group_version(), "version": METRICS_VERSION });
     json!({ "name": METRICS_GROUP, "versions": [version], "preferredVersion": version })
