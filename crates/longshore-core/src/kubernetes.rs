@@ -1,10 +1,16 @@
 //! The names that what is rendered for a cluster, and what works in it, have to agree on.
 
+mod pods;
+mod template;
+
 use sha2::{Digest, Sha256};
 
 use crate::fleet::Fleet;
 use crate::id::FleetName;
 use crate::rollout::Release;
+
+pub use pods::{Counts, Facts, Standing, deletion_cost};
+pub use template::{Agreed, Mark, Turn, turn};
 
 /// On everything that belongs to a fleet: its name.
 pub const FLEET: &str = "longshore.dev/fleet";

@@ -2,6 +2,7 @@
 //!
 //! Each has one form: observe, decide (in core), save the plan, apply.
 
+mod cluster;
 mod crew;
 mod fleet;
 mod housekeeping;
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 
 use crate::app::{App, now, roll};
 
+pub use cluster::{Pods, run as cluster};
 pub use crew::{Crew, compose_services, containers};
 pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;

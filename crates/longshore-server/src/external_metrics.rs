@@ -24,7 +24,7 @@ use longshore_core::errors::chain as words;
 use longshore_core::fleet::{Fleet, Platform, ScaledBy};
 use longshore_core::role::{Role, Roles};
 use longshore_core::settings::{FleetsFrom, Settings};
-use longshore_platform::kubernetes::{Cluster, ConnectError};
+use longshore_platform::kubernetes::aggregation::ApiServer;
 use longshore_store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -43,16 +43,12 @@ pub fn is_asked_for(fleet: &Fleet) -> bool {
     fleet.platform == Platform::Kubernetes && fleet.scaling.by == ScaledBy::Hpa
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum FindError {
-    #[error("the cluster cannot be reached whose autoscalers are to be answered")]
-    Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// The cluster whose autoscalers this replica answers; none: it has no reason to.
-pub async fn cluster(settings: &Settings, roles: Roles, store: &Store) -> Result<Option<Cluster>, FindError> {
+/// The API server whose autoscalers this replica answers; none: it has no reason to, or knows of no cluster.
+pub async fn api_server(
+    settings: &Settings,
+    roles: Roles,
+    store: &Store,
+) -> Result<Option<ApiServer>, StoreError> {
     if !roles.has(Role::Api) && !roles.has(Role::Controllers) {
         return Ok(None);
     }
@@ -65,7 +61,7 @@ pub async fn cluster(settings: &Settings, roles: Roles, store: &Store) -> Result
         }
     };
     match wanted {
-        true => Ok(Cluster::find(settings.kubernetes.namespace.as_deref()).await?),
+        true => Ok(ApiServer::find(settings.kubernetes.namespace.as_deref()).await),
         false => Ok(None),
     }
 }
@@ -92,25 +88,25 @@ impl std::ops::Deref for Served {
 /// Serves, keeps the certificate fresh, and as the leader keeps the APIService trusting it.
 pub async fn start(
     app: &App,
-    cluster: Cluster,
+    server: ApiServer,
     listener: TcpListener,
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<(), TlsError> {
     let authority = Authority::of(&app.store, now()).await?;
     let pem = authority.certificate().to_owned();
-    let serving = Serving::new(authority, cluster.namespace(), now())?;
+    let serving = Serving::new(authority, server.namespace(), now())?;
     let listener = TlsListener::new(listener, serving.config());
     let served = Served(Arc::new(Inner {
         app: app.clone(),
-        namespace: cluster.namespace().to_owned(),
-        front: FrontProxies::new(cluster.clone()),
-        access: Access::new(cluster.clone()),
+        namespace: server.namespace().to_owned(),
+        front: FrontProxies::new(server.clone()),
+        access: Access::new(server.clone()),
     }));
     tasks.spawn(listen(served.clone(), listener));
     tasks.spawn(front::keep(served));
     tasks.spawn(keep_certificate(app.clone(), serving));
     if app.roles.has(Role::Controllers) {
-        tasks.spawn(api_service::keep(app.clone(), cluster, pem));
+        tasks.spawn(api_service::keep(app.clone(), server, pem));
     }
     Ok(())
 }

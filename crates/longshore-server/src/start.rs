@@ -68,8 +68,6 @@ pub enum StartError {
     Exposed { what: &'static str, addr: SocketAddr },
     #[error(transparent)]
     Token(#[from] TokenError),
-    #[error("external metrics cannot be served")]
-    ExternalMetrics(#[from] external_metrics::FindError),
     #[error("TLS could not be set up")]
     Tls(#[from] TlsError),
     #[error("could not write `{path}`")]
@@ -181,8 +179,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if roles.has(Role::Api) && admins.is_empty() && !open {
         refuse_exposure(settings, &store).await?;
     }
-    let cluster = external_metrics::cluster(settings, roles, &store).await?;
-    let (listeners, metrics_listener) = Listeners::bind(settings, roles, &dir, cluster.is_some()).await?;
+    let api_server = external_metrics::api_server(settings, roles, &store).await?;
+    let (listeners, metrics_listener) = Listeners::bind(settings, roles, &dir, api_server.is_some()).await?;
     let addresses = listeners.addresses;
     let named: Vec<SocketAddr> = [addresses.api, addresses.link].into_iter().flatten().collect();
     let tls = match named.is_empty() {
@@ -268,8 +266,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     };
     let mut tasks = JoinSet::new();
     listeners.serve(&app, tls.as_ref(), &mut tasks);
-    if let Some((cluster, listener)) = cluster.zip(metrics_listener) {
-        external_metrics::start(&app, cluster, listener, &mut tasks).await?;
+    if let Some((api_server, listener)) = api_server.zip(metrics_listener) {
+        external_metrics::start(&app, api_server, listener, &mut tasks).await?;
     }
     if let Some(tls) = tls {
         tasks.spawn(keep_certificate(app.clone(), tls));
@@ -285,7 +283,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         tasks.spawn(controller::retention(app.clone()));
         tasks.spawn(controller::schedules(app.clone()));
         tasks.spawn(controller::webhooks(app.clone()));
-        tasks.spawn(controller::fleets(app.clone(), crew.clone()));
+        let pods = controller::Pods::new(settings.kubernetes.namespace.clone());
+        tasks.spawn(controller::fleets(app.clone(), crew.clone(), pods.clone()));
+        tasks.spawn(controller::cluster(app.clone(), pods));
         tasks.spawn(controller::containers(app.clone(), crew.clone()));
         tasks.spawn(controller::compose_services(app.clone(), crew.clone()));
     }

@@ -54,6 +54,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Without an answer of the control plane for this long, agents are stopped and the worker ends.
     pub cut_off: Duration,
+    /// Having drained by order, it stays, not ready, until a signal ends it: where what exits is started again.
+    pub stays: bool,
     pub relay: RelayTimes,
 }
 

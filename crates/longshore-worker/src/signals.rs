@@ -11,19 +11,31 @@ use crate::process::Host;
 pub struct StopSignals {
     term: Stream,
     int: Stream,
+    told: bool,
 }
 
 impl StopSignals {
     pub fn listen() -> io::Result<StopSignals> {
-        Ok(StopSignals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(StopSignals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            told: false,
+        })
     }
 
     /// Waits for the next one; returns its name. Loses none when it is dropped.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
+        let name = tokio::select! {
             _ = self.term.recv() => "SIGTERM",
             _ = self.int.recv() => "SIGINT",
-        }
+        };
+        self.told = true;
+        name
+    }
+
+    /// Whether one has come.
+    pub fn told(&self) -> bool {
+        self.told
     }
 }
 

@@ -57,6 +57,7 @@ pub struct Worker {
     /// How long the control plane may hold a heartbeat.
     heartbeat: Duration,
     cut_off: Duration,
+    stays: bool,
     draining: watch::Sender<bool>,
     ordered: watch::Sender<Option<DrainOrder>>,
 }
@@ -164,6 +165,10 @@ async fn live(
     };
     let ended = drain::drain(&worker, order, signals, parts).await;
     worker.setting.folders.clear();
+    if worker.stays && ended.is_ok() && !signals.told() {
+        info!("worker has drained, and stays until it is stopped");
+        signals.next().await;
+    }
     ended
 }
 
@@ -290,6 +295,7 @@ impl Worker {
             concurrency: concurrency(options, registered),
             heartbeat: Duration::from_millis(registered.heartbeat_ms.max(1)),
             cut_off: options.cut_off,
+            stays: options.stays,
             draining: watch::Sender::new(false),
             ordered: watch::Sender::new(None),
             outbox: Arc::default(),

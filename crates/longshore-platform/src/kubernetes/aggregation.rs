@@ -11,8 +11,40 @@ use k8s_openapi::api::authorization::v1::{
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Error};
+use kube::{Client, Config, Error};
 use serde_json::json;
+
+use super::cluster::namespace_of;
+
+/// The API server, and the namespace that is ours. Nothing is asked of it before there is something to ask. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer {
+    client: Client,
+    namespace: String,
+}
+
+impl ApiServer {
+    /// That of the cluster that this process runs in, or that KUBECONFIG names; `None`: no cluster is known here.
+    pub async fn find(namespace: Option<&str>) -> Option<ApiServer> {
+        let config = Config::infer().await.ok()?;
+        let namespace = namespace_of(&config, namespace);
+        Some(ApiServer { client: Client::try_from(config).ok()?, namespace })
+    }
+
+    /// One that listens there without TLS and asks for nothing; `None`: nobody could.
+    pub fn at(url: http::Uri, namespace: &str) -> Option<ApiServer> {
+        let client = Client::try_from(Config::new(url)).ok()?;
+        Some(ApiServer { client, namespace: namespace.to_owned() })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+}
 
 /// How long the API server may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -381,6 +381,6 @@ fn last_line_of(text: &str) -> Option<String> {
 }
 
 /// A crash may be a task's doing; a kill from outside or an exit of its own is not.
-fn cause(end: End) -> Interruption {
+pub fn cause(end: End) -> Interruption {
     if end.is_crash() { Interruption::WorkerCrashed } else { Interruption::WorkerEnded }
 }

@@ -1,12 +1,14 @@
 //! Keeps each fleet at the number of workers that core decides, on the declaration that is current.
 
+mod pods;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use longshore_api::link::WorkerState;
 use longshore_core::drain::{self, Candidate};
 use longshore_core::errors::chain;
-use longshore_core::fleet::{Platform, ScaledBy, Scaling};
+use longshore_core::fleet::{Platform, Scaling};
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
 use longshore_core::rollout::{Phase, Plan};
@@ -17,6 +19,7 @@ use longshore_store::{
 };
 use tracing::{info, warn};
 
+use super::cluster::{self, Pods};
 use super::crew::is_replica;
 use super::{Crew, rollout, told};
 use crate::app::{App, now};
@@ -27,12 +30,12 @@ use crate::{depth, wanted};
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The controller's loop.
-pub async fn fleets(app: App, crew: Crew) -> &'static str {
+pub async fn fleets(app: App, crew: Crew, pods: Pods) -> &'static str {
     let mut controllers: HashMap<FleetName, Controller> = HashMap::new();
     let mut leads: Option<Epoch> = None;
     let mut written = told::Written::new();
     while !app.is_stopping() {
-        if let Err(error) = turn(&app, &crew, &mut controllers, &mut leads).await {
+        if let Err(error) = turn(&app, (&crew, &pods), &mut controllers, &mut leads).await {
             warn!(error = %chain(&error), "fleets could not be looked at; they stay as they are");
         }
         match leads {
@@ -55,7 +58,7 @@ pub async fn fleets(app: App, crew: Crew) -> &'static str {
 /// One look, if this replica leads. A new leader first finds the workers again that the one before started here.
 async fn turn(
     app: &App,
-    crew: &Crew,
+    (crew, pods): (&Crew, &Pods),
     controllers: &mut HashMap<FleetName, Controller>,
     leads: &mut Option<Epoch>,
 ) -> Result<(), StoreError> {
@@ -71,12 +74,12 @@ async fn turn(
         }
         *leads = Some(epoch);
     }
-    look(app, crew, epoch, controllers).await
+    look(app, (crew, pods), epoch, controllers).await
 }
 
 async fn look(
     app: &App,
-    crew: &Crew,
+    (crew, pods): (&Crew, &Pods),
     epoch: Epoch,
     controllers: &mut HashMap<FleetName, Controller>,
 ) -> Result<(), StoreError> {
@@ -86,17 +89,16 @@ async fn look(
     let mut open = app.store.open_rollouts().await?;
     for record in app.store.fleets().await? {
         let open = open.iter().position(|open| open.fleet == record.name).map(|at| open.swap_remove(at));
-        if app.is_stopping() || record.declaration.platform == Platform::External {
-            continue;
-        }
-        let by_others = record.declaration.platform == Platform::Kubernetes;
-        if by_others && record.declaration.scaling.by == ScaledBy::Direct {
-            continue;
+        if app.is_stopping() {
+            break;
         }
         let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
-        match by_others {
-            true => controller.advise(app, crew, &record).await?,
-            false => controller.keep(app, crew, &record, open).await?,
+        match record.declaration.platform {
+            Platform::External => {}
+            Platform::Kubernetes => controller.keep_pods(app, pods, &record, open).await?,
+            Platform::Process | Platform::Docker | Platform::Compose => {
+                controller.keep(app, crew, &record, open).await?;
+            }
         }
     }
     Ok(())
@@ -108,6 +110,9 @@ struct Controller {
     memory: Memory,
     last_said: Option<String>,
     rollout: rollout::Memory,
+    /// Of a fleet on a cluster.
+    pods: pods::Memory,
+    /// For those that scale a fleet in our place.
     wanted: wanted::Publisher,
 }
 
@@ -127,6 +132,7 @@ impl Controller {
             memory: Memory::default(),
             last_said: None,
             rollout: Default::default(),
+            pods: Default::default(),
             wanted: Default::default(),
         }
     }
@@ -160,18 +166,6 @@ impl Controller {
         self.roll(app, crew, (record, &serving), open, &observed, &answer).await
     }
 
-    /// Decides for an autoscaler that asks, and changes nothing itself.
-    async fn advise(&mut self, app: &App, crew: &Crew, record: &FleetRecord) -> Result<(), StoreError> {
-        if !record.active {
-            return Ok(());
-        }
-        let observed = observe(app, crew, record).await?;
-        let answer = self.decide(app, record, &observed, None).await?;
-        self.memory = answer.memory.clone();
-        self.say(app, record, &answer).await?;
-        self.wanted.publish(app, &record.name, &answer, self.epoch).await
-    }
-
     /// A step of a rollout; the scaler adds what is missing beside it, and removes nothing while the rollout moves workers.
     async fn roll(
         &mut self,
@@ -185,8 +179,9 @@ impl Controller {
         let leases = app.store.leases(None).await?;
         let cost = |worker: &WorkerRecord| candidate(worker, record, &leases);
         let workers: Vec<_> = observed.active.iter().map(|worker| (worker.clone(), cost(worker))).collect();
+        let held = crew.held(&record.name, open.plan.to);
         let saved = rollout::decide(
-            (app, crew),
+            (app, held),
             &mut self.rollout,
             record,
             open,
@@ -318,7 +313,8 @@ async fn observe(app: &App, control: &Crew, record: &FleetRecord) -> Result<Obse
 
 /// Started by this installation, so watched and replaced by it.
 pub(super) fn is_ours(worker: &WorkerRecord) -> bool {
-    ["process", "docker@"].iter().any(|place| worker.platform.starts_with(place)) || is_replica(worker)
+    ["process", "docker@", cluster::PLACE].iter().any(|place| worker.platform.starts_with(place))
+        || is_replica(worker)
 }
 
 impl Controller {

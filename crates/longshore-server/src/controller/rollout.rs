@@ -72,19 +72,16 @@ impl Memory {
     }
 }
 
-/// Looks, decides, saves. `None`: somebody else has written to the rollout, or leads.
+/// Looks, decides, saves. `held`: why no worker of the release that comes can be started, by no fault of its own. `None`: somebody else has written to the rollout, or leads.
 pub async fn decide(
-    (app, crew): (&App, &Crew),
+    (app, held): (&App, Option<String>),
     memory: &mut Memory,
     record: &FleetRecord,
     open: RolloutRecord,
     (workers, desired): (&[(WorkerRecord, Candidate)], u32),
     epoch: Epoch,
 ) -> Result<Option<RolloutRecord>, StoreError> {
-    let observed = Observed {
-        held: crew.held(&record.name, open.plan.to),
-        ..observe(app, record, &open.plan, workers, desired).await?
-    };
+    let observed = Observed { held, ..observe(app, record, &open.plan, workers, desired).await? };
     let plan = rollout::decide(&open.plan, &observed, now());
     let says = format!("{} {:?} {:?}", plan.phase.as_str(), plan.step, plan.surge);
     let changed = timeless(&plan) != timeless(&open.plan);

@@ -5,8 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use longshore_core::errors::chain;
-use longshore_platform::kubernetes::Cluster;
-use longshore_platform::kubernetes::aggregation::{self, User, Wish};
+use longshore_platform::kubernetes::aggregation::{self, ApiServer, User, Wish};
 use tracing::warn;
 
 use super::status::Status;
@@ -22,13 +21,13 @@ const MASTERS: &str = "system:masters";
 const MOST: usize = 1024;
 
 pub struct Access {
-    cluster: Cluster,
+    server: ApiServer,
     known: Mutex<Known>,
 }
 
 impl Access {
-    pub fn new(cluster: Cluster) -> Access {
-        Access { cluster, known: Mutex::default() }
+    pub fn new(server: ApiServer) -> Access {
+        Access { server, known: Mutex::default() }
     }
 
     pub async fn check(&self, user: User, wish: Wish) -> Result<(), Status> {
@@ -40,7 +39,7 @@ impl Access {
         let verdict = match known {
             Some(verdict) => verdict,
             None => {
-                let reviewed = aggregation::review_access(self.cluster.client(), &key.0, &key.1).await;
+                let reviewed = aggregation::review_access(self.server.client(), &key.0, &key.1).await;
                 let verdict = reviewed.map_err(|error| {
                     let why = chain(&error);
                     warn!(

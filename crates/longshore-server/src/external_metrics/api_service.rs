@@ -8,8 +8,7 @@ use std::time::Duration;
 use longshore_core::errors::chain;
 use longshore_core::id::FleetName;
 use longshore_core::kubernetes::{MANAGER, METRICS, METRICS_API_SERVICE};
-use longshore_platform::kubernetes::Cluster;
-use longshore_platform::kubernetes::aggregation::{self, AggregationError, Registered};
+use longshore_platform::kubernetes::aggregation::{self, AggregationError, ApiServer, Registered};
 use tracing::{info, warn};
 
 use super::is_asked_for;
@@ -61,7 +60,7 @@ fn judge(found: Option<&Registered>, namespace: &str, authority: &str) -> Verdic
 }
 
 /// Runs for as long as the process.
-pub async fn keep(app: App, cluster: Cluster, authority: String) -> &'static str {
+pub async fn keep(app: App, server: ApiServer, authority: String) -> &'static str {
     let mut wait = Duration::ZERO;
     while !sleep_or_stop(&app, wait).await {
         wait = SOON;
@@ -79,7 +78,7 @@ pub async fn keep(app: App, cluster: Cluster, authority: String) -> &'static str
         };
         let trouble = match fleets.is_empty() {
             true => None,
-            false => look(&cluster, &authority).await,
+            false => look(&server, &authority).await,
         };
         if trouble.is_none() && !fleets.is_empty() {
             wait = EVERY;
@@ -90,8 +89,8 @@ pub async fn keep(app: App, cluster: Cluster, authority: String) -> &'static str
 }
 
 /// Mends what it may. Returns what is wrong.
-async fn look(cluster: &Cluster, authority: &str) -> Option<String> {
-    let (client, namespace) = (cluster.client(), cluster.namespace());
+async fn look(server: &ApiServer, authority: &str) -> Option<String> {
+    let (client, namespace) = (server.client(), server.namespace());
     let looked = async {
         let found = aggregation::read_api_service(client, METRICS_API_SERVICE).await?;
         let verdict = judge(found.as_ref(), namespace, authority);

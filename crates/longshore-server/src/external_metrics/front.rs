@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use longshore_core::errors::chain;
-use longshore_platform::kubernetes::Cluster;
-use longshore_platform::kubernetes::aggregation::{self, User};
+use longshore_platform::kubernetes::aggregation::{self, ApiServer, User};
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
@@ -23,15 +22,15 @@ const EVERY: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5000 });
 
 pub struct FrontProxies {
-    cluster: Cluster,
+    server: ApiServer,
     known: RwLock<Option<Arc<FrontProxy>>>,
     /// When it was asked for last, and why that failed.
     asked: Mutex<Option<(Instant, Option<String>)>>,
 }
 
 impl FrontProxies {
-    pub fn new(cluster: Cluster) -> FrontProxies {
-        FrontProxies { cluster, known: RwLock::default(), asked: Mutex::default() }
+    pub fn new(server: ApiServer) -> FrontProxies {
+        FrontProxies { server, known: RwLock::default(), asked: Mutex::default() }
     }
 
     pub fn known(&self) -> Option<Arc<FrontProxy>> {
@@ -81,7 +80,7 @@ impl FrontProxies {
 
     async fn ask(&self) -> Result<(), String> {
         let told =
-            aggregation::read_request_header(self.cluster.client()).await.map_err(|error| chain(&error))?;
+            aggregation::read_request_header(self.server.client()).await.map_err(|error| chain(&error))?;
         if self.known().is_some_and(|known| known.is_of(&told)) {
             return Ok(());
         }

@@ -23,8 +23,10 @@ impl Embedded {
             let inserted = write
                 .connection
                 .prepare_cached(
-                    "INSERT OR IGNORE INTO worker (id, fleet, state, platform, release, planned_at)
-                     VALUES (?1, ?2, 'starting', ?3, ?4, ?5)",
+                    "INSERT INTO worker (id, fleet, state, platform, release, planned_at)
+                     VALUES (?1, ?2, 'starting', ?3, ?4, ?5)
+                     ON CONFLICT DO UPDATE SET platform = ?3, release = ?4, planned_at = ?5
+                     WHERE platform = 'external' AND fleet = ?2",
                 )?
                 .execute(params![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.release), now.0])?;
             Ok(inserted > 0)

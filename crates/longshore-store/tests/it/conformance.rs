@@ -82,7 +82,8 @@ every_backend! {
         only_the_renewed_live_on, a_claim_that_nobody_heard_of_expires_beside_what_is_renewed,
         outages_do_not_expire_leases, a_new_start_releases_what_the_old_one_held,
         a_drain_order_is_repeated_until_it_is_obeyed, waiters_are_woken, a_late_goodbye_does_not_end_the_next_start,
-        a_gone_worker_can_register_again, a_planned_worker_is_found_again;
+        a_gone_worker_can_register_again, a_planned_worker_is_found_again,
+        a_worker_that_came_before_its_plan_becomes_one_of_it;
     endings: success_is_final_and_repeatable, a_stale_fence_changes_nothing, failures_back_off_then_fail,
         interruptions_cost_nothing, three_crashes_alone_are_poison, progress_is_no_strike,
         cancelling_a_queued_task_ends_it, cancelling_a_running_task_tells_its_worker,

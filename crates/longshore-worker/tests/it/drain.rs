@@ -151,3 +151,33 @@ async fn results_that_cannot_be_delivered_are_said_so() {
     assert!(began.elapsed() < Duration::from_millis(3500), "{:?}", began.elapsed());
     assert!(scene.worker.log().contains("1 endings could not be delivered"), "{}", scene.worker.log());
 }
+
+#[tokio::test]
+async fn a_worker_that_stays_is_not_ready_once_it_has_drained_and_ends_by_a_signal() {
+    let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
+    let command = |_: &str| ["sh", "-c", "true"].map(str::to_owned).to_vec();
+    let mut scene = Scene::with(plane, command, |config| config.stays = true);
+    scene.run("null").await;
+    let addr = scene.plane.probe_addr().await;
+    scene.plane.order_drain(DrainMode::Wait, 60_000);
+    eventually("its goodbye", || (scene.plane.record().deregistered == 1).then_some(())).await;
+    assert_eq!(get(addr, "/readyz").map(|(status, _)| status), Some(503));
+    assert_eq!(get(addr, "/livez").map(|(status, _)| status), Some(200), "it is not to be replaced");
+    scene.worker.signal(Signal::SIGTERM);
+    assert_eq!(scene.worker.code().await, 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_stays_and_is_signalled_while_it_drains_ends() {
+    let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
+    let command = |folder: &str| ["sh", "-c", WAITS, "agent", folder].map(str::to_owned).to_vec();
+    let mut scene = Scene::with(plane, command, |config| config.stays = true);
+    let held = scene.submit("null");
+    scene.plane.said(held).await;
+    scene.plane.order_drain(DrainMode::Wait, 60_000);
+    let addr = scene.plane.probe_addr().await;
+    eventually("unreadiness", || get(addr, "/readyz").filter(|(status, _)| *status == 503)).await;
+    scene.worker.signal(Signal::SIGTERM);
+    assert_eq!(scene.worker.code().await, 0);
+    assert_eq!(scene.plane.record().released, [held]);
+}

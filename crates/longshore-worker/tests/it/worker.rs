@@ -51,6 +51,7 @@ pub struct Config {
     pub run_dir: PathBuf,
     pub probe_addr: SocketAddr,
     pub cut_off_ms: u64,
+    pub stays: bool,
     pub agent_port: Option<u16>,
     pub keep_alive_after_ms: u64,
     pub silence_ms: u64,
@@ -67,6 +68,7 @@ impl Config {
             run_dir: run_dir.into(),
             probe_addr: ([127, 0, 0, 1], 0).into(),
             cut_off_ms: 600_000,
+            stays: false,
             agent_port: None,
             keep_alive_after_ms: 240_000,
             silence_ms: 30_000,
@@ -87,6 +89,7 @@ impl Config {
             agent_port: self.agent_port,
             run_dir: self.run_dir,
             cut_off: Duration::from_millis(self.cut_off_ms),
+            stays: self.stays,
             relay: RelayTimes {
                 keep_alive_after: Duration::from_millis(self.keep_alive_after_ms),
                 keep_alive_every: Duration::from_millis(100),

@@ -65,9 +65,26 @@ pub struct Args {
     #[arg(long, value_name = "PORT", env = "LONGSHORE_AGENT_PORT", hide_env_values = true)]
     agent_port: Option<u16>,
 
+    /// What it does once it was told to drain by the control plane, and has
+    #[arg(
+        long,
+        value_name = "WHAT",
+        env = longshore_core::kubernetes::AFTER_DRAIN,
+        default_value = "exit",
+        hide_env_values = true
+    )]
+    after_drain: AfterDrain,
+
     /// The agent, instead of what the fleet declares
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum AfterDrain {
+    Exit,
+    /// Not ready, until a signal ends it: for pods, which are started again when they exit
+    Stay,
 }
 
 /// The port of an http agent whose container holds nothing else.
@@ -104,6 +121,7 @@ async fn work(args: Args) -> Outcome {
         agent_port: Some(args.agent_port.unwrap_or(if first_process() { CONTAINER_PORT } else { 0 })),
         run_dir: std::env::temp_dir(),
         cut_off: DEFAULT_CUT_OFF,
+        stays: args.after_drain == AfterDrain::Stay,
         relay: RelayTimes::default(),
     };
     let exit = longshore_worker::run(options).await.map_err(fault)?;

@@ -181,3 +181,19 @@ pub async fn a_planned_worker_is_found_again(world: &World) {
     assert_eq!((all[0].release, all[0].platform.as_str(), all[0].nonce), (4, "process", Some(crew.nonce)));
     assert_eq!(all[0].identity, Some(json(r#"{"pid":7}"#)));
 }
+
+pub async fn a_worker_that_came_before_its_plan_becomes_one_of_it(world: &World) {
+    let crew = world.worker("a-1").await;
+    let mut plan =
+        PlannedWorker { id: crew.id.clone(), fleet: fleet("b"), release: 4, platform: "kubernetes@x".into() };
+    assert!(
+        !world.store.plan_worker(plan.clone(), world.epoch, world.now()).await.unwrap(),
+        "of another fleet"
+    );
+    plan.fleet = fleet("a");
+    assert!(world.store.plan_worker(plan.clone(), world.epoch, world.now()).await.unwrap());
+    assert!(!world.store.plan_worker(plan, world.epoch, world.now()).await.unwrap(), "a plan is made once");
+    let it = world.store.worker(crew.id.clone()).await.unwrap().expect("it is there");
+    assert_eq!((it.release, it.platform.as_str(), it.nonce), (4, "kubernetes@x", Some(crew.nonce)));
+    assert!(it.planned_at.is_some() && it.registered_at.is_some());
+}

@@ -51,9 +51,14 @@ impl Counted {
 pub async fn tell(app: &App, crew: &Crew, counted: Counted) {
     let written = write(crew, &counted).await;
     let mut fleets = crew.0.compose.fleets.lock().expect("no holder panics");
-    fleets.retain(|fleet, _| counted.fleets.contains_key(fleet));
     let mut told = app.notes.lock().expect("no holder panics");
-    told.retain(|fleet, _| counted.fleets.contains_key(fleet));
+    fleets.retain(|fleet, _| {
+        let stays = counted.fleets.contains_key(fleet);
+        if !stays {
+            told.remove(fleet);
+        }
+        stays
+    });
     for (fleet, (_, stand, added)) in &counted.fleets {
         let notes = notes(stand, *added, &written);
         let seen = fleets.entry(fleet.clone()).or_default();

@@ -1,0 +1,193 @@
+//! How many pods a fleet's Deployment is to have, and what each of them counts for.
+//!
+//! Which pods go is not for a Deployment to be told: it removes those that are not ready first. So whoever is to go drains
+//! before, without exiting, and the number goes down once it has.
+
+use crate::scale::{Crew, Decision};
+
+/// What a pod and its worker are doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Ready,
+    /// It is on its way to ready, for the first time or again.
+    Starting,
+    /// It was told to go, and has tasks to finish.
+    Draining,
+    /// It was told to go, has, and waits to be removed.
+    Drained,
+    /// Kubernetes ends it, and counts it no more.
+    Leaving,
+}
+
+/// Of one pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Kubernetes was asked to end it, or it has ended for good.
+    pub leaves: bool,
+    /// Its worker claims tasks.
+    pub ready: bool,
+    /// Its worker was told to drain.
+    pub told: bool,
+    /// Its worker has ended.
+    pub gone: bool,
+}
+
+impl Facts {
+    pub fn standing(self) -> Standing {
+        match self {
+            Facts { leaves: true, .. } => Standing::Leaving,
+            Facts { told: true, gone: true, .. } => Standing::Drained,
+            Facts { told: true, .. } => Standing::Draining,
+            // Its container is started again.
+            Facts { gone: true, .. } => Standing::Starting,
+            Facts { ready: true, .. } => Standing::Ready,
+            Facts { .. } => Standing::Starting,
+        }
+    }
+}
+
+/// A fleet's pods by what they count for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub ready: u32,
+    pub starting: u32,
+    pub draining: u32,
+    pub drained: u32,
+    pub leaving: u32,
+}
+
+impl Counts {
+    pub fn of(pods: impl Iterator<Item = Standing>) -> Counts {
+        let mut counts = Counts::default();
+        for standing in pods {
+            *match standing {
+                Standing::Ready => &mut counts.ready,
+                Standing::Starting => &mut counts.starting,
+                Standing::Draining => &mut counts.draining,
+                Standing::Drained => &mut counts.drained,
+                Standing::Leaving => &mut counts.leaving,
+            } += 1;
+        }
+        counts
+    }
+
+    /// Pods that Kubernetes counts.
+    fn there(&self) -> u32 {
+        self.ready + self.starting + self.draining + self.drained
+    }
+
+    /// The workers of a decision, where the Deployment is to have `replicas` pods: those that it has not made yet are on
+    /// their way, and those beyond are there because it replaces others.
+    pub fn crew(&self, replicas: u32) -> Crew {
+        let all = replicas.saturating_sub(self.draining + self.drained);
+        let ready = self.ready.min(all);
+        Crew { ready, starting: all - ready, draining: self.draining + self.leaving }
+    }
+
+    /// How many pods the Deployment is to have.
+    ///
+    /// Growing, nothing is taken off for pods that have drained: it would keep them instead of making new ones. Otherwise
+    /// those that have drained go, once it has as many as it is to have: else they might be taken off twice.
+    pub fn replicas(&self, now: u32, decision: &Decision) -> u32 {
+        match decision {
+            Decision::Grow { by, .. } => now.saturating_add(by.get()),
+            Decision::Shrink { .. } | Decision::Hold(_) if self.there() == now => {
+                now.saturating_sub(self.drained)
+            }
+            Decision::Shrink { .. } | Decision::Hold(_) => now,
+        }
+    }
+}
+
+/// What removing a pod costs beside others, as Kubernetes counts it: pods that nobody told to go are not marked and cost 0.
+pub fn deletion_cost(standing: Standing, invested_ms: u64) -> Option<i32> {
+    match standing {
+        Standing::Drained => Some(-2_000_000_000),
+        Standing::Draining => {
+            let seconds = i32::try_from(invested_ms / 1000).unwrap_or(i32::MAX).min(999_999_999);
+            Some(-1_000_000_000 + seconds)
+        }
+        Standing::Ready | Standing::Starting | Standing::Leaving => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::scale::{GrowReason, HoldReason, ShrinkReason};
+
+    fn grow(by: u32) -> Decision {
+        Decision::Grow { by: NonZeroU32::new(by).expect("above 0"), reason: GrowReason::Backlog }
+    }
+
+    fn shrink(by: u32) -> Decision {
+        let reason = ShrinkReason::Quiet { for_ms: 1 };
+        Decision::Shrink { by: NonZeroU32::new(by).expect("above 0"), reason }
+    }
+
+    const HOLD: Decision = Decision::Hold(HoldReason::InBand);
+
+    #[test]
+    fn a_pod_counts_for_what_it_and_its_worker_do() {
+        let facts = Facts::default();
+        for (facts, standing) in [
+            (facts, Standing::Starting),
+            (Facts { ready: true, ..facts }, Standing::Ready),
+            (Facts { ready: true, told: true, ..facts }, Standing::Draining),
+            (Facts { told: true, gone: true, ..facts }, Standing::Drained),
+            (Facts { gone: true, ..facts }, Standing::Starting),
+            (Facts { leaves: true, told: true, gone: true, ..facts }, Standing::Leaving),
+        ] {
+            assert_eq!(facts.standing(), standing, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_shrink_waits_until_its_victims_have_drained() {
+        let busy = Counts { ready: 4, draining: 2, ..Counts::default() };
+        assert_eq!(busy.replicas(6, &HOLD), 6);
+        assert_eq!(busy.crew(6), Crew { ready: 4, starting: 0, draining: 2 });
+        let done = Counts { ready: 4, draining: 1, drained: 1, ..Counts::default() };
+        assert_eq!(done.replicas(5, &HOLD), 5, "it is being removed");
+        assert_eq!(done.replicas(7, &HOLD), 7, "one is being made");
+        assert_eq!(done.replicas(6, &HOLD), 5);
+        assert_eq!(done.replicas(6, &shrink(1)), 5, "more follow");
+        assert_eq!(done.replicas(6, &grow(2)), 8, "what has drained is taken off later");
+    }
+
+    #[test]
+    fn what_is_not_made_yet_is_on_its_way_and_what_replaces_others_is_not_counted() {
+        let none = Counts { ready: 2, ..Counts::default() };
+        assert_eq!(none.crew(5), Crew { ready: 2, starting: 3, draining: 0 });
+        let surge = Counts { ready: 5, starting: 1, leaving: 1, ..Counts::default() };
+        assert_eq!(surge.crew(5), Crew { ready: 5, starting: 0, draining: 1 });
+    }
+
+    #[test]
+    fn who_has_drained_costs_least_then_who_has_least_to_lose() {
+        let cost = |standing, ms| deletion_cost(standing, ms);
+        assert!(cost(Standing::Drained, 0) < cost(Standing::Draining, 0));
+        assert!(cost(Standing::Draining, 1_000) < cost(Standing::Draining, 900_000));
+        assert!(cost(Standing::Draining, u64::MAX) < Some(0));
+        assert_eq!(cost(Standing::Ready, 5), None);
+    }
+
+    proptest! {
+        /// However pods come and go meanwhile, holding never takes away one that works.
+        #[test]
+        fn holding_keeps_all_that_work(ready in 0u32..20, starting in 0u32..20, draining in 0u32..5, drained in 0u32..5) {
+            let counts = Counts { ready, starting, draining, drained, leaving: 0 };
+            let replicas = ready + starting + draining + drained;
+            let kept = counts.replicas(replicas, &HOLD);
+            prop_assert_eq!(kept, ready + starting + draining);
+            prop_assert_eq!(counts.crew(replicas).workers(), ready + starting);
+            // Once they are gone nothing changes any more.
+            let after = Counts { drained: 0, ..counts };
+            prop_assert_eq!(after.replicas(kept, &HOLD), kept);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Why a cluster did not do what it was asked.
+
+/// In words that say what to do where a person can do something.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("no Kubernetes cluster is known here: run in one with a service account, or set KUBECONFIG")]
+    NotConfigured(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("may not {what}: apply the Role that `longshore render kubernetes` writes")]
+    Forbidden {
+        what: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    #[error("{what}: there is none; apply what `longshore render kubernetes` writes")]
+    NotFound { what: String },
+    #[error("could not {what}")]
+    Failed {
+        what: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+impl ClusterError {
+    /// `what`: what was tried, as in "could not …".
+    pub(super) fn of(what: impl Into<String>, error: kube::Error) -> ClusterError {
+        let what = what.into();
+        match &error {
+            kube::Error::Api(status) if status.code == 404 => ClusterError::NotFound { what },
+            kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
+                ClusterError::Forbidden { what, source: Box::new(error) }
+            }
+            _ => ClusterError::Failed { what, source: Box::new(error) },
+        }
+    }
+
+    /// The API server answered, and said no.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            ClusterError::Forbidden { .. } | ClusterError::NotFound { .. } => true,
+            ClusterError::Failed { source, .. } => matches!(**source, kube::Error::Api(_)),
+            ClusterError::NotConfigured(_) => false,
+        }
+    }
+}

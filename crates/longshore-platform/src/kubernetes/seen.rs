@@ -1,0 +1,204 @@
+//! What matters here of pods, Deployments and autoscalers.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, FLEET, Mark};
+
+use crate::End;
+
+/// A pod of a fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Its worker's id.
+    pub name: String,
+    pub uid: String,
+    pub fleet: String,
+    /// What it is made from.
+    pub mark: Mark,
+    /// It was asked to end, or has ended for good.
+    pub leaves: bool,
+    pub ready: bool,
+    /// Why its agent does not run, where that is not about to pass: no room, no image, no Secret.
+    pub stuck: Option<String>,
+    /// How its agent's container ended last; it may run again.
+    pub ended: Option<Ended>,
+    /// It has ended for good.
+    pub over: bool,
+}
+
+/// The end of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Tells ends apart.
+    pub container: String,
+    pub end: End,
+    /// Seconds since 1970 by the node's clock.
+    pub at: i64,
+    /// What it said last, if it writes that where Kubernetes looks for it.
+    pub said: Option<String>,
+}
+
+/// A fleet's Deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeploymentSeen {
+    pub name: String,
+    pub fleet: String,
+    /// What its pods are made from.
+    pub mark: Mark,
+    pub commit: Option<String>,
+    /// Pods that it is to have.
+    pub replicas: u32,
+    /// Of these: made from the newest template.
+    pub updated: u32,
+    /// Pods there are, those that end apart.
+    pub there: u32,
+    /// Grows with each change of what it is to be.
+    pub generation: i64,
+    /// Its controller has seen what was written last.
+    pub settled: bool,
+    pub paused: bool,
+    /// Why pods could not be made: a quota, an admission webhook.
+    pub failure: Option<String>,
+    /// What says that it is kept by a tool that takes it from Git.
+    pub tracked_by: Option<String>,
+}
+
+/// A HorizontalPodAutoscaler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Autoscaler {
+    pub name: String,
+    /// The Deployment that it scales.
+    pub deployment: String,
+}
+
+/// Marks of tools that keep objects as Git has them.
+const TRACKING: [(&str, &str); 5] = [
+    ("argocd.argoproj.io/tracking-id", "Argo CD"),
+    ("argocd.argoproj.io/instance", "Argo CD"),
+    ("kustomize.toolkit.fluxcd.io/name", "Flux"),
+    ("helm.toolkit.fluxcd.io/name", "Flux"),
+    ("fluxcd.io/sync-checksum", "Flux"),
+];
+
+/// Reasons of waiting containers that pass by themselves.
+const PASSING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
+impl PodSeen {
+    /// `None`: it has no name or no fleet.
+    pub fn of(pod: &Pod) -> Option<PodSeen> {
+        let meta = &pod.metadata;
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let agent = spec.and_then(|spec| spec.containers.iter().find(|it| it.name == AGENT));
+        let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        let over = matches!(phase, "Failed" | "Succeeded");
+        let statuses = || status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let of_agent = statuses().find(|it| it.name == AGENT);
+        let condition = |kind: &str| {
+            let conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+            conditions.into_iter().find(|it| it.type_ == kind).cloned()
+        };
+        let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+        let unscheduled = condition("PodScheduled").filter(|it| it.status == "False");
+        let inits = status.into_iter().flat_map(|status| status.init_container_statuses.iter().flatten());
+        let stuck = unscheduled
+            .map(|it| format!("no node takes it: {}", it.message.or(it.reason).unwrap_or_default()))
+            .or_else(|| statuses().chain(inits).find_map(stuck));
+        Some(PodSeen {
+            name: meta.name.clone()?,
+            uid: meta.uid.clone().unwrap_or_default(),
+            fleet: meta.labels.as_ref()?.get(FLEET)?.clone(),
+            mark: Mark {
+                declaration: annotation(DECLARATION),
+                image: agent.and_then(|agent| agent.image.clone()),
+            },
+            leaves: over || meta.deletion_timestamp.is_some(),
+            ready: condition("Ready").is_some_and(|it| it.status == "True"),
+            stuck: stuck.filter(|_| !over),
+            ended: of_agent.and_then(last_end).or_else(|| evicted(pod).filter(|_| over)),
+            over,
+        })
+    }
+}
+
+/// Why a container waits, if it will for long.
+fn stuck(of: &ContainerStatus) -> Option<String> {
+    let waiting = of.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().filter(|reason| !PASSING.contains(reason))?;
+    Some(match waiting.message.as_deref() {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
+    })
+}
+
+fn last_end(of: &ContainerStatus) -> Option<Ended> {
+    let ended = |state: Option<&ContainerState>| state?.terminated.clone();
+    let it = ended(of.state.as_ref()).or_else(|| ended(of.last_state.as_ref()))?;
+    let end = match (it.reason.as_deref(), it.signal, it.exit_code) {
+        (Some("OOMKilled"), ..) => End::OutOfMemory,
+        (_, Some(signal), _) if signal > 0 => End::Signaled(signal),
+        // The kernel's word, as shells and container runtimes pass it on.
+        (_, _, code @ 129..=192) => End::Signaled(code - 128),
+        (_, _, code) => End::Exited(code),
+    };
+    Some(Ended {
+        container: it.container_id.unwrap_or_default(),
+        end,
+        at: it.finished_at.map_or(0, |at| at.0.as_second()),
+        said: it.message.filter(|said| !said.trim().is_empty()),
+    })
+}
+
+/// A pod that ended without a word of its containers: the node was out of memory or disk, or went.
+fn evicted(pod: &Pod) -> Option<Ended> {
+    let status = pod.status.as_ref()?;
+    let said = status.message.clone().or_else(|| status.reason.clone());
+    Some(Ended { container: String::new(), end: End::Gone, at: 0, said })
+}
+
+impl DeploymentSeen {
+    /// `None`: it has no name or no fleet.
+    pub fn of(it: &Deployment) -> Option<DeploymentSeen> {
+        let meta = &it.metadata;
+        let labels = meta.labels.as_ref()?;
+        let spec = it.spec.as_ref();
+        let template = spec.map(|spec| &spec.template);
+        let noted = template.and_then(|it| it.metadata.as_ref()?.annotations.as_ref());
+        let pod = template.and_then(|it| it.spec.as_ref());
+        let agent = pod.and_then(|pod| pod.containers.iter().find(|it| it.name == AGENT));
+        let status = it.status.as_ref();
+        let count = |n: Option<i32>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+        let conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        let failed = conditions.into_iter().find(|it| it.type_ == "ReplicaFailure" && it.status == "True");
+        let marked = |key: &str| {
+            labels.contains_key(key) || meta.annotations.as_ref().is_some_and(|all| all.contains_key(key))
+        };
+        Some(DeploymentSeen {
+            name: meta.name.clone()?,
+            fleet: labels.get(FLEET)?.clone(),
+            mark: Mark {
+                declaration: noted.and_then(|all| all.get(DECLARATION)).cloned(),
+                image: agent.and_then(|agent| agent.image.clone()),
+            },
+            commit: noted.and_then(|all| all.get(COMMIT)).cloned(),
+            replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| count(Some(n))),
+            updated: count(status.and_then(|it| it.updated_replicas)),
+            there: count(status.and_then(|it| it.replicas)),
+            generation: meta.generation.unwrap_or_default(),
+            settled: status.and_then(|it| it.observed_generation) == meta.generation,
+            paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
+            failure: failed.map(|it| it.message.clone().or(it.reason.clone()).unwrap_or_default()),
+            tracked_by: TRACKING.iter().find(|(key, _)| marked(key)).map(|(_, tool)| (*tool).to_owned()),
+        })
+    }
+}
+
+impl Autoscaler {
+    /// `None`: it scales something else than a Deployment.
+    pub fn of(it: &HorizontalPodAutoscaler) -> Option<Autoscaler> {
+        let target = &it.spec.as_ref()?.scale_target_ref;
+        (target.kind == "Deployment")
+            .then(|| Some(Autoscaler { name: it.metadata.name.clone()?, deployment: target.name.clone() }))?
+    }
+}

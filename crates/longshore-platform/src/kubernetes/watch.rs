@@ -1,0 +1,133 @@
+//! The pods and Deployments of all fleets as the API server tells of them, kept up to date.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use longshore_core::kubernetes::FLEET;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::cluster::Cluster;
+use super::seen::{DeploymentSeen, PodSeen};
+
+/// Watches until it is dropped. After a break it lists all again, so nothing is missed for long.
+pub struct Watch {
+    pods: Store<Pod>,
+    deployments: Store<Deployment>,
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    news: Notify,
+    /// Since when the API server cannot be watched, and why.
+    broken: Mutex<Option<(Instant, String)>>,
+}
+
+impl Watch {
+    pub fn start(cluster: &Cluster) -> Watch {
+        let config = watcher::Config::default().labels(FLEET);
+        let shared = Arc::new(Shared::default());
+        let (pods, pods_writer) = reflector::store();
+        let (deployments, deployments_writer) = reflector::store();
+        let mut tasks = JoinSet::new();
+        let seen = watch(cluster.pods(), config.clone()).default_backoff();
+        tasks.spawn(follow("pods", reflector::reflector(pods_writer, seen), Arc::clone(&shared)));
+        let seen = watch(cluster.deployments(), config).default_backoff();
+        tasks.spawn(follow(
+            "Deployments",
+            reflector::reflector(deployments_writer, seen),
+            Arc::clone(&shared),
+        ));
+        Watch { pods, deployments, shared, _tasks: tasks }
+    }
+
+    /// Waits until all that there was at the start is known.
+    pub async fn ready(&self) {
+        // They only fail once their writers are gone, which live as long as this.
+        _ = self.pods.wait_until_ready().await;
+        _ = self.deployments.wait_until_ready().await;
+    }
+
+    pub fn pods(&self, fleet: &str) -> Vec<PodSeen> {
+        let all = self.pods.state();
+        let mut seen: Vec<_> =
+            all.iter().filter_map(|pod| PodSeen::of(pod)).filter(|it| it.fleet == fleet).collect();
+        seen.sort_by(|a, b| a.name.cmp(&b.name));
+        seen
+    }
+
+    pub fn deployment(&self, fleet: &str) -> Option<DeploymentSeen> {
+        let all = self.deployments.state();
+        all.iter().filter_map(|it| DeploymentSeen::of(it)).find(|it| it.fleet == fleet)
+    }
+
+    /// Resolves when something has changed since it was last awaited.
+    pub async fn news(&self) {
+        self.shared.news.notified().await;
+    }
+
+    /// For how long what is told here may have been out of date, and why.
+    pub fn broken(&self) -> Option<(Duration, String)> {
+        let broken = self.shared.broken.lock().expect("no holder panics");
+        broken.as_ref().map(|(since, why)| (since.elapsed(), why.clone()))
+    }
+
+    /// The API server has answered something else: a watch that nothing happens in does not show that it goes on.
+    pub fn answered(&self) {
+        let mut broken = self.shared.broken.lock().expect("no holder panics");
+        if broken.as_ref().is_some_and(|(since, _)| since.elapsed() > RETRIED) {
+            info!("the API server answers again");
+            *broken = None;
+        }
+    }
+}
+
+/// A watch that broke is tried again within this, as the library backs off.
+const RETRIED: Duration = Duration::from_secs(35);
+
+async fn follow<K>(
+    what: &'static str,
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+    shared: Arc<Shared>,
+) {
+    let mut events = pin!(events);
+    while let Some(event) = events.next().await {
+        let mut broken = shared.broken.lock().expect("no holder panics");
+        match event {
+            Ok(_) => {
+                if broken.take().is_some() {
+                    info!(what, "watched again");
+                }
+                shared.news.notify_one();
+            }
+            Err(error) => {
+                let why = why(&error);
+                if broken.as_ref().is_none_or(|(_, before)| *before != why) {
+                    warn!(what, why, "cannot be watched for now; it is tried again");
+                }
+                broken.get_or_insert_with(|| (Instant::now(), String::new())).1 = why;
+            }
+        }
+    }
+}
+
+/// The innermost cause says it best.
+fn why(error: &watcher::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    let mut text = cause.to_string();
+    while let Some(inner) = cause.source() {
+        cause = inner;
+        text = cause.to_string();
+    }
+    text
+}

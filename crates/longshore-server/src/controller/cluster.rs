@@ -1,0 +1,251 @@
+//! The cluster that pods run in, as the leader sees it: connected while there is a fleet for it, watched, asked who else
+//! scales, and given the Secrets that workers join with.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use longshore_api::tls::Trust;
+use longshore_core::errors::chain;
+use longshore_core::fleet::Platform;
+use longshore_core::id::FleetName;
+use longshore_core::kubernetes::{FLEET, JOIN_CA, JOIN_TOKEN, MANAGER, join_secret};
+use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch, Written};
+use longshore_store::{FleetRecord, StoreError, WorkerFilter};
+use tracing::{info, warn};
+
+use super::sleep_or_stop;
+use crate::app::App;
+
+/// What names of platforms on a cluster begin with; the namespace follows.
+pub const PLACE: &str = "kubernetes@";
+
+/// How often it is looked whether a cluster is needed, and tried again to reach it.
+const SOON: Duration = Duration::from_secs(1);
+
+/// How often autoscalers are listed, which also shows that the API server answers.
+const ASK: Duration = Duration::from_secs(5);
+
+/// How often the Secrets are looked at again.
+const SECRETS: Duration = Duration::from_secs(60);
+
+/// How long the first lists may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Pods(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// As the settings say.
+    namespace: Option<String>,
+    sight: Mutex<Option<Arc<Sight>>>,
+    /// Why there is none.
+    trouble: Mutex<Option<String>>,
+}
+
+/// A cluster that answers.
+pub struct Sight {
+    pub cluster: Cluster,
+    pub watch: Watch,
+    /// As they were listed last; why they could not be.
+    autoscalers: Mutex<Result<Vec<Autoscaler>, String>>,
+    /// Why a fleet's workers cannot join.
+    unjoined: Mutex<HashMap<FleetName, String>>,
+}
+
+impl Pods {
+    pub fn new(namespace: Option<String>) -> Pods {
+        Pods(Arc::new(Inner { namespace, ..Inner::default() }))
+    }
+
+    /// Errors: why no cluster can be seen, for people.
+    pub fn sight(&self) -> Result<Arc<Sight>, String> {
+        let sight = self.0.sight.lock().expect("no holder panics").clone();
+        sight.ok_or_else(|| {
+            let why = self.0.trouble.lock().expect("no holder panics").clone();
+            why.unwrap_or_else(|| "the cluster has not been looked through yet".into())
+        })
+    }
+
+    fn show(&self, sight: Option<Arc<Sight>>, trouble: Option<String>) {
+        *self.0.sight.lock().expect("no holder panics") = sight;
+        *self.0.trouble.lock().expect("no holder panics") = trouble;
+    }
+}
+
+impl Sight {
+    /// What workers in this cluster are recorded with.
+    pub fn place(&self) -> String {
+        format!("{PLACE}{}", self.cluster.namespace())
+    }
+
+    /// The autoscaler of a Deployment.
+    ///
+    /// Errors: why that is not known.
+    pub fn autoscaler_of(&self, deployment: &str) -> Result<Option<String>, String> {
+        let known = self.autoscalers.lock().expect("no holder panics");
+        let all = known.as_ref().map_err(Clone::clone)?;
+        Ok(all.iter().find(|it| it.deployment == deployment).map(|it| it.name.clone()))
+    }
+
+    pub fn unjoined(&self, fleet: &FleetName) -> Option<String> {
+        self.unjoined.lock().expect("no holder panics").get(fleet).cloned()
+    }
+}
+
+/// The controller's loop; it acts only while this replica leads and a fleet is for a cluster.
+pub async fn run(app: App, pods: Pods) -> &'static str {
+    while !sleep_or_stop(&app, SOON).await {
+        match wanted(&app).await {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(error) => {
+                warn!(error = %chain(&error), "fleets could not be read; it is tried again");
+                continue;
+            }
+        }
+        match see(&pods).await {
+            Ok(sight) => {
+                pods.show(Some(Arc::clone(&sight)), None);
+                app.look_again.notify_one();
+                follow(&app, &sight).await;
+                pods.show(None, None);
+            }
+            Err(why) => {
+                if pods.0.trouble.lock().expect("no holder panics").as_ref() != Some(&why) {
+                    warn!(why, "no cluster can be seen; it is tried again");
+                }
+                pods.show(None, Some(why));
+            }
+        }
+    }
+    "cluster"
+}
+
+/// Whether this replica has something to do in a cluster.
+async fn wanted(app: &App) -> Result<bool, StoreError> {
+    if app.epoch().is_none() {
+        return Ok(false);
+    }
+    let fleets = app.store.fleets().await?;
+    if fleets.iter().any(|record| record.active && is_for_cluster(record)) {
+        return Ok(true);
+    }
+    let workers = app.store.workers(WorkerFilter::default()).await?;
+    Ok(workers.iter().any(|worker| worker.platform.starts_with(PLACE)))
+}
+
+fn is_for_cluster(record: &FleetRecord) -> bool {
+    record.declaration.platform == Platform::Kubernetes
+}
+
+async fn see(pods: &Pods) -> Result<Arc<Sight>, String> {
+    // Whoever runs tests may have a kubeconfig of a cluster that is none for tests.
+    if cfg!(test) {
+        return Err("tests inside the control plane see no cluster".into());
+    }
+    let seen = async {
+        let cluster = Cluster::connect(pods.0.namespace.as_deref()).await.map_err(|error| chain(&error))?;
+        let watch = Watch::start(&cluster);
+        let ready = tokio::time::timeout(PATIENCE / 2, watch.ready()).await;
+        if ready.is_err() {
+            let why = watch.broken().map(|(_, why)| why);
+            return Err(format!(
+                "pods and Deployments of namespace `{}` cannot be listed: {}",
+                cluster.namespace(),
+                why.unwrap_or_else(|| "the API server does not answer in time".into())
+            ));
+        }
+        info!(namespace = cluster.namespace(), "cluster is watched");
+        let autoscalers = Mutex::new(Err("they have not been listed yet".into()));
+        Ok(Arc::new(Sight { cluster, watch, autoscalers, unjoined: Mutex::default() }))
+    };
+    let seen = tokio::time::timeout(PATIENCE, seen).await;
+    seen.unwrap_or_else(|_| Err("the API server does not answer in time".into()))
+}
+
+/// Keeps what is seen up to date, until this replica does not lead any more.
+async fn follow(app: &App, sight: &Sight) {
+    let mut secrets_at: Option<Instant> = None;
+    let mut fleets = 0;
+    while !app.is_stopping() && app.epoch().is_some() {
+        ask(sight).await;
+        if let Ok(records) = app.store.fleets().await {
+            let due = secrets_at.is_none_or(|at| at.elapsed() >= SECRETS) || records.len() != fleets;
+            let unjoined = !sight.unjoined.lock().expect("no holder panics").is_empty();
+            if due || unjoined {
+                keep_secrets(app, sight, &records).await;
+                (secrets_at, fleets) = (Some(Instant::now()), records.len());
+            }
+        }
+        let turn = async {
+            loop {
+                sight.watch.news().await;
+                app.look_again.notify_one();
+            }
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(ASK, turn) => {}
+            () = app.stopped() => return,
+        }
+    }
+}
+
+async fn ask(sight: &Sight) {
+    let listed = tokio::time::timeout(ASK, sight.cluster.autoscalers()).await;
+    let known = match listed {
+        Ok(Ok(all)) => {
+            sight.watch.answered();
+            Ok(all)
+        }
+        Ok(Err(error)) => {
+            if error.is_answer() {
+                sight.watch.answered();
+            }
+            Err(chain(&error))
+        }
+        Err(_) => Err("the API server does not answer in time".into()),
+    };
+    *sight.autoscalers.lock().expect("no holder panics") = known;
+}
+
+/// What the workers of each fleet join with.
+async fn keep_secrets(app: &App, sight: &Sight, fleets: &[FleetRecord]) {
+    let trust = match &app.link_trust {
+        None => Ok(String::new()),
+        Some(Trust::File(path)) => Err(format!(
+            "pods cannot read the certificate `{}` that they would hold the worker link against: set `[server] tls = \"auto\"`",
+            path.display()
+        )),
+        Some(trust) => Ok(trust.to_string()),
+    };
+    for record in fleets.iter().filter(|record| record.active && is_for_cluster(record)) {
+        let labels = [(FLEET, record.name.as_str()), ("app.kubernetes.io/managed-by", MANAGER)];
+        let token = app.signer.worker_token(&record.name);
+        let kept = match &trust {
+            Ok(ca) => {
+                let data = [(JOIN_TOKEN, token.as_str()), (JOIN_CA, ca.as_str())];
+                let kept = sight.cluster.keep_secret(&join_secret(&record.name), &labels, &data).await;
+                kept.map_err(|error: ClusterError| chain(&error))
+            }
+            Err(why) => Err(why.clone()),
+        };
+        let mut unjoined = sight.unjoined.lock().expect("no holder panics");
+        match kept {
+            Ok(written) => {
+                if written != Written::Same {
+                    info!(fleet = %record.name, secret = join_secret(&record.name), ?written, "Secret for workers to join with");
+                }
+                unjoined.remove(&record.name);
+            }
+            Err(why) => {
+                if unjoined.get(&record.name) != Some(&why) {
+                    warn!(fleet = %record.name, why, "workers cannot join for now");
+                }
+                unjoined.insert(record.name.clone(), why);
+            }
+        }
+    }
+}

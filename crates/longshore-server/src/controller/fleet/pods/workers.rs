@@ -1,0 +1,121 @@
+//! Pods and the workers in them: a pod that is new is a worker that was planned, and one that has ended gives its tasks back.
+
+use std::collections::{HashMap, HashSet};
+
+use longshore_core::id::WorkerId;
+use longshore_core::kubernetes::release_of;
+use longshore_core::rollout::Release;
+use longshore_core::task::Interruption;
+use longshore_platform::End;
+use longshore_platform::kubernetes::PodSeen;
+use longshore_store::{FleetRecord, PlannedWorker, StoreError, WorkerEnd, WorkerFilter, WorkerRecord};
+use tracing::info;
+
+use super::Controller;
+use crate::app::{App, now, roll};
+use crate::controller::cluster::Sight;
+use crate::controller::crew::cause;
+
+/// Releases that a pod may be of.
+const RELEASES: usize = 50;
+
+/// Brings the store's workers up to what is seen of their pods. Returns those that have one, by its name.
+pub async fn follow(
+    app: &App,
+    sight: &Sight,
+    record: &FleetRecord,
+    pods: &[PodSeen],
+    controller: &Controller,
+) -> Result<HashMap<String, WorkerRecord>, StoreError> {
+    let place = sight.place();
+    let all = app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: true }).await?;
+    let names: HashSet<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+    let mut known: HashMap<String, WorkerRecord> = HashMap::new();
+    for worker in all {
+        match names.contains(worker.id.as_str()) {
+            true => drop(known.insert(worker.id.to_string(), worker)),
+            false if worker.platform == place && worker.ended_at.is_none() => {
+                end(app, &worker, Interruption::WorkerEnded, "its pod is gone".into()).await?;
+            }
+            false => {}
+        }
+    }
+    let mut changed = false;
+    let new = |pod: &&PodSeen| known.get(&pod.name).is_none_or(|worker| worker.platform != place);
+    for pod in pods.iter().filter(|pod| !pod.over).filter(new) {
+        changed |= plan(app, record, pod, &place, controller).await?;
+    }
+    for pod in pods {
+        let Some(worker) = known.get(&pod.name).filter(|worker| worker.ended_at.is_none()) else { continue };
+        if let Some((end_of, why)) = ended(pod, worker) {
+            end(app, worker, cause(end_of), why).await?;
+            changed = true;
+        }
+    }
+    if changed {
+        // What was written just now.
+        let all = app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: true }).await?;
+        let there = all.into_iter().filter(|worker| names.contains(worker.id.as_str()));
+        known = there.map(|worker| (worker.id.to_string(), worker)).collect();
+    }
+    Ok(known)
+}
+
+async fn plan(
+    app: &App,
+    record: &FleetRecord,
+    pod: &PodSeen,
+    place: &str,
+    controller: &Controller,
+) -> Result<bool, StoreError> {
+    let Some(epoch) = app.epoch() else { return Ok(false) };
+    // A pod whose name cannot be a worker's has none that could register.
+    let Ok(id) = WorkerId::new(pod.name.clone()) else { return Ok(false) };
+    let release = release(app, record, pod, controller).await?;
+    let planned = PlannedWorker { id, fleet: record.name.clone(), release, platform: place.to_owned() };
+    let planned = app.store.plan_worker(planned, epoch, now()).await?;
+    if planned {
+        info!(worker = pod.name, fleet = %record.name, release, "pod is a worker");
+    }
+    Ok(planned)
+}
+
+/// The release that a pod runs; the one that is served, where it is of none that is known.
+async fn release(
+    app: &App,
+    record: &FleetRecord,
+    pod: &PodSeen,
+    controller: &Controller,
+) -> Result<Release, StoreError> {
+    if let Some(Some(agreed)) = &controller.pods.agreed
+        && agreed.mark == pod.mark
+    {
+        return Ok(agreed.release);
+    }
+    let releases = app.store.releases(record.name.clone(), RELEASES).await?;
+    let releases: Vec<_> = releases.into_iter().map(|it| (it.number, it.declaration)).collect();
+    let (declaration, image) = (pod.mark.declaration.as_deref(), pod.mark.image.as_deref());
+    Ok(release_of(&releases, declaration, image).unwrap_or(record.release))
+}
+
+/// How a pod's worker ended, if it did since it registered.
+fn ended(pod: &PodSeen, worker: &WorkerRecord) -> Option<(End, String)> {
+    let Some(ended) = &pod.ended else {
+        return pod.over.then(|| (End::Gone, "its pod has ended".into()));
+    };
+    let said = ended.said.as_deref().map(|said| format!(": {}", said.trim())).unwrap_or_default();
+    // A container that is started again registers anew. Clocks of nodes and of the store may differ a little.
+    let came_later = worker.registered_at.is_some_and(|at| at.0 / 1000 > ended.at);
+    (pod.over || !came_later).then(|| (ended.end, format!("{}{said}", ended.end)))
+}
+
+async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, why: String) -> Result<(), StoreError> {
+    info!(worker = %worker.id, why, "worker ended");
+    let end = WorkerEnd { worker: worker.id.clone(), nonce: worker.nonce, cause, why };
+    let released = app.store.worker_ended(end, roll(), now()).await?;
+    if !released.is_empty() {
+        info!(worker = %worker.id, tasks = released.len(), "its tasks are given to others");
+    }
+    app.look_again.notify_one();
+    Ok(())
+}
