@@ -137,6 +137,10 @@ pub struct ScaleStatus {
     #[schema(value_type = String)]
     pub fleet: FleetName,
     pub replicas: Option<u32>,
+    /// The workers that it should have, for autoscalers: only of platform `kubernetes` and scaled by `hpa` or `keda`, and only while
+    /// a control plane decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<u32>,
     /// Newest first; the first one tells why things are as they are.
     pub decisions: Vec<Decision>,
 }

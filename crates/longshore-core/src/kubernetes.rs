@@ -42,6 +42,16 @@ pub const METRICS: &str = "longshore-metrics";
 /// Of the control plane's listener for external metrics.
 pub const METRICS_PORT: u16 = 7120;
 
+/// The API that HorizontalPodAutoscalers ask, and the APIService that says who serves it: one for the whole cluster.
+pub const METRICS_GROUP: &str = "external.metrics.k8s.io";
+pub const METRICS_VERSION: &str = "v1beta1";
+pub const METRICS_API_SERVICE: &str = "v1beta1.external.metrics.k8s.io";
+
+/// What it serves: the scaler's own decision, tasks that could run now, and those divided by the workers.
+pub const DESIRED_WORKERS: &str = "longshore_desired_workers";
+pub const PENDING: &str = "longshore_pending";
+pub const QUEUE_DEPTH_PER_WORKER: &str = "longshore_queue_depth_per_worker";
+
 /// In `join_secret`: the token, and the certificate to hold the worker link against, empty where it is plain HTTP.
 pub const JOIN_TOKEN: &str = "token";
 pub const JOIN_CA: &str = "ca";
@@ -86,6 +96,17 @@ pub fn release_of(
     exact.or_else(|| by_image().next()).map(|(release, _)| *release)
 }
 
+/// What an autoscaler has to be told so that it acts: it leaves a fleet alone whose number differs from the wanted one by a
+/// tenth or less, so a few workers more are asked for. Fewer never: those that are there may be busy.
+pub fn beyond_tolerance(desired: u32, workers: u32, max: u32) -> u32 {
+    let tolerated = u32::try_from(u64::from(workers) * 11 / 10).unwrap_or(u32::MAX);
+    if desired <= workers || desired > tolerated {
+        return desired;
+    }
+    // Where the limit keeps it from acting, the fleet has nine tenths of the limit already.
+    tolerated.saturating_add(1).min(max).max(desired)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +145,16 @@ mod tests {
         assert_eq!(release_of(&releases, None, Some("a:1")), Some(2), "the newest with this image");
         assert_eq!(release_of(&releases, Some(&small), Some("a:3")), None);
         assert_eq!(release_of(&releases, Some(&small), None), None);
+    }
+
+    #[test]
+    fn an_autoscaler_is_asked_for_more_than_it_would_ignore_and_never_for_fewer() {
+        assert_eq!(beyond_tolerance(3, 2, 20), 3, "half as many again is no tenth");
+        assert_eq!(beyond_tolerance(21, 20, 50), 23);
+        assert_eq!(beyond_tolerance(11, 10, 50), 12, "exactly a tenth is tolerated");
+        assert_eq!(beyond_tolerance(23, 20, 50), 23);
+        assert_eq!(beyond_tolerance(21, 20, 22), 22, "never above the limit");
+        assert_eq!(beyond_tolerance(19, 20, 50), 19);
+        assert_eq!((beyond_tolerance(20, 20, 50), beyond_tolerance(0, 0, 9)), (20, 0));
     }
 }

@@ -153,6 +153,9 @@ pub struct KubernetesSettings {
     pub replicas: u32,
     /// A file that is merged into the control plane's manifests; absolute when `base_dir` is.
     pub overlay: Option<String>,
+    /// Where the control plane answers autoscalers, through the API server: only in a cluster, and only with a fleet that one
+    /// scales.
+    pub metrics: SocketAddr,
 }
 
 /// The Docker engine that containers are started with.

@@ -3,6 +3,7 @@
 //! Pods are started and replaced by their Deployment; here they are seen ([`Watch`]), and what a Deployment is to be is
 //! written down ([`Cluster`]). Changes are made as the field manager `longshore`, and none is made that changes nothing.
 
+pub mod aggregation;
 mod change;
 mod cluster;
 mod error;

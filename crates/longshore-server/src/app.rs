@@ -92,6 +92,8 @@ pub struct Inner {
     pub post: crate::webhook::Post,
     /// Why a fleet's workers do not come up.
     pub trouble: Mutex<HashMap<FleetName, String>>,
+    /// Why the autoscaler of a fleet gets no numbers.
+    pub scaling_trouble: Mutex<HashMap<FleetName, String>>,
     /// What else people should know of a fleet.
     pub notes: Mutex<HashMap<FleetName, Vec<String>>>,
     /// The newest claim poll of each worker, so that an older one that was cut off takes no tasks.

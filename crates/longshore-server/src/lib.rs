@@ -13,6 +13,7 @@ mod cursor;
 mod depth;
 mod door;
 mod error;
+mod external_metrics;
 mod extract;
 mod keys;
 mod lately;
@@ -29,6 +30,7 @@ mod tenant;
 mod tests;
 mod tls;
 mod token;
+mod wanted;
 mod webhook;
 
 pub use admin::TokenError;

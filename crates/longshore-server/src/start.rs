@@ -34,7 +34,7 @@ use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::tls::{self, Tls, TlsError, TlsListener};
 use crate::token::Signer;
-use crate::{link, open_store, probes, reach, routes};
+use crate::{external_metrics, link, open_store, probes, reach, routes};
 
 /// What a control plane is started with.
 #[derive(Debug)]
@@ -137,6 +137,8 @@ pub struct Addresses {
     /// With the role `link` or `gateway`.
     pub link: Option<SocketAddr>,
     pub probes: SocketAddr,
+    /// In a cluster with autoscalers to answer.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A running control plane.
@@ -177,7 +179,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if roles.has(Role::Api) && admins.is_empty() && !open {
         refuse_exposure(settings, &store).await?;
     }
-    let listeners = Listeners::bind(settings, roles, &dir).await?;
+    let api_server = external_metrics::api_server(settings, roles, &store).await?;
+    let (listeners, metrics_listener) = Listeners::bind(settings, roles, &dir, api_server.is_some()).await?;
     let addresses = listeners.addresses;
     let named: Vec<SocketAddr> = [addresses.api, addresses.link].into_iter().flatten().collect();
     let tls = match named.is_empty() {
@@ -241,6 +244,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         look_again: tokio::sync::Notify::new(),
         post: crate::webhook::Post::new().map_err(|error| StartError::Webhooks(error.into()))?,
         trouble: Default::default(),
+        scaling_trouble: Default::default(),
         notes: Default::default(),
         polls: Default::default(),
         worker_fleets: Default::default(),
@@ -262,6 +266,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     };
     let mut tasks = JoinSet::new();
     listeners.serve(&app, tls.as_ref(), &mut tasks);
+    if let Some((api_server, listener)) = api_server.zip(metrics_listener) {
+        external_metrics::start(&app, api_server, listener, &mut tasks).await?;
+    }
     if let Some(tls) = tls {
         tasks.spawn(keep_certificate(app.clone(), tls));
     }
@@ -284,7 +291,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     }
     let (api, link) = (addresses.api.map(display), addresses.link.map(display));
     let ca = trust.as_ref().map(Trust::to_string);
-    info!(%roles, api, link, probes = %addresses.probes, ca, "control plane is up");
+    let metrics = addresses.metrics.map(display);
+    info!(%roles, api, link, probes = %addresses.probes, metrics, ca, "control plane is up");
     Ok(Server { app, addresses, crew, stop, tasks, trust, keep_workers: options.keep_workers })
 }
 
@@ -382,7 +390,13 @@ struct Listeners {
 }
 
 impl Listeners {
-    async fn bind(settings: &Settings, roles: Roles, dir: &Path) -> Result<Listeners, StartError> {
+    /// And the one for external metrics, which has a router of its own.
+    async fn bind(
+        settings: &Settings,
+        roles: Roles,
+        dir: &Path,
+        metrics: bool,
+    ) -> Result<(Listeners, Option<TcpListener>), StartError> {
         let server = &settings.server;
         let last = last_addresses(dir);
         let (mut api, mut link) = (None, None);
@@ -393,6 +407,10 @@ impl Listeners {
             link = Some(bind("link", server.link, &last).await?);
         }
         let probes = bind("probes", server.probes, &last).await?;
+        let metrics = match metrics {
+            true => Some(bind("metrics", settings.kubernetes.metrics, &last).await?),
+            false => None,
+        };
         let at = |listener: &TcpListener, what, addr| {
             listener.local_addr().map_err(|source| StartError::Listen { what, addr, source })
         };
@@ -400,8 +418,9 @@ impl Listeners {
             api: api.as_ref().map(|it| at(it, "api", server.api)).transpose()?,
             link: link.as_ref().map(|it| at(it, "link", server.link)).transpose()?,
             probes: at(&probes, "probes", server.probes)?,
+            metrics: metrics.as_ref().map(|it| at(it, "metrics", settings.kubernetes.metrics)).transpose()?,
         };
-        Ok(Listeners { api, link, probes, addresses })
+        Ok((Listeners { api, link, probes, addresses }, metrics))
     }
 
     /// Probes stay plain: who asks them has no certificates at hand, and they tell nothing secret.
@@ -589,7 +608,12 @@ const ADDRESSES: &str = "addresses.json";
 /// Says where this control plane listens, for tools on the same machine.
 fn write_addresses(app: &App, addresses: &Addresses, tls: bool) -> Result<(), StartError> {
     let path = app.state_dir.join(ADDRESSES);
-    let named = [("api", addresses.api), ("link", addresses.link), ("probes", Some(addresses.probes))];
+    let named = [
+        ("api", addresses.api),
+        ("link", addresses.link),
+        ("probes", Some(addresses.probes)),
+        ("metrics", addresses.metrics),
+    ];
     let at = named.into_iter().filter_map(|(name, at)| Some((name.to_owned(), at?.to_string().into())));
     let mut all: serde_json::Map<String, serde_json::Value> = at.collect();
     all.insert("tls".into(), tls.into());

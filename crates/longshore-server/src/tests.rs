@@ -2,4 +2,4 @@
 
 mod access;
 mod keys;
-mod scene;
+pub mod scene;

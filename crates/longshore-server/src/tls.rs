@@ -25,7 +25,7 @@ use rustls::sign::CertifiedKey;
 use tracing::{info, warn};
 
 use crate::app::now;
-use authority::Authority;
+pub use authority::{Authority, Leaf};
 pub use listener::TlsListener;
 
 /// How often files are looked at, and whether a certificate is due.
@@ -61,7 +61,21 @@ enum Source {
 }
 
 /// The certificate that new connections get.
-struct Current(RwLock<Arc<CertifiedKey>>);
+pub struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl Current {
+    pub fn new(first: CertifiedKey) -> Current {
+        Current(RwLock::new(Arc::new(first)))
+    }
+
+    pub fn get(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.read().expect("no holder panics"))
+    }
+
+    pub fn replace(&self, next: CertifiedKey) {
+        *self.0.write().expect("no holder panics") = Arc::new(next);
+    }
+}
 
 impl fmt::Debug for Current {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +85,7 @@ impl fmt::Debug for Current {
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().expect("no holder panics")))
+        Some(self.get())
     }
 }
 
@@ -103,13 +117,13 @@ impl Tls {
     fn of_authority(authority: Authority, listeners: &[SocketAddr]) -> Result<Tls, TlsError> {
         let ips = listeners.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let addresses: Vec<IpAddr> = ips.collect();
-        let (first, renew_at) = authority.issue(&addresses, now())?;
+        let (first, renew_at) = authority.issue_own(&addresses, now())?;
         let trust = Trust::Fingerprint(authority.fingerprint());
         Ok(Tls::new(Source::Authority { authority: Box::new(authority), addresses, renew_at }, first, trust))
     }
 
     fn new(source: Source, first: CertifiedKey, trust: Trust) -> Tls {
-        let current = Arc::new(Current(RwLock::new(Arc::new(first))));
+        let current = Arc::new(Current::new(first));
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("ring speaks TLS 1.2 and 1.3")
@@ -152,7 +166,7 @@ impl Tls {
             },
             Source::Authority { renew_at, .. } if now < *renew_at => return,
             Source::Authority { authority, addresses, renew_at } => {
-                authority.issue(addresses, now).map(|(next, at)| {
+                authority.issue_own(addresses, now).map(|(next, at)| {
                     *renew_at = at;
                     next
                 })
@@ -160,7 +174,7 @@ impl Tls {
         };
         match next {
             Ok(next) => {
-                *self.current.0.write().expect("no holder panics") = Arc::new(next);
+                self.current.replace(next);
                 info!("TLS certificate is replaced");
             }
             Err(error) => {
@@ -170,7 +184,7 @@ impl Tls {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 

@@ -385,6 +385,8 @@ forward! {
     fn resign(me: Uuid) -> Result<(), StoreError>;
     fn meta_get(key: String) -> Result<Option<String>, StoreError>;
     fn meta_put(key: String, value: String) -> Result<(), StoreError>;
+    /// As [`Store::meta_put`], of a leader: one that does not lead any more changes nothing.
+    fn meta_put_leading(key: String, value: String, epoch: Epoch) -> Result<(), StoreError>;
     /// Keeps this value unless there is one; returns the one that counts.
     fn meta_first(key: String, value: String) -> Result<String, StoreError>;
     /// Finishes what was asked for and closes; later commands answer [`StoreError::Closed`].

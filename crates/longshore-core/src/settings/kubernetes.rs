@@ -1,8 +1,12 @@
 //! Reads `[kubernetes]`.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use super::section::Section;
+use super::server::read_address;
 use super::{KubernetesSettings, resolve};
 use crate::container::Image;
+use crate::kubernetes::METRICS_PORT;
 
 const NAME: &str = "a name of Kubernetes: a-z, 0-9 and -, up to 63 letters";
 
@@ -19,6 +23,7 @@ pub(super) fn read_kubernetes(root: &mut Section<'_>, base_dir: &str) -> Kuberne
         overlay: section
             .text("overlay", "the path of a YAML file such as \"control-plane.yaml\"")
             .map(|path| resolve(base_dir, &path)),
+        metrics: read_address(&mut section, "metrics").unwrap_or(default.metrics),
     };
     if settings.replicas < 2 {
         section.warn(
@@ -69,6 +74,7 @@ impl Default for KubernetesSettings {
             store_secret: None,
             replicas: 2,
             overlay: None,
+            metrics: SocketAddr::from((Ipv4Addr::UNSPECIFIED, METRICS_PORT)),
         }
     }
 }

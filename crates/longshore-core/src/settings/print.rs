@@ -91,8 +91,16 @@ fn docker(out: &mut Lines, docker: &DockerSettings) {
 
 /// Nothing is said of it where nothing is set.
 fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
-    let KubernetesSettings { namespace, image, image_pull_secrets, secret, store_secret, replicas, overlay } =
-        kubernetes;
+    let KubernetesSettings {
+        namespace,
+        image,
+        image_pull_secrets,
+        secret,
+        store_secret,
+        replicas,
+        overlay,
+        metrics,
+    } = kubernetes;
     if *kubernetes == KubernetesSettings::default() {
         return;
     }
@@ -114,6 +122,7 @@ fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
     if let Some(overlay) = overlay {
         out.line("overlay", text(overlay));
     }
+    out.line("metrics", text(&metrics.to_string()));
 }
 
 fn store(out: &mut Lines, store: &SharedStore) {

@@ -51,7 +51,7 @@ fn read_listeners(section: &mut Section<'_>, settings: &mut ServerSettings) {
     }
 }
 
-fn read_address(section: &mut Section<'_>, key: &'static str) -> Option<SocketAddr> {
+pub(super) fn read_address(section: &mut Section<'_>, key: &'static str) -> Option<SocketAddr> {
     let expected = "an address and port such as \"127.0.0.1:7117\"";
     let text = section.text(key, expected)?;
     let numeric = match text.strip_prefix("localhost:") {

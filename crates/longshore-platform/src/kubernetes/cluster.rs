@@ -30,6 +30,16 @@ pub struct Cluster {
     minor: u32,
 }
 
+/// Ours: as the settings say, or as what we are connected by does.
+pub(super) fn namespace_of(config: &Config, given: Option<&str>) -> String {
+    let theirs = match config.default_namespace.as_str() {
+        // What a kubeconfig says that says nothing.
+        "default" => NAMESPACE,
+        other => other,
+    };
+    given.unwrap_or(theirs).to_owned()
+}
+
 /// Whether something had to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -45,17 +55,12 @@ impl Cluster {
     /// Errors: no cluster is known here, or it does not answer.
     pub async fn connect(namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let config = Config::infer().await.map_err(|error| ClusterError::NotConfigured(error.into()))?;
-        let theirs = match config.default_namespace.as_str() {
-            // What a kubeconfig says that says nothing.
-            "default" => NAMESPACE.to_owned(),
-            other => other.to_owned(),
-        };
+        let namespace = namespace_of(&config, namespace);
         let client = Client::try_from(config).map_err(|error| ClusterError::NotConfigured(error.into()))?;
         let version = client.apiserver_version().await;
         let version =
             version.map_err(|error| ClusterError::of("ask the API server for its version", error))?;
         let digits: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
-        let namespace = namespace.map_or(theirs, str::to_owned);
         Ok(Cluster { client, namespace, minor: digits.parse().unwrap_or(0) })
     }
 

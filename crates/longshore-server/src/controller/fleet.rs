@@ -24,7 +24,7 @@ use super::crew::is_replica;
 use super::{Crew, rollout, told};
 use crate::app::{App, now};
 use crate::convert::worker_state;
-use crate::depth;
+use crate::{depth, wanted};
 
 /// How often fleets are looked at when nothing wakes us.
 const LOOK: Duration = Duration::from_millis(500);
@@ -112,6 +112,8 @@ struct Controller {
     rollout: rollout::Memory,
     /// Of a fleet on a cluster.
     pods: pods::Memory,
+    /// For those that scale a fleet in our place.
+    wanted: wanted::Publisher,
 }
 
 /// A fleet's workers as they are now.
@@ -131,6 +133,7 @@ impl Controller {
             last_said: None,
             rollout: Default::default(),
             pods: Default::default(),
+            wanted: Default::default(),
         }
     }
 

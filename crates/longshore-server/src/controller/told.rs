@@ -10,7 +10,7 @@ use crate::app::App;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
-    /// Why its workers do not come up.
+    /// Why its workers do not come up, or nobody scales it.
     pub trouble: Option<String>,
     /// What else there is to know of it.
     pub notes: Vec<String>,
@@ -24,10 +24,16 @@ fn key(fleet: &FleetName) -> String {
 }
 
 fn here(app: &App, fleet: &FleetName) -> Told {
-    Told {
+    let mut told = Told {
         trouble: app.trouble.lock().expect("no holder panics").get(fleet).cloned(),
         notes: app.notes.lock().expect("no holder panics").get(fleet).cloned().unwrap_or_default(),
+    };
+    let scaling = app.scaling_trouble.lock().expect("no holder panics").get(fleet).cloned();
+    match told.trouble {
+        None => told.trouble = scaling,
+        Some(_) => told.notes.extend(scaling),
     }
+    told
 }
 
 /// Writes down what changed.
@@ -38,6 +44,7 @@ pub async fn publish(app: &App, written: &mut Written) -> Result<(), StoreError>
         fleets.extend(app.store.fleets().await?.into_iter().map(|record| record.name));
     }
     fleets.extend(app.trouble.lock().expect("no holder panics").keys().cloned());
+    fleets.extend(app.scaling_trouble.lock().expect("no holder panics").keys().cloned());
     fleets.extend(app.notes.lock().expect("no holder panics").keys().cloned());
     for fleet in fleets {
         let told = here(app, &fleet);

@@ -6,6 +6,7 @@ use longshore_api::fleet::{
     Applied, Apply, Decision, FleetList, FleetStatus, ScaleStatus, SetScale, TenantList,
 };
 use longshore_api::link::WorkerState;
+use longshore_core::fleet::ScaledBy;
 use longshore_core::id::FleetName;
 use longshore_core::settings::FleetsFrom;
 use longshore_store::{FleetRecord, WorkerFilter};
@@ -20,6 +21,7 @@ use crate::convert;
 use crate::depth;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param, Params};
+use crate::wanted::{self, Wanted};
 
 /// Every fleet with its tasks and workers.
 #[utoipa::path(get, path = "/v1/fleets", responses((status = 200, body = FleetList)))]
@@ -105,7 +107,25 @@ pub async fn scale(
             inputs: decision.inputs,
         })
         .collect();
-    Ok(Json(ScaleStatus { fleet: record.name, replicas: record.replicas, decisions }))
+    let desired = desired(&app, &record).await?;
+    Ok(Json(ScaleStatus { fleet: record.name, replicas: record.replicas, desired, decisions }))
+}
+
+/// KEDA asks for nothing else, and takes any answer without an error for a number.
+async fn desired(app: &App, record: &FleetRecord) -> Answer<Option<u32>> {
+    if record.declaration.scaling.by == ScaledBy::Direct {
+        return Ok(None);
+    }
+    let wanted = wanted::of(app, &record.name).await?;
+    match (&wanted, record.declaration.scaling.by) {
+        (Wanted::Fresh(mark), _) => Ok(Some(mark.desired)),
+        (Wanted::Stale(_), ScaledBy::Keda) => {
+            let doubt = wanted.doubt(now()).unwrap_or_default();
+            Err(Refused::new(503, "scale_stale", format!("fleet `{}` {doubt}", record.name))
+                .hint("it stays as it is meanwhile; see that a replica with the role `controllers` runs and reaches the database"))
+        }
+        (Wanted::Stale(_), _) => Ok(None),
+    }
 }
 
 /// Set the number of workers by hand, or give it back to the scaler.

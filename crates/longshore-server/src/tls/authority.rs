@@ -32,6 +32,13 @@ const LEAF_LASTS: Duration = DAY.saturating_mul(30);
 /// Well before its end: a control plane may be asleep for some days.
 const LEAF_RENEWED: Duration = DAY.saturating_mul(20);
 
+/// What a certificate is for.
+pub struct Leaf<'a> {
+    pub names: &'a [String],
+    pub addresses: &'a [IpAddr],
+    pub lasts: Duration,
+}
+
 /// Prints without its key.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -77,16 +84,31 @@ impl Authority {
         fingerprint(&self.certificate)
     }
 
-    /// A certificate of this replica with a key of its own, and when to make the next one.
-    pub fn issue(&self, addresses: &[IpAddr], now: Timestamp) -> Result<(CertifiedKey, Timestamp), TlsError> {
+    /// A certificate of this replica, and when to make the next one.
+    pub fn issue_own(
+        &self,
+        addresses: &[IpAddr],
+        now: Timestamp,
+    ) -> Result<(CertifiedKey, Timestamp), TlsError> {
+        let mut names = vec![CONTROL_PLANE.to_owned(), "localhost".to_owned()];
+        names.extend(host_name());
+        let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let mut all: Vec<IpAddr> = own.into_iter().chain(addresses.iter().copied()).collect();
+        all.sort();
+        all.dedup();
+        let issued = self.issue(&Leaf { names: &names, addresses: &all, lasts: LEAF_LASTS }, now)?;
+        Ok((issued, now.after(LEAF_RENEWED)))
+    }
+
+    /// A certificate with a key of its own.
+    pub fn issue(&self, wanted: &Leaf<'_>, now: Timestamp) -> Result<CertifiedKey, TlsError> {
         let key = KeyPair::generate().map_err(failed)?;
-        let leaf = leaf(addresses, now)?.signed_by(&key, &self.issuer).map_err(failed)?;
+        let leaf = leaf(wanted, now)?.signed_by(&key, &self.issuer).map_err(failed)?;
         // The authority is sent along for those that know only its fingerprint.
         let chain = vec![leaf.der().clone(), self.certificate.clone()];
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let certified = CertifiedKey::from_der(chain, private, &provider())
-            .map_err(|error| TlsError::Make(error.to_string()))?;
-        Ok((certified, now.after(LEAF_RENEWED)))
+        let certified = CertifiedKey::from_der(chain, private, &provider());
+        certified.map_err(|error| TlsError::Make(error.to_string()))
     }
 }
 
@@ -110,21 +132,15 @@ fn params(now: Timestamp) -> Result<CertificateParams, TlsError> {
     lasting(params, now, AUTHORITY_LASTS)
 }
 
-fn leaf(addresses: &[IpAddr], now: Timestamp) -> Result<CertificateParams, TlsError> {
-    let mut names = vec![CONTROL_PLANE.to_owned(), "localhost".to_owned()];
-    names.extend(host_name());
-    let mut params = CertificateParams::new(names).map_err(failed)?;
-    let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    let mut all: Vec<IpAddr> = own.into_iter().chain(addresses.iter().copied()).collect();
-    all.sort();
-    all.dedup();
-    params.subject_alt_names.extend(all.into_iter().map(SanType::IpAddress));
+fn leaf(wanted: &Leaf<'_>, now: Timestamp) -> Result<CertificateParams, TlsError> {
+    let mut params = CertificateParams::new(wanted.names).map_err(failed)?;
+    params.subject_alt_names.extend(wanted.addresses.iter().copied().map(SanType::IpAddress));
     params.distinguished_name.remove(DnType::CommonName);
     params.distinguished_name.push(DnType::CommonName, CONTROL_PLANE);
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    lasting(params, now, LEAF_LASTS)
+    lasting(params, now, wanted.lasts)
 }
 
 fn lasting(

@@ -4,6 +4,7 @@ use rusqlite::OptionalExtension;
 
 use super::Embedded;
 use crate::error::StoreError;
+use crate::model::Epoch;
 
 impl Embedded {
     pub(crate) async fn meta_get(&self, key: String) -> Result<Option<String>, StoreError> {
@@ -20,6 +21,16 @@ impl Embedded {
             Ok(write.connection.prepare_cached(put)?.execute([key, value]).map(drop)?)
         })
         .await
+    }
+
+    /// There is one control plane, and it leads.
+    pub(crate) async fn meta_put_leading(
+        &self,
+        key: String,
+        value: String,
+        _epoch: Epoch,
+    ) -> Result<(), StoreError> {
+        self.meta_put(key, value).await
     }
 
     pub(crate) async fn meta_first(&self, key: String, value: String) -> Result<String, StoreError> {

@@ -27,6 +27,7 @@ fn what_is_declared_for_a_cluster_is_read_and_printed_again() {
         store_secret = "store"
         replicas = 3
         overlay = "k8s/plane.yaml"
+        metrics = "[::]:7120"
         [fleet.research]
         platform = "kubernetes"
         image = "acme/research:1.4"
@@ -38,6 +39,7 @@ fn what_is_declared_for_a_cluster_is_read_and_printed_again() {
     let settings = good(file, &[]);
     let cluster = &settings.kubernetes;
     assert_eq!(cluster.namespace.as_deref(), Some("agents"));
+    assert_eq!(cluster.metrics.to_string(), "[::]:7120");
     assert_eq!((cluster.image_pull_secrets.len(), cluster.store_secret.as_deref()), (2, Some("store")));
     assert_eq!(cluster.overlay.as_deref(), Some("/srv/agents/k8s/plane.yaml"));
     let fleet = &settings.fleets[0];
@@ -56,6 +58,7 @@ fn what_is_wrong_with_a_cluster_is_said_where_it_stands() {
         image = "https://x/y"
         image_pull_secrets = ["a", "B"]
         replicas = 0
+        metrics = "7120"
         context = "prod"
         [fleet.a]
         platform = "kubernetes"

@@ -119,6 +119,9 @@ impl Controller {
         let answer = self.decide(app, &serving, &observed, None).await?;
         self.memory = answer.memory.clone();
         self.say(app, record, &answer).await?;
+        if record.declaration.scaling.by != ScaledBy::Direct {
+            self.wanted.publish(app, &record.name, &answer, self.epoch).await?;
+        }
         let open = open.map(|open| self.rollout.recall(open));
         let moves = match self.roll_pods(scene, open, answer.desired, &observed).await? {
             Ok(moves) => moves,

@@ -98,6 +98,10 @@ pub async fn what_begins_at_once_agrees(world: &World) {
     assert_eq!([one.unwrap(), two.unwrap(), three.unwrap()], [kept.clone(), kept.clone(), kept.clone()]);
     world.store.meta_put("secret".into(), "new".into()).await.unwrap();
     assert_eq!(world.store.meta_first("secret".into(), "4".into()).await.unwrap(), "new");
+    for value in ["first", "second"] {
+        world.store.meta_put_leading("led".into(), value.into(), world.epoch).await.unwrap();
+        assert_eq!(world.store.meta_get("led".into()).await.unwrap().as_deref(), Some(value));
+    }
 }
 
 pub async fn an_erased_tenants_keys_go_with_it(world: &World) {

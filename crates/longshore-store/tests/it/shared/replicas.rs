@@ -72,6 +72,10 @@ async fn a_tick_of_one_that_no_longer_leads_changes_nothing() {
     client.batch_execute("UPDATE leader SET until = clock_timestamp() - interval '1 minute'").await.unwrap();
     client.batch_execute("UPDATE live SET expires_ms = -1 WHERE expires_ms IS NOT NULL").await.unwrap();
     let new = world.store.lead(Uuid::new_v4()).await.unwrap().expect("nobody else leads");
+    for (epoch, value) in [(new, "of the new"), (old, "of the old")] {
+        world.store.meta_put_leading("led".into(), value.into(), epoch).await.unwrap();
+    }
+    assert_eq!(world.store.meta_get("led".into()).await.unwrap().as_deref(), Some("of the new"));
     let step = std::time::Duration::from_secs(1);
     let ticked = world.store.tick(old, Some(step), true, later, 0.5).await.unwrap();
     assert_eq!((ticked.service.0, ticked.expired.len(), ticked.promoted), (0, 0, 0));

@@ -1,0 +1,131 @@
+//! The external metrics API of a cluster (`external.metrics.k8s.io/v1beta1`), which HorizontalPodAutoscalers ask.
+//!
+//! The API server passes their requests on and says whose they are; nobody else is answered. Every replica serves it, from
+//! what the leader wrote down. Where that is too old the answer is an error, never a number: an autoscaler that gets none
+//! leaves the fleet as it is.
+
+mod access;
+mod api_service;
+mod caller;
+mod certificate;
+mod chain;
+mod front;
+mod peer;
+mod router;
+mod selector;
+mod status;
+#[cfg(test)]
+mod tests;
+mod values;
+
+use std::sync::Arc;
+
+use longshore_core::errors::chain as words;
+use longshore_core::fleet::{Fleet, Platform, ScaledBy};
+use longshore_core::role::{Role, Roles};
+use longshore_core::settings::{FleetsFrom, Settings};
+use longshore_platform::kubernetes::aggregation::ApiServer;
+use longshore_store::{Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::error;
+
+use self::access::Access;
+use self::certificate::Serving;
+use self::front::FrontProxies;
+use self::peer::Peer;
+use crate::app::{App, now};
+use crate::controller::sleep_or_stop;
+use crate::tls::{self, Authority, TlsError, TlsListener};
+
+/// Whether an autoscaler scales it by what is served here.
+pub fn is_asked_for(fleet: &Fleet) -> bool {
+    fleet.platform == Platform::Kubernetes && fleet.scaling.by == ScaledBy::Hpa
+}
+
+/// The API server whose autoscalers this replica answers; none: it has no reason to, or knows of no cluster.
+pub async fn api_server(
+    settings: &Settings,
+    roles: Roles,
+    store: &Store,
+) -> Result<Option<ApiServer>, StoreError> {
+    if !roles.has(Role::Api) && !roles.has(Role::Controllers) {
+        return Ok(None);
+    }
+    let wanted = match settings.server.fleets {
+        FleetsFrom::File => settings.fleets.iter().any(is_asked_for),
+        // In a cluster one that comes to be scaled so later must find it there.
+        FleetsFrom::Api => {
+            std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+                || store.fleets().await?.iter().any(|record| is_asked_for(&record.declaration))
+        }
+    };
+    match wanted {
+        true => Ok(ApiServer::find(settings.kubernetes.namespace.as_deref()).await),
+        false => Ok(None),
+    }
+}
+
+/// What all requests need.
+#[derive(Clone)]
+struct Served(Arc<Inner>);
+
+struct Inner {
+    app: App,
+    namespace: String,
+    front: FrontProxies,
+    access: Access,
+}
+
+impl std::ops::Deref for Served {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// Serves, keeps the certificate fresh, and as the leader keeps the APIService trusting it.
+pub async fn start(
+    app: &App,
+    server: ApiServer,
+    listener: TcpListener,
+    tasks: &mut JoinSet<&'static str>,
+) -> Result<(), TlsError> {
+    let authority = Authority::of(&app.store, now()).await?;
+    let pem = authority.certificate().to_owned();
+    let serving = Serving::new(authority, server.namespace(), now())?;
+    let listener = TlsListener::new(listener, serving.config());
+    let served = Served(Arc::new(Inner {
+        app: app.clone(),
+        namespace: server.namespace().to_owned(),
+        front: FrontProxies::new(server.clone()),
+        access: Access::new(server.clone()),
+    }));
+    tasks.spawn(listen(served.clone(), listener));
+    tasks.spawn(front::keep(served));
+    tasks.spawn(keep_certificate(app.clone(), serving));
+    if app.roles.has(Role::Controllers) {
+        tasks.spawn(api_service::keep(app.clone(), server, pem));
+    }
+    Ok(())
+}
+
+async fn listen(served: Served, listener: TlsListener) -> &'static str {
+    let app = served.app.clone();
+    let service = router::router(served).into_make_service_with_connect_info::<Peer>();
+    let stopped = async move { app.stopped().await };
+    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
+        error!(%error, listener = "external metrics", "listener fails");
+    }
+    "external metrics"
+}
+
+async fn keep_certificate(app: App, mut serving: Serving) -> &'static str {
+    while !sleep_or_stop(&app, tls::LOOK).await {
+        if let Err(error) = serving.look(now()) {
+            error!(error = %words(&error), "the certificate for external metrics could not be renewed; the old one stays");
+        }
+    }
+    "certificate for external metrics"
+}

@@ -1,0 +1,177 @@
+//! What the leader last decided for fleets that others scale, told to them by whichever replica they ask.
+//!
+//! A number that is too old is no number: who asks is told so, and leaves the fleet as it is.
+
+use std::time::{Duration, Instant};
+
+use longshore_core::id::FleetName;
+use longshore_core::kubernetes::beyond_tolerance;
+use longshore_core::scale::{Answer, Decision, GrowReason, Standstill};
+use longshore_core::time::Timestamp;
+use longshore_store::{Epoch, StoreError};
+use serde::{Deserialize, Serialize};
+
+use crate::app::{App, now};
+
+/// How long a decision counts. Longer than another leader needs to take over.
+const LASTS: Duration = Duration::from_secs(15);
+
+/// How often a decision is written down that says the same as the one before.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// One look of the leader at a fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub at: Timestamp,
+    /// The workers that it should have, beyond what an autoscaler would ignore.
+    pub desired: u32,
+    /// Tasks that could run now.
+    pub pending: u64,
+    /// Those that are ready or starting.
+    pub workers: u32,
+    /// Why nothing can start, and `pending` says nothing of the workers that are needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standstill: Option<Standstill>,
+}
+
+impl Mark {
+    fn of(answer: &Answer, at: Timestamp) -> Mark {
+        let workers = answer.crew.workers();
+        let desired = match &answer.decision {
+            // An operator's number is meant as it is.
+            Decision::Grow { reason: GrowReason::Ordered { .. }, .. } => answer.desired,
+            _ => beyond_tolerance(answer.desired, workers, answer.policy.max),
+        };
+        Mark { at, desired, pending: answer.load.runnable, workers, standstill: answer.load.standstill }
+    }
+
+    /// Clocks of replicas differ: one that is from the future is as doubtful as one that is too old.
+    fn counts(&self, now: Timestamp) -> bool {
+        now.since(self.at) <= LASTS && self.at.since(now) <= LASTS
+    }
+
+    /// How long ago it was made, in seconds.
+    pub fn age(&self, now: Timestamp) -> u64 {
+        now.since(self.at).as_secs()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Fresh(Mark),
+    /// The last one, if there ever was one.
+    Stale(Option<Mark>),
+}
+
+impl Wanted {
+    pub fn read(text: Option<&str>, now: Timestamp) -> Wanted {
+        let mark: Option<Mark> = text.and_then(|text| serde_json::from_str(text).ok());
+        match mark {
+            Some(mark) if mark.counts(now) => Wanted::Fresh(mark),
+            old => Wanted::Stale(old),
+        }
+    }
+
+    /// Why there is no number, in words that follow a fleet's name.
+    pub fn doubt(&self, now: Timestamp) -> Option<String> {
+        match self {
+            Wanted::Fresh(_) => None,
+            Wanted::Stale(None) => Some("was not looked at by a control plane yet".into()),
+            Wanted::Stale(Some(mark)) => {
+                Some(format!("was last looked at {} s ago: does no control plane lead?", mark.age(now)))
+            }
+        }
+    }
+}
+
+fn key(fleet: &FleetName) -> String {
+    format!("wanted:{fleet}")
+}
+
+/// Writes down what the leader decides for one fleet; remembers what it wrote last.
+#[derive(Default)]
+pub struct Publisher(Option<(Instant, Mark)>);
+
+impl Publisher {
+    /// A decision that was made without numbers is not written down: the one before grows old.
+    pub async fn publish(
+        &mut self,
+        app: &App,
+        fleet: &FleetName,
+        answer: &Answer,
+        epoch: Epoch,
+    ) -> Result<(), StoreError> {
+        let mark = Mark::of(answer, now());
+        if !answer.load.fresh || !self.is_news(&mark) {
+            return Ok(());
+        }
+        let text = serde_json::to_string(&mark).expect("plain data");
+        app.store.meta_put_leading(key(fleet), text, epoch).await?;
+        self.0 = Some((Instant::now(), mark));
+        Ok(())
+    }
+
+    fn is_news(&self, mark: &Mark) -> bool {
+        self.0.as_ref().is_none_or(|(at, last)| last.desired != mark.desired || at.elapsed() >= EVERY)
+    }
+}
+
+/// Reads what the leader last decided.
+pub async fn of(app: &App, fleet: &FleetName) -> Result<Wanted, StoreError> {
+    Ok(Wanted::read(app.store.meta_get(key(fleet)).await?.as_deref(), now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::fleet::Scaling;
+    use longshore_core::scale::{self, Crew, Load};
+
+    use super::*;
+
+    const AT: Timestamp = Timestamp(1_000_000);
+
+    fn answer(runnable: u64, ready: u32, ordered: Option<u32>) -> Answer {
+        let load = Load { runnable, oldest_wait_ms: None, running: 0, fresh: true, standstill: None };
+        let crew = Crew { ready, starting: 0, draining: 0 };
+        let policy = Scaling { max: 50, ..Scaling::default() };
+        scale::decide(&load, &crew, &policy, 1, ordered, &Default::default(), AT)
+    }
+
+    #[test]
+    fn a_mark_counts_for_a_while_and_not_from_a_clock_that_is_far_off() {
+        let mark = Mark::of(&answer(3, 2, None), AT);
+        let text = serde_json::to_string(&mark).expect("plain data");
+        let at = |wait: Duration| Wanted::read(Some(&text), AT.after(wait));
+        assert_eq!(at(LASTS), Wanted::Fresh(mark.clone()));
+        let late = at(LASTS + Duration::from_millis(1));
+        assert_eq!(late, Wanted::Stale(Some(mark.clone())));
+        let doubt = late.doubt(AT.after(Duration::from_secs(40))).expect("stale");
+        assert!(doubt.contains("40 s ago"), "{doubt}");
+        let ahead = Wanted::read(Some(&text), AT.before(LASTS + Duration::from_millis(1)));
+        assert_eq!(ahead, Wanted::Stale(Some(mark)));
+        assert_eq!(Wanted::read(None, AT), Wanted::Stale(None));
+        assert_eq!(Wanted::read(Some("{}"), AT), Wanted::Stale(None), "of another version");
+    }
+
+    #[test]
+    fn growth_is_asked_for_beyond_what_is_tolerated_and_orders_as_they_are() {
+        let of = |answer: &Answer| Mark::of(answer, AT).desired;
+        let backlog = answer(8 * 21, 20, None);
+        assert_eq!((backlog.desired, of(&backlog)), (21, 23));
+        assert_eq!(of(&answer(0, 20, Some(21))), 21);
+        let held = answer(60, 20, None);
+        assert_eq!((held.desired, of(&held)), (20, 20));
+    }
+
+    #[test]
+    fn the_same_again_is_written_down_only_after_a_while() {
+        let mark = Mark::of(&answer(3, 2, None), AT);
+        let mut publisher = Publisher::default();
+        assert!(publisher.is_news(&mark));
+        publisher.0 = Some((Instant::now(), mark.clone()));
+        assert!(!publisher.is_news(&Mark { pending: 4, ..mark.clone() }));
+        assert!(publisher.is_news(&Mark { desired: 9, ..mark.clone() }));
+        publisher.0 = Instant::now().checked_sub(EVERY).map(|at| (at, mark.clone()));
+        assert!(publisher.is_news(&mark));
+    }
+}
