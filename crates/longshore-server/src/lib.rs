@@ -20,6 +20,7 @@ mod lately;
 mod link;
 mod metrics;
 mod open_store;
+mod owned;
 mod probes;
 mod reach;
 mod routes;

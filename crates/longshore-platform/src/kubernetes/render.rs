@@ -13,7 +13,7 @@ mod merge;
 mod meta;
 mod network;
 mod overlay;
-mod pod;
+pub(super) mod pod;
 mod prepull;
 mod rbac;
 mod read;

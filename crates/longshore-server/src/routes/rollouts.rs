@@ -21,6 +21,7 @@ use crate::caller::Caller;
 use crate::convert::worker_state;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param, Params};
+use crate::owned::{Wanted, refuse_others};
 
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +68,8 @@ pub async fn deploy(
         Refused::new(422, "no_image", format!("fleet `{}` is not deployed by an image: {why}", record.name))
             .hint("change its command in longshore.toml and hand that over with `longshore apply`")
     })?;
+    let wanted = Wanted { image: &wish.image, fleet: &declaration };
+    refuse_others(&app, &record, Some(&wanted)).await?;
     let release = NewRelease { declaration, commit: wish.commit, supersede: wish.supersede };
     let outcome = app.store.deploy(record.name.clone(), release, now()).await?;
     answer(&app, &record.name, outcome)
@@ -146,6 +149,7 @@ pub async fn undo(
 ) -> Answer<Json<Deployed>> {
     let record = find(&app, &caller, &name).await?;
     let reason = "an operator undid it".to_owned();
+    refuse_others(&app, &record, None).await?;
     let outcome = app.store.undo_rollout(record.name.clone(), how.to, reason, now()).await?;
     answer(&app, &record.name, outcome)
 }
@@ -165,6 +169,7 @@ pub async fn releases(
 
 async fn order(app: &App, caller: &Caller, name: &str, order: Order) -> Answer<Json<Rollout>> {
     let record = find(app, caller, name).await?;
+    refuse_others(app, &record, None).await?;
     let what = format!("{order:?}").to_lowercase();
     match app.store.order_rollout(record.name.clone(), order, now()).await? {
         Ordered::Obeyed(rollout) => {

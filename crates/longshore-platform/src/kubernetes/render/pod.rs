@@ -68,11 +68,25 @@ fn both<A, B>(one: Result<A, Vec<Problem>>, other: Result<B, Vec<Problem>>) -> R
     }
 }
 
+/// What a release alone says of its agent's container, as a rollout writes it.
+pub(in crate::kubernetes) fn released(fleet: &Fleet, container: &Container) -> Value {
+    let env = fleet.env.iter().map(|(name, text)| env::value(name, text));
+    let mut agent = json!({
+        "name": AGENT,
+        "image": container.image.to_string(),
+        "env": env.collect::<Vec<_>>(),
+        "resources": resources(&container.resources),
+    });
+    if !fleet.command.is_empty() {
+        agent["args"] = fleet.command.iter().map(|word| env::literal(word)).collect();
+    }
+    agent
+}
+
 fn agent(scene: &Scene<'_>, fleet: &Fleet, container: &Container) -> Result<Value, Vec<Problem>> {
     let injected = container.supervisor == Supervisor::Inject;
-    let command: Vec<String> = fleet.command.iter().map(|word| env::literal(word)).collect();
     let mut problems = Vec::new();
-    if injected && command.is_empty() {
+    if injected && fleet.command.is_empty() {
         problems.push(Problem::new(
             format!("fleet.{}.command", fleet.name),
             "missing: with `supervisor = \"inject\"` longshore is started instead of the image's own command, and \
@@ -88,23 +102,19 @@ fn agent(scene: &Scene<'_>, fleet: &Fleet, container: &Container) -> Result<Valu
     }
     variables.extend(told(scene, fleet));
     let probe = &fleet.probe;
-    let mut agent = json!({
-        "name": AGENT,
-        "image": container.image.to_string(),
+    let mut agent = released(fleet, container);
+    let more = json!({
         "env": variables,
         "ports": [{ "name": "probes", "containerPort": PROBES, "protocol": "TCP" }],
-        "resources": resources(&container.resources),
         "securityContext": container_security(),
         "startupProbe": ask("/livez", STARTUP_S, probe, probe.startup_ms.div_ceil(STARTUP_S * 1000).max(1)),
         "livenessProbe": ask("/livez", seconds(probe.interval_ms), probe, probe.failures.into()),
         "readinessProbe": ask("/readyz", seconds(probe.interval_ms), probe, probe.failures.into()),
         "volumeMounts": mounts(injected, true),
     });
+    agent.as_object_mut().expect("a mapping").extend(more.as_object().expect("a mapping").clone());
     if injected {
         agent["command"] = json!([INJECTED, "worker", "--"]);
-    }
-    if !command.is_empty() {
-        agent["args"] = command.into();
     }
     if !fleet.working_dir.is_empty() {
         agent["workingDir"] = fleet.working_dir.as_str().into();

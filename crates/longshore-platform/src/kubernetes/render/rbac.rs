@@ -32,22 +32,22 @@ fn rules(scene: &Scene<'_>) -> Vec<Value> {
     let scaled = named(|fleet| fleet.scaling.by == ScaledBy::Direct);
     let rolled = named(|fleet| fleet.rollout.owner == Owner::Longshore);
     let secrets: Vec<String> = fleets.iter().map(|fleet| join_secret(&fleet.name)).collect();
-    let watch = ["get", "list", "watch"];
+    let watch = ["list", "watch"];
     // The cost of deleting a pod is an annotation of it.
-    let pods: &[&str] = if scaled.is_empty() { &watch } else { &["get", "list", "watch", "patch"] };
+    let pods: &[&str] = if scaled.is_empty() { &watch } else { &["list", "watch", "patch"] };
     let mut rules = vec![
         rule("", "pods", pods),
         rule("apps", "deployments", &watch),
         // Names cannot be told apart when something is created.
         rule("", "secrets", &["create"]),
-        only(rule("", "secrets", &["get", "update", "patch"]), &secrets),
+        only(rule("", "secrets", &["get", "update"]), &secrets),
         rule("autoscaling", "horizontalpodautoscalers", &["list"]),
     ];
     if !rolled.is_empty() {
         rules.push(only(rule("apps", "deployments", &["patch"]), &rolled));
     }
     if !scaled.is_empty() {
-        rules.push(only(rule("apps", "deployments/scale", &["get", "patch"]), &scaled));
+        rules.push(only(rule("apps", "deployments/scale", &["patch"]), &scaled));
     }
     rules
 }
@@ -73,10 +73,7 @@ fn metrics(scene: &Scene<'_>) -> Vec<Value> {
         role(
             "ClusterRole",
             meta("apiservice"),
-            vec![only(
-                rule("apiregistration.k8s.io", "apiservices", &["get", "patch", "update"]),
-                &[METRICS_API],
-            )],
+            vec![only(rule("apiregistration.k8s.io", "apiservices", &["get", "patch"]), &[METRICS_API])],
         ),
         binding("ClusterRoleBinding", meta("apiservice"), ("ClusterRole", &registers), plane(scene)),
         role(

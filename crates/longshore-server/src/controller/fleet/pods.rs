@@ -21,6 +21,7 @@ use self::scene::{Pod, Scene};
 use super::{Controller, Observed, candidate, rollout};
 use crate::app::{App, now};
 use crate::controller::cluster::{Pods, Sight};
+use crate::owned::Owned;
 
 /// The API server may be away for so long before anybody hears of it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +40,8 @@ pub struct Memory {
     costs: HashMap<String, i32>,
     /// What was said last of what is in the way.
     said: Option<String>,
+    /// Who was last written down to own rollouts.
+    owner: Option<Owned>,
 }
 
 /// What was done, or what is in the way, for people.
@@ -128,6 +131,7 @@ impl Controller {
             Err(why) => return Ok(Err(why)),
         };
         scene.tell();
+        self.publish_owner(scene).await?;
         let direct = record.declaration.scaling.by == ScaledBy::Direct;
         if direct && scene.scaled_by_another().is_none() {
             let shrinks = !moves;
@@ -136,6 +140,16 @@ impl Controller {
             }
         }
         Ok(scene.trouble().map_or(Ok(()), Err))
+    }
+
+    /// Written down for the replicas that are asked to deploy something.
+    async fn publish_owner(&mut self, scene: &Scene<'_>) -> Result<(), StoreError> {
+        let owned = Owned { by: scene.external.clone() };
+        if self.pods.owner.as_ref() != Some(&owned) {
+            owned.publish(scene.app, &scene.record.name).await?;
+            self.pods.owner = Some(owned);
+        }
+        Ok(())
     }
 
     /// `shrinks`: false while a rollout replaces pods.
