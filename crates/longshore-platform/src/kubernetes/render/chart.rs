@@ -8,6 +8,7 @@ use longshore_core::fleet::{Fleet, Platform, ScaledBy};
 use longshore_core::kubernetes::{AGENT, CONTROL_PLANE, DECLARATION, digest};
 use serde_json::{Map, Value, json};
 
+use super::pod::SUPERVISOR;
 use super::{Problem, Request, env, print, print_one, render};
 
 /// A file of the chart: its path in it, and its text.
@@ -185,14 +186,26 @@ impl Slots {
         let same = format!("eq (list {} | join \" \") {:?}", told.join(" "), file.join(" "));
         let annotation = self.slot(format!("ternary {:?} \"values\" ({same}) | quote", digest(fleet)));
         deployment["spec"]["template"]["metadata"]["annotations"][DECLARATION] = annotation.into();
-        let amounts = &mut container(deployment, AGENT)["resources"];
+        let pod = &mut deployment["spec"]["template"]["spec"];
+        for (list, name) in [("containers", AGENT), ("initContainers", SUPERVISOR)] {
+            let containers = pod.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+            for container in containers.filter(|container| container["name"] == name) {
+                self.fill_resources(&mut container["resources"], &resources, fleet);
+            }
+        }
+    }
+
+    /// Where an overlay says something else, it stays.
+    fn fill_resources(&mut self, there: &mut Value, declared: &Value, fleet: &Fleet) {
         for (kind, what, key) in [
             ("requests", "cpu", "resources.cpu"),
             ("limits", "cpu", "resources.cpu_limit"),
             ("requests", "memory", "resources.memory"),
             ("limits", "memory", "resources.memory_limit"),
         ] {
-            amounts[kind][what] = self.slot(format!("{} | quote", of(fleet, key))).into();
+            if there[kind][what] == declared[kind][what] {
+                there[kind][what] = self.slot(format!("{} | quote", of(fleet, key))).into();
+            }
         }
     }
 

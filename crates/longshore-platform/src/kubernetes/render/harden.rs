@@ -41,10 +41,8 @@ pub(super) fn pull_secrets(names: &[String]) -> Vec<Value> {
 
 /// For containers that do next to nothing.
 pub(super) fn tiny() -> Value {
-    json!({
-        "requests": { "cpu": "5m", "memory": "16Mi" },
-        "limits": { "cpu": "500m", "memory": "64Mi" },
-    })
+    let both = json!({ "cpu": "20m", "memory": "32Mi" });
+    json!({ "requests": both, "limits": both })
 }
 
 /// At least one evictable at a time, or no node could be drained; and pods that are not ready do not count, or a

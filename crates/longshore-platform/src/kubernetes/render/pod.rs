@@ -10,14 +10,14 @@ use longshore_core::settings::Tls;
 use longshore_core::units::show_size;
 use serde_json::{Value, json};
 
-use super::harden::{TMP, container_security, pod_security, pull_secrets, seconds, spread, tiny};
+use super::harden::{TMP, container_security, pod_security, pull_secrets, seconds, spread};
 use super::meta::Of;
 use super::{Problem, Scene, env};
 
 /// Where an injected longshore is, and the folder that it comes in.
 pub(super) const INJECTED: &str = "/longshore/longshore";
 const INJECTED_DIR: &str = "/longshore";
-const SUPERVISOR: &str = "supervisor";
+pub(super) const SUPERVISOR: &str = "supervisor";
 
 /// Of a worker's probes.
 const PROBES: u16 = 7119;
@@ -36,7 +36,7 @@ pub(super) fn template(scene: &Scene<'_>, fleet: &Fleet) -> Result<Value, Vec<Pr
     let of = Of::Fleet(fleet);
     let injected = container.supervisor == Supervisor::Inject;
     let agent = agent(scene, fleet, container);
-    let init = if injected { supervisor(scene) } else { Ok(Value::Null) };
+    let init = if injected { supervisor(scene, resources(&container.resources)) } else { Ok(Value::Null) };
     let (agent, init) = both(agent, init)?;
     let mut volumes = vec![json!({ "name": TMP, "emptyDir": {} })];
     let mut spec = json!({
@@ -177,14 +177,15 @@ fn mounts(injected: bool, agent: bool) -> Vec<Value> {
     tmp.into_iter().chain(supervisor).collect()
 }
 
-/// Puts longshore beside an agent whose image does not hold it.
-pub(super) fn supervisor(scene: &Scene<'_>) -> Result<Value, Vec<Problem>> {
+/// Puts longshore beside an agent whose image does not hold it. With the resources of what it is put beside it changes
+/// neither what the pod is promised nor its class of service.
+pub(super) fn supervisor(scene: &Scene<'_>, resources: Value) -> Result<Value, Vec<Problem>> {
     let image = own_image(scene).map_err(|problem| vec![problem])?;
     Ok(json!({
         "name": SUPERVISOR,
         "image": image,
         "args": ["install", INJECTED],
-        "resources": tiny(),
+        "resources": resources,
         "securityContext": container_security(),
         "volumeMounts": mounts(true, false),
     }))

@@ -24,7 +24,7 @@ pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<Value, Vec<Prob
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": 1,
         "securityContext": pod_security(),
-        "initContainers": [supervisor(scene)?],
+        "initContainers": [supervisor(scene, tiny())?],
         "containers": [{
             "name": "image",
             "image": fleet.image(),
