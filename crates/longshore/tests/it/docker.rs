@@ -4,6 +4,7 @@ mod rollouts;
 pub mod scene;
 mod trouble;
 
+mod space;
 use std::time::{Duration, Instant};
 
 use longshore_core::task::State;
