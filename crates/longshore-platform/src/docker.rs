@@ -23,7 +23,7 @@ pub use engine::{Engine, Promised};
 pub use error::DockerError;
 pub use find::Found;
 pub use inject::SupervisorBinary;
-pub use network::{Network, NetworkSpec};
+pub use network::{Network, NetworkSpec, PlaneContainer};
 pub use running::{ContainerIdentity, Running};
 pub use spec::{
     ContainerSpec, Hidden, INJECTED, ImageFacts, Limits, PROBES, Supervisor, Unfit, check, request,

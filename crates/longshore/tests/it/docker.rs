@@ -1,5 +1,7 @@
 //! Workers as containers of a real Docker engine: how they run, how they end, and what is said when they cannot.
 
+mod planes;
+mod registry;
 mod rollouts;
 pub mod scene;
 mod trouble;

@@ -88,7 +88,7 @@ async fn look_through(crew: &Crew, active: &[&FleetRecord], records: &[WorkerRec
     crew.0.docker.open_doors(&docker, &names).await?;
     remove_orphans(crew, &docker, records).await?;
     let keep = docker::networks(&docker, &names);
-    docker.tidy_networks(&keep).await.map_err(|error| chain(&error))
+    crew.0.docker.tidy(&docker, &keep).await
 }
 
 /// Containers of workers that have ended for the store, or that it never heard of.

@@ -20,7 +20,7 @@ use longshore_platform::docker::{
 };
 use longshore_store::{Epoch, FleetRecord};
 
-use super::{GRACE, secrets};
+use super::{GRACE, planes, secrets};
 use crate::app::App;
 use crate::door::Door;
 
@@ -190,7 +190,8 @@ impl Docker {
                 path.display()
             ));
         }
-        let own = match own_container(platform).await? {
+        let others = self.gather(platform, network).await?;
+        let own = match planes::own(platform).await? {
             Some(container) => {
                 platform.join(&network.name, &container).await.map_err(|error| chain(&error))?;
                 self.door.by_name(&container)?
@@ -205,10 +206,9 @@ impl Docker {
                 }
             },
         };
-        let links: Vec<String> = own
-            .into_iter()
-            .chain(self.app.live_links().into_iter().filter(|link| is_elsewhere(link)))
-            .collect();
+        let mut links: Vec<String> = own.into_iter().chain(others).collect();
+        links.sort();
+        links.dedup();
         match links.is_empty() {
             true => {
                 Err("no control plane with the role `link` is there, so workers could not register".into())
@@ -243,6 +243,33 @@ impl Docker {
     /// Errors: in words, since nothing but a person can do something about them.
     pub fn spec(&self, record: &FleetRecord, id: &WorkerId, ready: &Ready) -> Result<ContainerSpec, String> {
         let fleet = &record.declaration;
+    /// Has the control planes in containers of this engine join a network; returns where workers in it reach the link of all
+    /// that live.
+    async fn gather(&self, platform: &DockerPlatform, network: &Network) -> Result<Vec<String>, String> {
+        let mut links = Vec::new();
+        for found in planes::others(&self.app, platform).await? {
+            match found {
+                planes::Found::Here(plane) => {
+                    plane.join(platform, &network.name).await?;
+                    links.extend(plane.link);
+                }
+                planes::Found::Elsewhere(link) => links.extend(link.filter(|link| is_elsewhere(link))),
+            }
+        }
+        Ok(links)
+    }
+
+    /// Removes networks of fleets that are no more.
+    pub async fn tidy(&self, platform: &DockerPlatform, keep: &[String]) -> Result<(), String> {
+        let others = planes::others(&self.app, platform).await?.into_iter();
+        let here = others.filter_map(|found| match found {
+            planes::Found::Here(plane) => Some(plane.container),
+            planes::Found::Elsewhere(_) => None,
+        });
+        let all: Vec<_> = here.chain(planes::own(platform).await?).collect();
+        platform.tidy_networks(keep, &all).await.map_err(|error| chain(&error))
+    }
+
         let container = fleet.container.as_ref().ok_or("the fleet declares no image")?;
         let resources = container.resources;
         let stop_grace = Duration::from_millis(fleet.drain.timeout_ms) + GRACE;
@@ -313,16 +340,6 @@ fn network_of(fleet: &Fleet, container: &Container) -> NetworkSpec {
 /// What a fleet's containers are made of.
 fn image_of(container: &Container) -> String {
     container.image.to_string()
-}
-
-/// The container that this process runs in, if it is one of this engine's.
-pub async fn own_container(platform: &DockerPlatform) -> Result<Option<String>, String> {
-    if !std::path::Path::new("/.dockerenv").exists() {
-        return Ok(None);
-    }
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
-    platform.container_of(&name).await.map_err(|error| chain(&error))
 }
 
 /// An address that means another place in a container than here.
