@@ -11,6 +11,7 @@ mod find;
 mod inject;
 pub mod label;
 mod network;
+mod login;
 mod running;
 mod spec;
 mod start;

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::running::Running;
 use super::spec::{self, ContainerSpec, ImageFacts};
-use super::{DockerError, DockerPlatform, label, state};
+use super::{DockerError, DockerPlatform, label, login, state};
 
 /// How long a failed pull is not tried again.
 const PULL_AGAIN: Duration = Duration::from_secs(60);
@@ -77,10 +77,15 @@ impl DockerPlatform {
         let tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
         let name = if tagged { name.to_owned() } else { format!("{name}:latest") };
         let options = CreateImageOptionsBuilder::new().from_image(&name).build();
-        let mut steps = std::pin::pin!(self.0.docker.create_image(Some(options), None, None));
+        let login = login::of(&name).await?;
+        let known = login.is_some();
+        let mut steps = std::pin::pin!(self.0.docker.create_image(Some(options), None, login));
         while let Some(step) = steps.next().await {
             step.map_err(|error| match error {
-                bollard::errors::Error::DockerResponseServerError { message, .. } => message,
+                bollard::errors::Error::DockerResponseServerError { message, .. }
+                | bollard::errors::Error::DockerStreamError { error: message } => {
+                    login::why(&name, &message, known)
+                }
                 error => error.to_string(),
             })?;
         }

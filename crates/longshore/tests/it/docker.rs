@@ -4,9 +4,9 @@ mod planes;
 mod registry;
 mod rollouts;
 pub mod scene;
+mod space;
 mod trouble;
 
-mod space;
 use std::time::{Duration, Instant};
 
 use longshore_core::task::State;
