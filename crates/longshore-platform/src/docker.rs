@@ -8,10 +8,11 @@ pub mod compose;
 mod engine;
 mod error;
 mod find;
+mod image;
 mod inject;
 pub mod label;
-mod network;
 mod login;
+mod network;
 mod running;
 mod spec;
 mod start;
@@ -36,7 +37,7 @@ use std::sync::{Arc, Mutex};
 use bollard::Docker;
 use bollard::errors::Error;
 
-use self::start::Pull;
+use self::image::Pull;
 use self::watch::Watched;
 
 /// The engine of this machine, if nothing else is said.

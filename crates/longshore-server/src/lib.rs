@@ -14,6 +14,7 @@ mod depth;
 mod door;
 mod error;
 mod extract;
+mod images;
 mod keys;
 mod lately;
 mod link;

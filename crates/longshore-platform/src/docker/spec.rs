@@ -25,6 +25,8 @@ pub struct ContainerSpec {
     pub release: u64,
     /// By its name.
     pub image: String,
+    /// What the name has to stand for, as the engine names it; none: whatever it stands for.
+    pub image_id: Option<String>,
     pub supervisor: Supervisor,
     /// The agent; empty: the image's own.
     pub command: Vec<String>,

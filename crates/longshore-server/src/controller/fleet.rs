@@ -21,7 +21,7 @@ use super::crew::is_replica;
 use super::{Crew, rollout, told};
 use crate::app::{App, now};
 use crate::convert::worker_state;
-use crate::depth;
+use crate::{depth, images};
 
 /// How often fleets are looked at when nothing wakes us.
 const LOOK: Duration = Duration::from_millis(500);
@@ -100,6 +100,8 @@ struct Controller {
     memory: Memory,
     last_said: Option<String>,
     rollout: rollout::Memory,
+    /// The question about its image that was answered last.
+    replied: Option<uuid::Uuid>,
 }
 
 /// A fleet's workers as they are now.
@@ -113,7 +115,13 @@ struct Observed {
 
 impl Controller {
     fn new(epoch: Epoch) -> Controller {
-        Controller { epoch, memory: Memory::default(), last_said: None, rollout: Default::default() }
+        Controller {
+            epoch,
+            memory: Memory::default(),
+            last_said: None,
+            rollout: Default::default(),
+            replied: None,
+        }
     }
 
     async fn keep(
@@ -123,6 +131,7 @@ impl Controller {
         record: &FleetRecord,
         open: Option<RolloutRecord>,
     ) -> Result<(), StoreError> {
+        images::reply(app, crew, record, &mut self.replied).await?;
         let observed = observe(app, crew, record).await?;
         for worker in &observed.draining {
             crew.enforce(worker);

@@ -16,6 +16,7 @@ fn an_image_is_all_that_a_fleet_on_docker_must_declare() {
     let image = Image { repository: "acme/research".into(), tag: Some("1.4".into()), digest: None };
     let expected = Container {
         image,
+        image_id: None,
         supervisor: Supervisor::Image,
         egress: Egress::Open,
         resources: Resources::default(),
