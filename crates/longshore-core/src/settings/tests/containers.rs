@@ -133,6 +133,7 @@ prop_compose! {
         cpu in 10u32..5000, more in 0u32..5000, memory in 16u64 << 20..1 << 40, more_memory in 0u64..1 << 40, pids in 16u32..4000,
     ) -> Container {
         Container {
+            image_id: None,
             image: Image { repository, tag, digest: None },
             supervisor: if injected { Supervisor::Inject } else { Supervisor::Image },
             egress: if closed { Egress::Closed } else { Egress::Open },
