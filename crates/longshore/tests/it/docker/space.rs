@@ -39,9 +39,15 @@ impl OwnEngine {
             skip("a file system in memory could not be mounted");
             return None;
         }
+        let bridge = engine.bridge();
+        if !ip(&["link", "add", &bridge, "type", "bridge"]) {
+            skip("a bridge could not be made");
+            return None;
+        }
+        assert!(ip(&["address", "add", "10.219.16.1/28", "dev", &bridge]), "a new bridge takes an address");
         let at = |name: &str| engine.dir.path().join(name);
         let log = File::create(at("log")).expect("the folder is writable");
-        // Networks and rules of the engine beside it stay as they are.
+        // The engine beside it keeps its rules, and its `docker0`, which an engine told to have no bridge would remove.
         let child = Command::new("/usr/sbin/dockerd")
             .arg("--data-root")
             .arg(&engine.disk)
@@ -51,7 +57,7 @@ impl OwnEngine {
             .arg(at("pid"))
             .arg("-H")
             .arg(engine.host())
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--shutdown-timeout", "5"])
+            .args(["--bridge", &bridge, "--iptables=false", "--ip-forward=false", "--shutdown-timeout", "5"])
             .args(["--default-address-pool", "base=10.219.0.0/20,size=26"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file can be cloned"))
@@ -72,6 +78,11 @@ impl OwnEngine {
         })
         .await;
         Some(engine)
+    }
+
+    /// Names of interfaces have 15 letters.
+    fn bridge(&self) -> String {
+        format!("ls-{}", std::process::id())
     }
 
     fn host(&self) -> String {
@@ -101,9 +112,15 @@ impl Drop for OwnEngine {
             crate::plane::signal(child.id(), nix::sys::signal::Signal::SIGTERM);
             let _ = child.wait();
         }
+        ip(&["link", "delete", &self.bridge()]);
         // What an engine that ended leaves mounted below goes with it.
         let _ = Command::new("umount").arg("-l").arg(&self.disk).status();
     }
+}
+
+fn ip(words: &[&str]) -> bool {
+    let done = Command::new("/usr/sbin/ip").args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    done.is_ok_and(|status| status.success())
 }
 
 #[tokio::test]
