@@ -50,7 +50,10 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
     let active: Vec<&FleetRecord> = declared.filter(|record| record.active).collect();
     let records: Vec<WorkerRecord> =
         records.into_iter().filter(|record| record.platform.starts_with(docker::PLACE)).collect();
-    if active.is_empty() && records.is_empty() && !crew.0.docker.leaves_something() {
+    // What a leader before this one may have left: looked for once.
+    let once = fleets.iter().any(|record| record.declaration.platform == Declared::Docker);
+    let looked = !once || crew.0.docker.adopted();
+    if active.is_empty() && records.is_empty() && looked && !crew.0.docker.leaves_something() {
         crew.0.docker.has_adopted(epoch);
         return SOON;
     }

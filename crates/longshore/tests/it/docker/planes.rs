@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use longshore_api::client::Client;
+use longshore_api::rollout::Deploy;
 use longshore_api::task::{Submit, Task};
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
@@ -21,6 +22,7 @@ struct Scene {
     engine: Engine,
     network: String,
     image: String,
+    worker: String,
     toml: String,
     home: tempfile::TempDir,
     _room: Room,
@@ -47,7 +49,15 @@ impl Scene {
         }
         let server = "[server]\napi = \"0.0.0.0:7117\"\nlink = \"0.0.0.0:7118\"\nallow_insecure = true\n";
         let home = tempfile::tempdir().expect("a temporary folder");
-        Some(Scene { engine, network, image, toml: format!("{store}{server}{fleet}"), home, _room: room })
+        Some(Scene {
+            engine,
+            network,
+            image,
+            worker,
+            toml: format!("{store}{server}{fleet}"),
+            home,
+            _room: room,
+        })
     }
 
     fn name(&self, short: &str) -> String {
@@ -77,6 +87,12 @@ impl Scene {
         let roles = format!("LONGSHORE_ROLES={roles}");
         let last = ["-e", &roles, "-e", "LONGSHORE__STORE__MIGRATE=auto", &self.image, "serve"];
         self.engine.docker(&[&base[..], &rest, more, &last].concat());
+    }
+
+    /// What control planes read when they start again.
+    fn declare_nothing(&self) {
+        let (settings, _fleet) = self.toml.split_once("[fleet.").expect("a fleet");
+        fs::write(self.home.path().join("longshore.toml"), settings).expect("the folder is writable");
     }
 
     /// The public API of a control plane, seen from the host.
@@ -161,4 +177,18 @@ async fn workers_reach_each_control_plane_in_a_container() {
     scene.engine.docker(&["kill", &scene.name("two")]);
     scene.does_a_task("one").await;
     assert_eq!(scene.engine.containers().len(), 4, "the same worker, and three control planes");
+    // Whoever is asked to deploy has no engine; the leader has.
+    let wish = Deploy { fleet: scene.engine.fleet.clone(), image: scene.worker.clone(), ..Deploy::default() };
+    let deployed = scene.client("one").deploy(&wish).await.expect("it is answered");
+    assert_eq!(deployed.outcome, "runs");
+    // A fleet that is declared no more leaves no network behind, though control planes were in it.
+    scene.declare_nothing();
+    scene.engine.docker(&["restart", "-t", "20", &scene.name("lead")]);
+    let networks = ["network", "ls", "--format", "{{.Name}}", "--filter", "name=longshore-"];
+    scene
+        .eventually("the network to go", async || {
+            let there = scene.engine.docker(&networks);
+            (!there.lines().any(of_fleet)).then_some(())
+        })
+        .await;
 }
