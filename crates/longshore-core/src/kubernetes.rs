@@ -118,6 +118,7 @@ mod tests {
         fleet.platform = Platform::Kubernetes;
         fleet.container = Some(Container {
             image: Image::parse(image).expect("valid"),
+            image_id: None,
             supervisor: Default::default(),
             egress: Default::default(),
             resources: Default::default(),

@@ -15,6 +15,7 @@ mod door;
 mod error;
 mod external_metrics;
 mod extract;
+mod images;
 mod keys;
 mod lately;
 mod link;

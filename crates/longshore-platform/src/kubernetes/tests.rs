@@ -144,6 +144,7 @@ fn a_release_writes_its_own_fields_and_no_others() {
     fleet.env.insert("MODEL".into(), "small".into());
     fleet.container = Some(Container {
         image: Image::parse("research:2").expect("an image"),
+        image_id: None,
         supervisor: Supervisor::Inject,
         egress: Default::default(),
         resources: Resources { cpu: 1500, cpu_limit: 2000, ..Resources::default() },

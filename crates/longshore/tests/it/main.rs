@@ -34,6 +34,7 @@ mod run;
 mod scaling;
 mod schedules;
 mod tls;
+mod versions;
 mod waiting;
 mod webhooks;
 mod worker_process;

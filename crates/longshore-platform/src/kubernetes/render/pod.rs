@@ -15,8 +15,8 @@ use super::meta::Of;
 use super::{Problem, Scene, env};
 
 /// Where an injected longshore is, and the folder that it comes in.
-pub(super) const INJECTED: &str = "/longshore/longshore";
-const INJECTED_DIR: &str = "/longshore";
+pub(super) const INJECTED: &str = "/opt/longshore/longshore";
+const INJECTED_DIR: &str = "/opt/longshore";
 pub(super) const SUPERVISOR: &str = "supervisor";
 
 /// Of a worker's probes.
