@@ -177,6 +177,9 @@ fn told(scene: &Scene<'_>) -> Vec<Value> {
         env::expanded("LONGSHORE__SERVER__LINK_URL", &format!("{scheme}://$(POD_IP):7118")),
         env::value("LONGSHORE__STORE__DIR", STATE_DIR),
     ];
+    if scene.has(ScaledBy::Hpa) {
+        told.push(env::value("LONGSHORE__KUBERNETES__METRICS", &format!("0.0.0.0:{METRICS_PORT}")));
+    }
     if wants_admin_token(scene) {
         told.push(env::value("LONGSHORE_ADMIN_TOKEN_FILE", &format!("{ADMIN_DIR}/{ADMIN_TOKEN}")));
     }

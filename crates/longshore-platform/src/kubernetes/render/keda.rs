@@ -12,8 +12,8 @@ use super::{Problem, Scene};
 /// In the Secret of the settings: an API key with the verb `read`.
 const TOKEN: &str = "keda-token";
 
-/// What the scaler decided last, in the answer at `/v1/fleets/{name}/scale`.
-pub(super) const DESIRED: &str = "decisions.0.to";
+/// How many workers are wanted, in the answer at `/v1/fleets/{name}/scale`; while nobody knows there is an error in its place.
+const DESIRED: &str = "desired";
 
 const EVERY_S: u64 = 10;
 

@@ -12,6 +12,9 @@ const PART_OF: &str = "app.kubernetes.io/part-of";
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const VERSION: &str = "app.kubernetes.io/version";
 
+/// In the place of [`FLEET`], by which workers are counted.
+const PREPULL: &str = "longshore.dev/prepull";
+
 /// Whose part of the cluster an object is.
 #[derive(Clone, Copy)]
 pub(super) enum Of<'a> {
@@ -33,8 +36,10 @@ impl Of<'_> {
     /// What its pods are found by. Can never be changed once it is applied.
     pub(super) fn selector(&self) -> Value {
         let mut labels = json!({ NAME: CONTROL_PLANE, COMPONENT: self.component() });
-        if let Of::Fleet(fleet) | Of::Prepull(fleet) = self {
-            labels[FLEET] = fleet.name.as_str().into();
+        match self {
+            Of::Plane => {}
+            Of::Fleet(fleet) => labels[FLEET] = fleet.name.as_str().into(),
+            Of::Prepull(fleet) => labels[PREPULL] = fleet.name.as_str().into(),
         }
         labels
     }

@@ -204,6 +204,14 @@ fn every_container_is_hardened_and_no_pod_of_a_fleet_has_a_token() {
 }
 
 #[test]
+fn what_holds_an_image_is_not_taken_for_a_worker() {
+    for object in rich().objects().iter().filter(|object| object["kind"] == "DaemonSet") {
+        let label = |object: &Value| object["metadata"]["labels"]["longshore.dev/fleet"].clone();
+        assert!(label(object).is_null() && label(&object["spec"]["template"]).is_null(), "{object}");
+    }
+}
+
+#[test]
 fn a_fleets_secrets_are_in_no_other_pod() {
     let objects = rich().objects();
     let with = |key: &str| -> Vec<&str> {
@@ -283,6 +291,7 @@ fn a_control_plane_starts_with_what_it_is_told() {
         let listeners = [server.api, server.link, server.probes].map(|address| address.to_string());
         assert_eq!(listeners, ["0.0.0.0:7117", "0.0.0.0:7118", "0.0.0.0:7119"]);
         assert_eq!(server.link_url.as_deref(), Some("http://10.1.2.3:7118"));
+        assert_eq!(settings.kubernetes.metrics.to_string(), "0.0.0.0:7120");
         // Pods say which declaration they follow, and the control plane knows it again.
         let rendered = declared(case.text).settings.fleets;
         let pairs = settings.fleets.iter().zip(&rendered);
