@@ -144,6 +144,26 @@ impl Cluster {
         ]));
     }
 
+    /// Somebody who may do nothing else, and of whom longshore asks the API server.
+    fn lets_a_reader_read(&self) {
+        let metadata = json!({ "name": "reader", "namespace": self.namespace });
+        let rbac = "rbac.authorization.k8s.io/v1";
+        self.apply(&json!([
+            { "apiVersion": rbac, "kind": "Role", "metadata": metadata, "rules": [
+                { "apiGroups": ["external.metrics.k8s.io"], "resources": ["longshore_pending"], "verbs": ["list"] },
+            ] },
+            { "apiVersion": rbac, "kind": "RoleBinding", "metadata": metadata,
+              "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader" },
+              "subjects": [{ "kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "reader" }] },
+        ]));
+        let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/", self.namespace);
+        let read =
+            |metric: &str| self.try_kubectl(&["get", "--as=reader", "--raw", &format!("{path}{metric}")], "");
+        let pending: Value = serde_json::from_str(&read("longshore_pending").expect("it may")).expect("JSON");
+        assert_eq!(pending["items"][0]["value"], "0");
+        assert!(read("longshore_desired_workers").is_err_and(|said| said.contains("Forbidden")));
+    }
+
     fn replicas(&self, deployment: &str) -> u64 {
         self.object("deployment", deployment)["spec"]["replicas"].as_u64().unwrap_or(0)
     }
@@ -212,6 +232,7 @@ async fn an_autoscaler_follows_the_control_plane_and_holds_while_it_is_gone() {
     cluster.deploy("by-pending", "longshore_pending", "4");
     // By the scaler's own decision: its minimum, an operator's number, and tasks.
     cluster.scales(&plane, FLEET, 2).await;
+    cluster.lets_a_reader_read();
     plane.client.set_scale(FLEET, Some(5)).await.expect("accepted");
     cluster.scales(&plane, FLEET, 5).await;
     // By tasks that could run: nobody takes them here.
