@@ -98,7 +98,7 @@ fn bare(algorithm: &AlgorithmIdentifierOwned) -> der::Result<Vec<u8>> {
 /// The last one, as the API server's own library reads it.
 fn common_name(subject: &Name) -> Option<String> {
     let parts = subject.0.iter().flat_map(|part| part.0.iter());
-    let last = parts.filter(|part| part.oid == COMMON_NAME).last()?;
+    let last = parts.rev().find(|part| part.oid == COMMON_NAME)?;
     let text = matches!(last.value.tag(), Tag::Utf8String | Tag::PrintableString | Tag::Ia5String);
     let bytes = Some(last.value.value()).filter(|_| text)?;
     String::from_utf8(bytes.to_vec()).ok()

@@ -378,6 +378,15 @@ async fn keda_reads_a_number_or_nothing() {
     decide(world.scene.server.app(), "kept").await;
     let decided = world.api("/v1/fleets/kept/scale").await;
     assert_eq!(as_keda_reads(&decided), Some(2.0), "{decided:?}");
+    // The leader fell silent, and nothing is left of it but what it said.
+    let store = &world.scene.server.app().store;
+    let said = store.meta_get("wanted:kept".into()).await.expect("read").expect("it was written");
+    let mut said: wanted::Mark = serde_json::from_str(&said).expect("a mark");
+    said.at = said.at.before(Duration::from_secs(60));
+    let said = serde_json::to_string(&said).expect("plain data");
+    store.meta_put("wanted:kept".into(), said).await.expect("stored");
+    let after = world.api("/v1/fleets/kept/scale").await;
+    assert!(after.0 == 503 && after.1.to_string().contains("s ago"), "{after:?}");
     let direct = world.api("/v1/fleets/plain/scale").await;
     assert!(direct.0 == 200 && as_keda_reads(&direct).is_none(), "longshore scales it: {direct:?}");
 }

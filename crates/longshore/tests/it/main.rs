@@ -12,6 +12,7 @@ mod demo;
 mod dependencies;
 mod docker;
 mod examples;
+mod external_metrics;
 mod gateway_faults;
 mod idle_fleet;
 mod images;
