@@ -1,7 +1,8 @@
 //! How many pods a fleet's Deployment is to have, and what each of them counts for.
 //!
-//! Which pods go is not for a Deployment to be told: it removes those that are not ready first. So whoever is to go drains
-//! before, without exiting, and the number goes down once it has.
+//! Which pods go is not for a Deployment to be told: it removes those that are not ready first, before them those that do not
+//! even run. So whoever is to go drains before, without exiting; and the number goes down once Kubernetes has seen that it is not
+//! ready, and that all others are.
 
 use crate::scale::{Crew, Decision};
 
@@ -13,7 +14,7 @@ pub enum Standing {
     Starting,
     /// It was told to go, and has tasks to finish.
     Draining,
-    /// It was told to go, has, and waits to be removed.
+    /// It was told to go, has, is not ready, and waits to be removed.
     Drained,
     /// Kubernetes ends it, and counts it no more.
     Leaving,
@@ -26,6 +27,8 @@ pub struct Facts {
     pub leaves: bool,
     /// Its worker claims tasks.
     pub ready: bool,
+    /// As Kubernetes has seen it last, which is later.
+    pub seen_ready: bool,
     /// Its worker was told to drain.
     pub told: bool,
     /// Its worker has ended.
@@ -36,7 +39,8 @@ impl Facts {
     pub fn standing(self) -> Standing {
         match self {
             Facts { leaves: true, .. } => Standing::Leaving,
-            Facts { told: true, gone: true, .. } => Standing::Drained,
+            // It would be taken for one of those that work.
+            Facts { told: true, gone: true, seen_ready: false, .. } => Standing::Drained,
             Facts { told: true, .. } => Standing::Draining,
             // Its container is started again.
             Facts { gone: true, .. } => Standing::Starting,
@@ -54,12 +58,18 @@ pub struct Counts {
     pub draining: u32,
     pub drained: u32,
     pub leaving: u32,
+    /// Of those that work: what Kubernetes would remove before one that has drained.
+    pub exposed: u32,
 }
 
 impl Counts {
-    pub fn of(pods: impl Iterator<Item = Standing>) -> Counts {
+    /// Of each pod its standing, and whether Kubernetes sees it ready.
+    pub fn of(pods: impl Iterator<Item = (Standing, bool)>) -> Counts {
         let mut counts = Counts::default();
-        for standing in pods {
+        for (standing, seen_ready) in pods {
+            if matches!(standing, Standing::Ready | Standing::Starting) && !seen_ready {
+                counts.exposed += 1;
+            }
             *match standing {
                 Standing::Ready => &mut counts.ready,
                 Standing::Starting => &mut counts.starting,
@@ -89,11 +99,12 @@ impl Counts {
     /// How many pods the Deployment is to have.
     ///
     /// Growing, nothing is taken off for pods that have drained: it would keep them instead of making new ones. Otherwise
-    /// those that have drained go, once it has as many as it is to have: else they might be taken off twice.
+    /// those that have drained go, once it has as many as it is to have (else they might be taken off twice), and once no other
+    /// would go in their place.
     pub fn replicas(&self, now: u32, decision: &Decision) -> u32 {
         match decision {
             Decision::Grow { by, .. } => now.saturating_add(by.get()),
-            Decision::Shrink { .. } | Decision::Hold(_) if self.there() == now => {
+            Decision::Shrink { .. } | Decision::Hold(_) if self.there() == now && self.exposed == 0 => {
                 now.saturating_sub(self.drained)
             }
             Decision::Shrink { .. } | Decision::Hold(_) => now,
@@ -141,6 +152,7 @@ mod tests {
             (Facts { ready: true, ..facts }, Standing::Ready),
             (Facts { ready: true, told: true, ..facts }, Standing::Draining),
             (Facts { told: true, gone: true, ..facts }, Standing::Drained),
+            (Facts { told: true, gone: true, seen_ready: true, ..facts }, Standing::Draining),
             (Facts { gone: true, ..facts }, Standing::Starting),
             (Facts { leaves: true, told: true, gone: true, ..facts }, Standing::Leaving),
         ] {
@@ -156,6 +168,8 @@ mod tests {
         let done = Counts { ready: 4, draining: 1, drained: 1, ..Counts::default() };
         assert_eq!(done.replicas(5, &HOLD), 5, "it is being removed");
         assert_eq!(done.replicas(7, &HOLD), 7, "one is being made");
+        let exposed = Counts { exposed: 1, ..done };
+        assert_eq!(exposed.replicas(6, &HOLD), 6, "one that works would go");
         assert_eq!(done.replicas(6, &HOLD), 5);
         assert_eq!(done.replicas(6, &shrink(1)), 5, "more follow");
         assert_eq!(done.replicas(6, &grow(2)), 8, "what has drained is taken off later");
@@ -185,7 +199,7 @@ mod tests {
         /// However pods come and go meanwhile, holding never takes away one that works.
         #[test]
         fn holding_keeps_all_that_work(ready in 0u32..20, starting in 0u32..20, draining in 0u32..5, drained in 0u32..5) {
-            let counts = Counts { ready, starting, draining, drained, leaving: 0 };
+            let counts = Counts { ready, starting, draining, drained, ..Counts::default() };
             let replicas = ready + starting + draining + drained;
             let kept = counts.replicas(replicas, &HOLD);
             prop_assert_eq!(kept, ready + starting + draining);

@@ -50,7 +50,7 @@ pub async fn drain(
         // Even if nothing runs: the last claim may still bring something.
         () = async { _ = (&mut parts.claims).await; worker.ledger.idle().await } => {}
         () = tokio::time::sleep_until(hand_over_at) => {}
-        name = signals.next() => info!(signal = name, "told again; handing over at once"),
+        name = told_again(signals, worker.stays) => info!(signal = name, "told again; handing over at once"),
         () = worker.told_to_hand_over() => {}
         error = worker.link.failed() => return Err(super::abort(worker, error, parts).await),
     }
@@ -60,6 +60,16 @@ pub async fn drain(
     parts.heartbeats.abort();
     say_goodbye(worker, deadline).await;
     delivered
+}
+
+/// Returns when there is no more time. Where the order to drain goes before the end of the pod, the first signal is that end
+/// and no haste: its grace is longer than the drain.
+async fn told_again(signals: &mut StopSignals, stays: bool) -> &'static str {
+    if stays && !signals.told() {
+        let name = signals.next().await;
+        info!(signal = name, "told to end; what runs has until the drain's end");
+    }
+    signals.next().await
 }
 
 /// Stops what still runs and the http agent.

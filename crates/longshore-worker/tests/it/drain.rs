@@ -168,16 +168,30 @@ async fn a_worker_that_stays_is_not_ready_once_it_has_drained_and_ends_by_a_sign
 }
 
 #[tokio::test]
-async fn a_worker_that_stays_and_is_signalled_while_it_drains_ends() {
-    let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
-    let command = |folder: &str| ["sh", "-c", WAITS, "agent", folder].map(str::to_owned).to_vec();
-    let mut scene = Scene::with(plane, command, |config| config.stays = true);
-    let held = scene.submit("null");
-    scene.plane.said(held).await;
-    scene.plane.order_drain(DrainMode::Wait, 60_000);
-    let addr = scene.plane.probe_addr().await;
-    eventually("unreadiness", || get(addr, "/readyz").filter(|(status, _)| *status == 503)).await;
-    scene.worker.signal(Signal::SIGTERM);
-    assert_eq!(scene.worker.code().await, 0);
-    assert_eq!(scene.plane.record().released, [held]);
+async fn a_worker_that_stays_and_is_signalled_while_it_drains_finishes_first() {
+    for hurried in [false, true] {
+        let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
+        let command = |folder: &str| ["sh", "-c", WAITS, "agent", folder].map(str::to_owned).to_vec();
+        let mut scene = Scene::with(plane, command, |config| config.stays = true);
+        let held = scene.submit("null");
+        scene.plane.said(held).await;
+        scene.plane.order_drain(DrainMode::Wait, 60_000);
+        let addr = scene.plane.probe_addr().await;
+        eventually("unreadiness", || get(addr, "/readyz").filter(|(status, _)| *status == 503)).await;
+        scene.worker.signal(Signal::SIGTERM);
+        let told = "what runs has until the drain's end";
+        eventually("its word", || scene.worker.log().contains(told).then_some(())).await;
+        match hurried {
+            true => {
+                scene.worker.signal(Signal::SIGTERM);
+                assert_eq!(scene.worker.code().await, 0);
+                assert_eq!(scene.plane.record().released, [held]);
+            }
+            false => {
+                std::fs::write(scene.folder.path().join("go"), "").expect("written");
+                assert_eq!(words(&scene.plane.ending(held).await), r#"succeeded "done""#);
+                assert_eq!(scene.worker.code().await, 0);
+            }
+        }
+    }
 }

@@ -38,6 +38,7 @@ impl Pod {
         let facts = Facts {
             leaves: seen.leaves || by_itself,
             ready: state == WorkerState::Ready,
+            seen_ready: seen.ready,
             told: worker.drain.is_some(),
             gone: state == WorkerState::Gone,
         };
@@ -73,7 +74,7 @@ impl<'a> Scene<'a> {
     }
 
     pub fn counts(&self) -> Counts {
-        Counts::of(self.pods.iter().map(|pod| pod.standing))
+        Counts::of(self.pods.iter().map(|pod| (pod.standing, pod.seen.ready)))
     }
 
     /// Errors: why the number could not be set, for people.
