@@ -1,6 +1,6 @@
 """A Postgres and a Redis for one end-to-end script: they can be killed, stopped and started again with the same data.
 
-Binds free ports of loopback. Postgres refuses to run as root: then it runs as the user `postgres`, as Debian's package has it.
+Binds free ports of loopback, or of another address of this machine. Postgres refuses to run as root: then it runs as the user `postgres`, as Debian's package has it.
 """
 
 import os
@@ -13,25 +13,25 @@ import subprocess
 import time
 
 
-def free_port():
+def free_port(host="127.0.0.1"):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return probe.getsockname()[1]
 
 
-def listens(port):
+def listens(port, host="127.0.0.1"):
     with socket.socket() as probe:
         probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 class Server:
     """A process on a port, with a folder; its id is the only way it is ended."""
 
-    def __init__(self, folder):
-        self.folder = pathlib.Path(folder)
+    def __init__(self, folder, host="127.0.0.1"):
+        self.folder, self.host = pathlib.Path(folder), host
         self.folder.mkdir(parents=True)
-        self.port = free_port()
+        self.port = free_port(host)
         self.process = None
 
     def start(self):
@@ -56,20 +56,20 @@ class Server:
 class Redis(Server):
     @property
     def url(self):
-        return f"redis://127.0.0.1:{self.port}"
+        return f"redis://{self.host}:{self.port}"
 
     def command(self):
-        return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
+        return ["redis-server", "--port", str(self.port), "--bind", self.host, "--protected-mode", "no", "--save", "", "--dir", str(self.folder)]
 
     def answers(self):
-        return listens(self.port)
+        return listens(self.port, self.host)
 
 
 class Postgres(Server):
     """SIGQUIT ends it at once and without tidying up, as a crash does; its data is recovered at the next start."""
 
-    def __init__(self, folder):
-        super().__init__(folder)
+    def __init__(self, folder, host="127.0.0.1"):
+        super().__init__(folder, host)
         self.programs = max(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda it: int(it.parent.name))
         self.user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
         if self.user:
@@ -79,17 +79,19 @@ class Postgres(Server):
             [self.programs / "initdb", "-D", self.data, "-U", "longshore", "-A", "trust"],
             check=True, stdout=subprocess.DEVNULL, cwd="/", **self.as_user(),
         )
+        with (self.data / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {host}/16 trust\n")
 
     def as_user(self):
         return {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
 
     @property
     def url(self):
-        return f"postgres://longshore@127.0.0.1:{self.port}/postgres"
+        return f"postgres://longshore@{self.host}:{self.port}/postgres"
 
     def command(self):
         settings = {
-            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200,
+            "port": self.port, "listen_addresses": self.host, "unix_socket_directories": "", "max_connections": 200,
         }
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [self.programs / "postgres", "-D", self.data, *words]
@@ -98,11 +100,11 @@ class Postgres(Server):
         return self.as_user() | {"cwd": "/"}
 
     def answers(self):
-        ready = [self.programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "longshore"]
+        ready = [self.programs / "pg_isready", "-q", "-h", self.host, "-p", str(self.port), "-U", "longshore"]
         return subprocess.run(ready, cwd="/").returncode == 0
 
     def query(self, sql):
-        command = ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "longshore", "-d", "postgres", "-qAtc", sql]
+        command = ["psql", "-h", self.host, "-p", str(self.port), "-U", "longshore", "-d", "postgres", "-qAtc", sql]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout.strip()
 
 

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     pub image: Image,
+    /// Which image the name stood for when a release was deployed or first started, as the engine names it. Never declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
     #[serde(default)]
     pub supervisor: Supervisor,
     #[serde(default)]

@@ -257,6 +257,18 @@ impl Fleet {
         fleet
     }
 
+    /// Whether workers of the one are workers of the other. An image is known by its name, and by what the name stood for where
+    /// both say so.
+    pub fn same_workers(&self, other: &Fleet) -> bool {
+        let (mut one, mut other) = (self.told_at_start(), other.told_at_start());
+        if let (Some(one), Some(other)) = (&mut one.container, &mut other.container)
+            && (one.image_id.is_none() || other.image_id.is_none())
+        {
+            (one.image_id, other.image_id) = (None, None);
+        }
+        one == other
+    }
+
     /// A release as its workers are to run it: what they are told when they start is the release's, all else is what is
     /// declared now.
     pub fn running(&self, release: &Fleet) -> Fleet {
@@ -285,7 +297,9 @@ impl Fleet {
                     "its image is the compose file's: change it there, then `docker-compose up -d` replaces its workers".into(),
                 );
             }
-            (_, Some(container)) => container.image = Image::parse(image)?,
+            (_, Some(container)) => {
+                (container.image, container.image_id) = (Image::parse(image)?, None);
+            }
             (Platform::Process | Platform::Docker | Platform::Kubernetes, None) => {
                 return Err("platform `process` runs a command and no image".into());
             }

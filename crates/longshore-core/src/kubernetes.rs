@@ -21,6 +21,9 @@ pub const DECLARATION: &str = "longshore.dev/declaration";
 /// On a pod template: the commit that its image was built from.
 pub const COMMIT: &str = "longshore.dev/commit";
 
+/// On the control plane's pod template: which longshore.toml it was started with, as [`digest_of`] says.
+pub const CONFIG: &str = "longshore.dev/config";
+
 /// Ours among a pod's containers.
 pub const AGENT: &str = "agent";
 
@@ -65,10 +68,19 @@ pub fn join_secret(fleet: &FleetName) -> String {
     format!("longshore-worker-{fleet}")
 }
 
+/// The ServiceAccount of a fleet's pods.
+pub fn service_account(fleet: &FleetName) -> String {
+    format!("longshore-{fleet}")
+}
+
 /// Tells declarations apart by what workers are told at their start, however it is written. 16 hexadecimal digits.
 pub fn digest(fleet: &Fleet) -> String {
-    let told = serde_json::to_vec(&fleet.told_at_start()).expect("a declaration always serialises");
-    Sha256::digest(told).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    digest_of(&serde_json::to_vec(&fleet.told_at_start()).expect("a declaration always serialises"))
+}
+
+/// 16 hexadecimal digits that differ where the bytes do.
+pub fn digest_of(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Which of a fleet's releases, newest first, a pod runs that says so of itself; none: one that is not known yet.
@@ -106,6 +118,7 @@ mod tests {
         fleet.platform = Platform::Kubernetes;
         fleet.container = Some(Container {
             image: Image::parse(image).expect("valid"),
+            image_id: None,
             supervisor: Default::default(),
             egress: Default::default(),
             resources: Default::default(),

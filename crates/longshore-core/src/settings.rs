@@ -151,6 +151,8 @@ pub struct KubernetesSettings {
     pub store_secret: Option<String>,
     /// Control planes.
     pub replicas: u32,
+    /// A file that is merged into the control plane's manifests; absolute when `base_dir` is.
+    pub overlay: Option<String>,
     /// Where the control plane answers autoscalers, through the API server: only in a cluster, and only with a fleet that one
     /// scales.
     pub metrics: SocketAddr,
@@ -248,7 +250,7 @@ fn read(mut root: Section<'_>, base_dir: &str) -> Settings {
     let store = store::read_store(&mut root, base_dir);
     let server = server::read_server(&mut root, base_dir);
     let docker = docker::read_docker(&mut root, base_dir);
-    let kubernetes = kubernetes::read_kubernetes(&mut root);
+    let kubernetes = kubernetes::read_kubernetes(&mut root, base_dir);
     let providers = provider::read_providers(&mut root, base_dir);
     let tenants = tenant::read_tenants(&mut root);
     let fleets = fleet::read_fleets(&mut root, &providers, base_dir);

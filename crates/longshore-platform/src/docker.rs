@@ -8,8 +8,10 @@ pub mod compose;
 mod engine;
 mod error;
 mod find;
+mod image;
 mod inject;
 pub mod label;
+mod login;
 mod network;
 mod running;
 mod spec;
@@ -23,7 +25,7 @@ pub use engine::{Engine, Promised};
 pub use error::DockerError;
 pub use find::Found;
 pub use inject::SupervisorBinary;
-pub use network::{Network, NetworkSpec};
+pub use network::{Network, NetworkSpec, PlaneContainer};
 pub use running::{ContainerIdentity, Running};
 pub use spec::{
     ContainerSpec, Hidden, INJECTED, ImageFacts, Limits, PROBES, Supervisor, Unfit, check, request,
@@ -35,7 +37,7 @@ use std::sync::{Arc, Mutex};
 use bollard::Docker;
 use bollard::errors::Error;
 
-use self::start::Pull;
+use self::image::Pull;
 use self::watch::Watched;
 
 /// The engine of this machine, if nothing else is said.

@@ -7,6 +7,7 @@ pub mod aggregation;
 mod change;
 mod cluster;
 mod error;
+pub mod render;
 mod seen;
 #[cfg(test)]
 mod tests;

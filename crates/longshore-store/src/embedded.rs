@@ -19,6 +19,7 @@ mod fault;
 mod fleet;
 mod forget;
 mod heartbeat;
+mod image;
 mod journal;
 mod key;
 mod lane;

@@ -35,6 +35,7 @@ mod fleet;
 mod floor;
 mod forget;
 mod heartbeat;
+mod image;
 mod journal;
 mod key;
 mod lane;

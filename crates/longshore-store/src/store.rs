@@ -272,6 +272,9 @@ forward! {
 
 // Releases and rollouts.
 forward! {
+    /// Notes which image the name of a release stands for, unless that was noted before; returns the one that counts, `None` if
+    /// there is no such release or it has no image.
+    fn pin_image(fleet: FleetName, release: Release, id: String) -> Result<Option<String>, StoreError>;
     /// Wants a fleet to run a release that is not known yet; begins a rollout, or says why there is none.
     fn deploy(fleet: FleetName, release: NewRelease, now: Timestamp) -> Result<Deployed, StoreError>;
     /// Has a rollout that is under way go back; else begins one to a release of before, the last one if none is named.

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use longshore_api::tls::{Trust, TrustError};
 
 use crate::commands::{
-    apply, batches, config, doctor, fleets, image, init, keys, llm_sim, migrate, probe, rollout, scale,
-    schedules, serve, submit, tasks, tenants, up, webhooks, worker, workers,
+    apply, batches, config, doctor, fleets, image, init, keys, llm_sim, migrate, pod, probe, render, rollout,
+    scale, schedules, serve, submit, tasks, tenants, up, webhooks, worker, workers,
 };
 
 /// Run AI agents at scale without losing a task.
@@ -39,6 +39,8 @@ pub enum Command {
     Init(init::Args),
     /// Build, check and make images
     Image(image::Args),
+    /// Write what runs control plane and fleets elsewhere: manifests for Kubernetes
+    Render(render::Args),
     /// Hand the fleets of longshore.toml to a control plane
     Apply(apply::Args),
     /// Show the effective configuration, without secrets
@@ -75,6 +77,12 @@ pub enum Command {
     Probe(probe::Args),
     /// A simulated LLM provider for tests and benchmarks; it keeps a bill
     LlmSim(llm_sim::Args),
+    /// Copy this binary to a path, for containers whose image does not hold it
+    #[command(hide = true)]
+    Install(pod::InstallArgs),
+    /// Do nothing until told to stop, so that a container of an image stays
+    #[command(hide = true)]
+    Pause,
 }
 
 /// Which control plane to talk to.

@@ -11,7 +11,9 @@ pub mod init;
 pub mod keys;
 pub mod llm_sim;
 pub mod migrate;
+pub mod pod;
 pub mod probe;
+pub mod render;
 pub mod rollout;
 pub mod scale;
 pub mod schedules;
@@ -55,6 +57,9 @@ pub fn run(command: Command) -> Outcome {
         Command::Schedules(args) => client()?.block_on(schedules::run(args)),
         Command::Webhooks(args) => client()?.block_on(webhooks::run(args)),
         Command::Doctor(args) => client()?.block_on(doctor::run(args)),
+        Command::Render(args) => render::run(&args),
+        Command::Install(args) => pod::install(&args),
+        Command::Pause => client()?.block_on(pod::pause()),
         Command::Probe(args) => client()?.block_on(probe::run(args)),
         // One thread, so that what is measured against it has the other cores.
         Command::LlmSim(args) => client()?.block_on(llm_sim::run(args)),

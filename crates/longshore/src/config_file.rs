@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use longshore_core::settings::{self, Settings, Warning};
+use longshore_core::settings::{self, Settings, SettingsError, Warning};
 
 use crate::cli::ConfigFile;
 use crate::error::{Fault, Outcome};
@@ -17,6 +17,17 @@ pub struct Found {
     pub path: PathBuf,
     pub settings: Settings,
     pub warnings: Vec<Warning>,
+}
+
+/// A configuration's text, and where it was found.
+#[derive(Debug)]
+pub struct File {
+    pub path: PathBuf,
+    /// As it is shown.
+    pub name: String,
+    pub text: String,
+    /// That relative paths in it begin at; absolute.
+    pub folder: String,
 }
 
 impl ConfigFile {
@@ -36,29 +47,40 @@ impl ConfigFile {
     /// Reads it, and tells its warnings on standard error.
     pub fn load(&self) -> Outcome<Found> {
         let found = self.read()?;
-        for warning in &found.warnings {
-            output::note(&format!(
-                "{} {}",
-                paint_error("warning:", Paint::Warn),
-                output::clean(&warning.to_string())
-            ));
-        }
+        warn(&found.warnings);
         Ok(found)
     }
 
     pub fn read(&self) -> Outcome<Found> {
+        let File { path, name, text, folder } = self.file()?;
+        let (settings, warnings) =
+            settings::parse(&text, &name, &environment(), &folder).map_err(|errors| mistakes(&errors))?;
+        Ok(Found { path, settings, warnings })
+    }
+
+    /// Its text, for those who read it otherwise.
+    pub fn file(&self) -> Outcome<File> {
         let path = self.path()?;
         let text = std::fs::read(&path).map_err(|error| could_not_read(&path).cause(&error))?;
         let text = String::from_utf8(text).map_err(|error| could_not_read(&path).cause(&error))?;
-        let base = folder(&path).map_err(|error| could_not_read(&path).cause(&error))?;
-        let (settings, warnings) = settings::parse(&text, &path.display().to_string(), &environment(), &base)
-            .map_err(|errors| {
-                let count = errors.len();
-                let noun = if count == 1 { "mistake" } else { "mistakes" };
-                Fault::new(format!("the configuration has {count} {noun}"))
-                    .details(errors.iter().map(ToString::to_string))
-            })?;
-        Ok(Found { path, settings, warnings })
+        let folder = folder(&path).map_err(|error| could_not_read(&path).cause(&error))?;
+        Ok(File { name: path.display().to_string(), path, text, folder })
+    }
+}
+
+/// What is wrong with a file, all of it.
+pub fn mistakes(errors: &[SettingsError]) -> Fault {
+    let count = errors.len();
+    let noun = if count == 1 { "mistake" } else { "mistakes" };
+    Fault::new(format!("the configuration has {count} {noun}"))
+        .details(errors.iter().map(ToString::to_string))
+}
+
+/// Tells them on standard error.
+pub fn warn<T: std::fmt::Display>(warnings: &[T]) {
+    for warning in warnings {
+        let told = output::clean(&warning.to_string());
+        output::note(&format!("{} {told}", paint_error("warning:", Paint::Warn)));
     }
 }
 

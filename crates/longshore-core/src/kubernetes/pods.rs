@@ -77,9 +77,11 @@ impl Counts {
     }
 
     /// The workers of a decision, where the Deployment is to have `replicas` pods: those that it has not made yet are on
-    /// their way, and those beyond are there because it replaces others.
+    /// their way; of those beyond, some have drained and are about to go, and the rest are there because it replaces others.
     pub fn crew(&self, replicas: u32) -> Crew {
-        let all = replicas.saturating_sub(self.draining + self.drained);
+        let (work, there) = (self.ready + self.starting, self.there());
+        let beyond = there.saturating_sub(replicas).saturating_sub(self.drained);
+        let all = work.saturating_sub(beyond) + replicas.saturating_sub(there);
         let ready = self.ready.min(all);
         Crew { ready, starting: all - ready, draining: self.draining + self.leaving }
     }
@@ -163,6 +165,9 @@ mod tests {
     fn what_is_not_made_yet_is_on_its_way_and_what_replaces_others_is_not_counted() {
         let none = Counts { ready: 2, ..Counts::default() };
         assert_eq!(none.crew(5), Crew { ready: 2, starting: 3, draining: 0 });
+        let going = Counts { ready: 2, drained: 1, ..Counts::default() };
+        assert_eq!(going.crew(2), Crew { ready: 2, starting: 0, draining: 0 }, "it is removed any moment");
+        assert_eq!(going.crew(3), Crew { ready: 2, starting: 0, draining: 0 });
         let surge = Counts { ready: 5, starting: 1, leaving: 1, ..Counts::default() };
         assert_eq!(surge.crew(5), Crew { ready: 5, starting: 0, draining: 1 });
     }

@@ -2,15 +2,15 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::KubernetesSettings;
 use super::section::Section;
 use super::server::read_address;
+use super::{KubernetesSettings, resolve};
 use crate::container::Image;
 use crate::kubernetes::METRICS_PORT;
 
 const NAME: &str = "a name of Kubernetes: a-z, 0-9 and -, up to 63 letters";
 
-pub(super) fn read_kubernetes(root: &mut Section<'_>) -> KubernetesSettings {
+pub(super) fn read_kubernetes(root: &mut Section<'_>, base_dir: &str) -> KubernetesSettings {
     let default = KubernetesSettings::default();
     let Some(mut section) = root.section("kubernetes") else { return default };
     let settings = KubernetesSettings {
@@ -20,6 +20,9 @@ pub(super) fn read_kubernetes(root: &mut Section<'_>) -> KubernetesSettings {
         secret: read_name(&mut section, "secret").unwrap_or(default.secret),
         store_secret: read_name(&mut section, "store_secret"),
         replicas: section.whole("replicas", 1..=100).unwrap_or(default.replicas),
+        overlay: section
+            .text("overlay", "the path of a YAML file such as \"control-plane.yaml\"")
+            .map(|path| resolve(base_dir, &path)),
         metrics: read_address(&mut section, "metrics").unwrap_or(default.metrics),
     };
     if settings.replicas < 2 {
@@ -70,6 +73,7 @@ impl Default for KubernetesSettings {
             secret: "longshore".into(),
             store_secret: None,
             replicas: 2,
+            overlay: None,
             metrics: SocketAddr::from((Ipv4Addr::UNSPECIFIED, METRICS_PORT)),
         }
     }

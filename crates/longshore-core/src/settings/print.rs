@@ -91,8 +91,16 @@ fn docker(out: &mut Lines, docker: &DockerSettings) {
 
 /// Nothing is said of it where nothing is set.
 fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
-    let KubernetesSettings { namespace, image, image_pull_secrets, secret, store_secret, replicas, metrics } =
-        kubernetes;
+    let KubernetesSettings {
+        namespace,
+        image,
+        image_pull_secrets,
+        secret,
+        store_secret,
+        replicas,
+        overlay,
+        metrics,
+    } = kubernetes;
     if *kubernetes == KubernetesSettings::default() {
         return;
     }
@@ -111,6 +119,9 @@ fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
         out.line("store_secret", text(secret));
     }
     out.line("replicas", replicas.to_string());
+    if let Some(overlay) = overlay {
+        out.line("overlay", text(overlay));
+    }
     out.line("metrics", text(&metrics.to_string()));
 }
 

@@ -19,6 +19,11 @@ pub enum DockerError {
         "image `{image}` is not on the Docker host and could not be pulled ({why}): build or pull it there, or correct `image`"
     )]
     NoImage { image: String, why: String },
+    #[error(
+        "image `{image}` was {id} when this release began; that one is not on the Docker host any more, and the name stands \
+         for another image: `longshore deploy` makes that a release of its own"
+    )]
+    Moved { image: String, id: String },
     #[error(transparent)]
     Unfit(#[from] Unfit),
     #[error(transparent)]

@@ -8,7 +8,7 @@ use bollard::query_parameters::{
 };
 use tracing::info;
 
-use super::spec::INJECTED;
+use super::spec::{INJECTED, INJECTED_DIR};
 use super::{DockerError, DockerPlatform, label};
 
 /// A longshore that runs in any image.
@@ -112,7 +112,7 @@ impl DockerPlatform {
                 mounts: Some(vec![Mount {
                     typ: Some(MountType::VOLUME),
                     source: Some(binary.volume.clone()),
-                    target: Some("/longshore".into()),
+                    target: Some(INJECTED_DIR.into()),
                     ..Default::default()
                 }]),
                 network_mode: Some("none".into()),

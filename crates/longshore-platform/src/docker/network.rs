@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use bollard::models::{EndpointSettings, NetworkConnectRequest, NetworkCreateRequest};
+use bollard::models::{
+    EndpointSettings, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+};
 use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions, ListNetworksOptionsBuilder};
 use tracing::info;
 
@@ -20,6 +22,14 @@ pub struct Network {
     pub name: String,
     /// The host's address in it.
     pub gateway: Option<IpAddr>,
+}
+
+/// A container that a control plane runs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaneContainer {
+    pub name: String,
+    /// Those that it is in.
+    pub networks: Vec<String>,
 }
 
 impl DockerPlatform {
@@ -73,14 +83,20 @@ impl DockerPlatform {
         Ok(Some(Network { name: name.to_owned(), gateway: parsed.next() }))
     }
 
-    /// Removes the networks of fleets that are not among these; those that are still in use stay.
-    pub async fn tidy_networks(&self, keep: &[String]) -> Result<(), DockerError> {
+    /// Removes the networks of fleets that are not among these, and takes control planes out of them before; those that
+    /// anything else is still in stay.
+    pub async fn tidy_networks(&self, keep: &[String], planes: &[PlaneContainer]) -> Result<(), DockerError> {
         let filters = self.0.of_installation();
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
         let listed = self.0.docker.list_networks(Some(options)).await;
         let listed = listed.map_err(self.0.failed("list networks"))?;
         let names = listed.into_iter().filter_map(|network| network.name);
         for name in names.filter(|name| !keep.contains(name)) {
+            for plane in planes.iter().filter(|plane| plane.networks.contains(&name)) {
+                let request = NetworkDisconnectRequest { container: plane.name.clone(), force: Some(true) };
+                // What is in the way is still there when it is looked again.
+                let _ = self.0.docker.disconnect_network(&name, request).await;
+            }
             if self.0.docker.remove_network(&name).await.is_ok() {
                 info!(network = name, "network of a fleet that is no more removed");
             }
@@ -88,30 +104,52 @@ impl DockerPlatform {
         Ok(())
     }
 
-    /// The name of the container that this process runs in, if it is one of this engine's.
+    /// The container that a control plane runs in, if it is one of this engine's.
     ///
-    /// `hostname` is this process's, which in a container is the start of its id unless somebody chose it.
-    pub async fn container_of(&self, hostname: &str) -> Result<Option<String>, DockerError> {
+    /// `hostname` is that process's, which in a container is the start of its id unless somebody chose it; then it has to be
+    /// the container's name as well.
+    pub async fn plane_container(&self, hostname: &str) -> Result<Option<PlaneContainer>, DockerError> {
         let found = self.0.docker.inspect_container(hostname, None::<InspectContainerOptions>).await;
-        match found.map_err(self.0.failed("look for its own container")) {
-            Ok(found) => Ok(found.name.map(|name| name.trim_start_matches('/').to_owned())),
-            Err(error) if error.is_missing() => Ok(None),
-            Err(error) => Err(error),
+        let found = match found.map_err(self.0.failed(format!("look for the container `{hostname}`"))) {
+            Ok(found) => found,
+            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // A machine may be called like a container that has nothing to do with it.
+        if found.config.and_then(|config| config.hostname).as_deref() != Some(hostname) {
+            return Ok(None);
         }
+        let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        Ok(found.name.map(|name| PlaneContainer {
+            name: name.trim_start_matches('/').to_owned(),
+            networks: networks.into_keys().collect(),
+        }))
     }
 
-    /// Puts a container into a network, where it is reached by its name.
-    pub async fn join(&self, network: &str, container: &str) -> Result<(), DockerError> {
+    /// Puts a control plane's container into a network, where it is reached by its name and by this one.
+    pub async fn join(
+        &self,
+        network: &str,
+        plane: &PlaneContainer,
+        also: Option<&str>,
+    ) -> Result<(), DockerError> {
+        if plane.networks.iter().any(|name| name == network) {
+            return Ok(());
+        }
+        let names = std::iter::once(plane.name.as_str()).chain(also);
         let request = NetworkConnectRequest {
-            container: container.to_owned(),
+            container: plane.name.clone(),
             endpoint_config: Some(EndpointSettings {
-                aliases: Some(vec![container.to_owned()]),
+                aliases: Some(names.map(str::to_owned).collect()),
                 ..Default::default()
             }),
         };
         let joined = self.0.docker.connect_network(network, request).await;
         match joined.map_err(self.0.failed(format!("join the network `{network}`"))) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                info!(network, container = plane.name, "control plane joins the network of a fleet");
+                Ok(())
+            }
             // It is in it already.
             Err(DockerError::Refused { status: 403, .. }) => Ok(()),
             Err(DockerError::Refused { message, .. }) if message.contains("already exists") => Ok(()),

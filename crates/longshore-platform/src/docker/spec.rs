@@ -10,7 +10,10 @@ use bollard::models::{
 use super::label;
 
 /// Where an injected longshore is in its container.
-pub const INJECTED: &str = "/longshore/longshore";
+pub const INJECTED: &str = "/opt/longshore/longshore";
+
+/// Its folder; images may have a longshore of their own, mostly as `/longshore`.
+pub const INJECTED_DIR: &str = "/opt/longshore";
 
 /// Where every worker's probes listen; a container has its ports to itself.
 pub const PROBES: u16 = 7119;
@@ -25,6 +28,8 @@ pub struct ContainerSpec {
     pub release: u64,
     /// By its name.
     pub image: String,
+    /// What the name has to stand for, as the engine names it; none: whatever it stands for.
+    pub image_id: Option<String>,
     pub supervisor: Supervisor,
     /// The agent; empty: the image's own.
     pub command: Vec<String>,
@@ -180,7 +185,7 @@ fn host(spec: &ContainerSpec) -> HostConfig {
         Supervisor::Volume(volume) => Some(vec![Mount {
             typ: Some(MountType::VOLUME),
             source: Some(volume.clone()),
-            target: Some("/longshore".into()),
+            target: Some(INJECTED_DIR.into()),
             read_only: Some(true),
             volume_options: Some(MountVolumeOptions { no_copy: Some(true), ..Default::default() }),
             ..Default::default()

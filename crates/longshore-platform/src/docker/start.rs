@@ -1,104 +1,22 @@
-//! Starts a worker's container, and has its image at hand before.
+//! Starts a worker's container.
 
-use std::time::{Duration, Instant};
-
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, StartContainerOptions,
-};
-use futures_util::StreamExt;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
 use tracing::{info, warn};
 
 use super::running::Running;
-use super::spec::{self, ContainerSpec, ImageFacts};
-use super::{DockerError, DockerPlatform, label, state};
-
-/// How long a failed pull is not tried again.
-const PULL_AGAIN: Duration = Duration::from_secs(60);
-
-/// An image that was not there.
-pub(super) enum Pull {
-    UnderWay,
-    Failed { at: Instant, why: String },
-}
+use super::spec::{self, ContainerSpec};
+use super::{DockerError, DockerPlatform, state};
 
 impl DockerPlatform {
-    /// What is known of an image. One that is not there is pulled, in the background, since that may take long.
-    ///
-    /// Errors: it is being pulled, or that failed; nobody answers.
-    pub async fn image(&self, name: &str) -> Result<ImageFacts, DockerError> {
-        let found = self.0.docker.inspect_image(name).await;
-        let found = match found.map_err(self.0.failed(format!("look at the image `{name}`"))) {
-            Ok(found) => found,
-            Err(error) if error.is_missing() => return Err(self.pull(name)),
-            Err(error) => return Err(error),
-        };
-        self.pulls().remove(name);
-        let config = found.config.unwrap_or_default();
-        let labels = config.labels.unwrap_or_default();
-        Ok(ImageFacts {
-            id: found.id.unwrap_or_default(),
-            os: found.os.unwrap_or_default(),
-            architecture: found.architecture.unwrap_or_default(),
-            entrypoint: config.entrypoint.unwrap_or_default(),
-            command: config.cmd.unwrap_or_default(),
-            revision: labels.get(label::REVISION).filter(|text| !text.is_empty()).cloned(),
-        })
-    }
-
-    fn pull(&self, name: &str) -> DockerError {
-        let image = name.to_owned();
-        let mut pulls = self.pulls();
-        match pulls.get(name) {
-            Some(Pull::UnderWay) => return DockerError::Pulling { image },
-            Some(Pull::Failed { at, why }) if at.elapsed() < PULL_AGAIN => {
-                return DockerError::NoImage { image, why: why.clone() };
-            }
-            _ => {}
-        }
-        pulls.insert(image.clone(), Pull::UnderWay);
-        info!(image, "image is not on the Docker host: it is pulled");
-        let (this, name) = (self.clone(), image.clone());
-        tokio::spawn(async move {
-            let pulled = this.pull_now(&name).await;
-            let mut pulls = this.pulls();
-            match pulled {
-                Ok(()) => drop(pulls.remove(&name)),
-                Err(why) => {
-                    warn!(image = name, why, "image could not be pulled");
-                    pulls.insert(name, Pull::Failed { at: Instant::now(), why });
-                }
-            }
-        });
-        DockerError::Pulling { image }
-    }
-
-    async fn pull_now(&self, name: &str) -> Result<(), String> {
-        // Without a tag the engine would pull all there are.
-        let tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
-        let name = if tagged { name.to_owned() } else { format!("{name}:latest") };
-        let options = CreateImageOptionsBuilder::new().from_image(&name).build();
-        let mut steps = std::pin::pin!(self.0.docker.create_image(Some(options), None, None));
-        while let Some(step) = steps.next().await {
-            step.map_err(|error| match error {
-                bollard::errors::Error::DockerResponseServerError { message, .. } => message,
-                error => error.to_string(),
-            })?;
-        }
-        Ok(())
-    }
-
-    fn pulls(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<String, Pull>> {
-        self.0.pulls.lock().expect("no holder panics")
-    }
-
     /// Creates the container and starts it; on an error none is left, as far as the engine answers.
     ///
     /// The name follows from the worker's id: a second start of the same worker finds the first one's container.
     pub async fn start(&self, spec: &ContainerSpec) -> Result<Running, DockerError> {
-        let facts = self.image(&spec.image).await?;
+        let (called, facts) = self.pinned(&spec.image, spec.image_id.as_deref()).await?;
         let name = spec.worker_id.as_str();
         let options = CreateContainerOptionsBuilder::new().name(name).build();
-        let body = spec::request(spec, &facts, &self.0.installation);
+        let mut body = spec::request(spec, &facts, &self.0.installation);
+        body.image = Some(called);
         let created = self.0.docker.create_container(Some(options), body).await;
         match created.map_err(self.0.failed(format!("create a container of image `{}`", spec.image))) {
             Ok(created) => {
@@ -144,6 +62,12 @@ impl DockerPlatform {
             message: "it was removed at once".into(),
         };
         let found = self.inspect(name).await?.ok_or_else(gone)?;
+        if let (Some(pinned), Some(id)) = (&spec.image_id, &found.image)
+            && pinned != id
+        {
+            // The name was given to another image in this very moment.
+            return Err(DockerError::Moved { image: spec.image.clone(), id: pinned.clone() });
+        }
         let ended = state::end(found.state.as_ref()).is_some();
         let id = found.id.clone().unwrap_or_default();
         info!(worker = name, container = id, "container started");

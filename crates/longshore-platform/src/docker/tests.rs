@@ -12,6 +12,7 @@ fn spec() -> ContainerSpec {
         fleet: "research".into(),
         release: 3,
         image: "acme/research:1.4".into(),
+        image_id: None,
         supervisor: Supervisor::Image,
         command: Vec::new(),
         working_dir: String::new(),

@@ -1,1 +1,171 @@
+//! What is seen of objects as the API server writes them, and what is written of a release.
 
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use longshore_core::container::{Container, Image, Resources, Supervisor};
+use longshore_core::fleet::{Fleet, Platform};
+use longshore_core::id::FleetName;
+use longshore_core::kubernetes::digest;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::End;
+
+fn merged(mut base: Value, more: Value) -> Value {
+    fn merge(base: &mut Value, more: Value) {
+        match (base, more) {
+            (Value::Object(base), Value::Object(more)) => {
+                more.into_iter()
+                    .for_each(|(key, value)| merge(base.entry(key).or_insert(Value::Null), value));
+            }
+            (base, more) => *base = more,
+        }
+    }
+    merge(&mut base, more);
+    base
+}
+
+fn pod(more: Value) -> PodSeen {
+    let base = json!({
+        "metadata": {
+            "name": "research-7f-x", "uid": "u-1", "labels": { "longshore.dev/fleet": "research" },
+            "annotations": { "longshore.dev/declaration": "0011" },
+        },
+        "spec": { "containers": [{ "name": "sidecar", "image": "mesh:1" }, { "name": "agent", "image": "research:1" }] },
+        "status": { "phase": "Running" },
+    });
+    let pod: Pod = serde_json::from_value(merged(base, more)).expect("a pod");
+    PodSeen::of(&pod).expect("of a fleet")
+}
+
+/// The status of its agent's container.
+fn agent(status: Value) -> Value {
+    let whole = merged(
+        json!({ "name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 0 }),
+        status,
+    );
+    json!({ "status": { "containerStatuses": [whole] } })
+}
+
+#[test]
+fn a_pod_is_known_by_its_agents_image_and_its_declaration() {
+    let seen = pod(json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }));
+    assert_eq!((seen.name.as_str(), seen.fleet.as_str()), ("research-7f-x", "research"));
+    assert_eq!(seen.mark.image.as_deref(), Some("research:1"));
+    assert_eq!(seen.mark.declaration.as_deref(), Some("0011"));
+    assert!(seen.ready && !seen.leaves && seen.stuck.is_none() && seen.ended.is_none());
+    let stranger: Pod = serde_json::from_value(json!({ "metadata": { "name": "x" } })).expect("a pod");
+    assert_eq!(PodSeen::of(&stranger), None);
+}
+
+#[test]
+fn what_keeps_a_pod_from_running_is_told_and_what_passes_is_not() {
+    let waiting = |reason: &str, message: &str| {
+        pod(agent(json!({ "state": { "waiting": { "reason": reason, "message": message } } }))).stuck
+    };
+    assert_eq!(waiting("ContainerCreating", ""), None);
+    assert_eq!(waiting("ErrImagePull", "not found").as_deref(), Some("ErrImagePull: not found"));
+    let full = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes" });
+    let seen = pod(json!({ "status": { "phase": "Pending", "conditions": [full] } }));
+    assert_eq!(seen.stuck.as_deref(), Some("no node takes it: 0/3 nodes"));
+}
+
+#[test]
+fn the_end_of_an_agents_container_is_told_with_its_cause() {
+    let ended = |last: Value| {
+        let last =
+            merged(json!({ "exitCode": 0, "finishedAt": "2026-11-30T12:00:00Z", "containerID": "c" }), last);
+        pod(agent(json!({ "lastState": { "terminated": last }, "state": { "running": {} } }))).ended
+    };
+    let memory = ended(json!({ "reason": "OOMKilled", "exitCode": 137 })).expect("it ended");
+    assert_eq!((memory.end, memory.at, memory.container.as_str()), (End::OutOfMemory, 1_796_040_000, "c"));
+    assert_eq!(ended(json!({ "exitCode": 3 })).map(|it| it.end), Some(End::Exited(3)));
+    assert_eq!(ended(json!({ "exitCode": 137, "reason": "Error" })).map(|it| it.end), Some(End::Signaled(9)));
+    assert_eq!(
+        ended(json!({ "exitCode": 1, "message": " no\n" })).and_then(|it| it.said).as_deref(),
+        Some(" no\n")
+    );
+}
+
+#[test]
+fn a_pod_that_was_evicted_is_over_and_says_why() {
+    let seen =
+        pod(json!({ "status": { "phase": "Failed", "reason": "Evicted", "message": "low on memory" } }));
+    assert!(seen.over && seen.leaves);
+    let ended = seen.ended.expect("it ended");
+    assert_eq!((ended.end, ended.said.as_deref()), (End::Gone, Some("low on memory")));
+    assert!(pod(json!({ "metadata": { "deletionTimestamp": "2026-11-30T12:00:00Z" } })).leaves);
+}
+
+fn deployment(more: Value) -> DeploymentSeen {
+    let base = json!({
+        "metadata": { "name": "research", "generation": 7, "labels": { "longshore.dev/fleet": "research" } },
+        "spec": {
+            "replicas": 4, "selector": {},
+            "template": {
+                "metadata": { "annotations": { "longshore.dev/declaration": "0011", "longshore.dev/commit": "abc" } },
+                "spec": { "containers": [{ "name": "agent", "image": "research:1" }] },
+            },
+        },
+        "status": { "observedGeneration": 7, "replicas": 5, "updatedReplicas": 1 },
+    });
+    let it: Deployment = serde_json::from_value(merged(base, more)).expect("a Deployment");
+    DeploymentSeen::of(&it).expect("of a fleet")
+}
+
+#[test]
+fn a_deployment_is_seen_with_its_template_its_numbers_and_what_is_in_its_way() {
+    let seen = deployment(json!({}));
+    assert_eq!((seen.replicas, seen.there, seen.updated, seen.generation, seen.settled), (4, 5, 1, 7, true));
+    assert_eq!((seen.mark.image.as_deref(), seen.commit.as_deref()), (Some("research:1"), Some("abc")));
+    assert!(!seen.paused && seen.failure.is_none() && seen.tracked_by.is_none());
+    let refused = json!({ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota" });
+    let seen = deployment(json!({ "status": { "observedGeneration": 6, "conditions": [refused] } }));
+    assert_eq!((seen.failure.as_deref(), seen.settled), (Some("exceeded quota"), false));
+}
+
+#[test]
+fn marks_of_tools_that_follow_git_are_known() {
+    let by = |more: Value| deployment(json!({ "metadata": more })).tracked_by;
+    let argo =
+        json!({ "annotations": { "argocd.argoproj.io/tracking-id": "a:apps/Deployment:ns/research" } });
+    assert_eq!(by(argo).as_deref(), Some("Argo CD"));
+    assert_eq!(
+        by(json!({ "labels": { "kustomize.toolkit.fluxcd.io/name": "agents" } })).as_deref(),
+        Some("Flux")
+    );
+}
+
+#[test]
+fn a_release_writes_its_own_fields_and_no_others() {
+    let name = FleetName::new("research").expect("a name");
+    let mut fleet = Fleet::new(name, vec!["python".into(), "agent.py".into()], String::new());
+    fleet.platform = Platform::Kubernetes;
+    fleet.env.insert("MODEL".into(), "small".into());
+    fleet.container = Some(Container {
+        image: Image::parse("research:2").expect("an image"),
+        image_id: None,
+        supervisor: Supervisor::Inject,
+        egress: Default::default(),
+        resources: Resources { cpu: 1500, cpu_limit: 2000, ..Resources::default() },
+    });
+    let template = Template::of(&fleet, Some("abc")).expect("it has an image");
+    assert_eq!(template.mark().image.as_deref(), Some("research:2"));
+    assert_eq!(template.mark().declaration, Some(digest(&fleet)));
+    let digest = digest(&fleet);
+    let expected = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "research" },
+        "spec": { "template": {
+            "metadata": { "annotations": { "longshore.dev/declaration": digest, "longshore.dev/commit": "abc" } },
+            "spec": { "containers": [{
+                "name": "agent", "image": "research:2", "args": ["python", "agent.py"],
+                "env": [{ "name": "MODEL", "value": "small" }],
+                "resources": {
+                    "requests": { "cpu": "1500m", "memory": "512Mi" },
+                    "limits": { "cpu": "2", "memory": "2Gi" },
+                },
+            }] },
+        } },
+    });
+    assert_eq!(template.apply("research"), expected);
+}

@@ -3,6 +3,7 @@
 mod compose;
 mod containers;
 mod docker;
+mod planes;
 mod process;
 mod start;
 mod starts;

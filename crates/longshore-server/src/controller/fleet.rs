@@ -24,7 +24,7 @@ use super::crew::is_replica;
 use super::{Crew, rollout, told};
 use crate::app::{App, now};
 use crate::convert::worker_state;
-use crate::{depth, wanted};
+use crate::{depth, images, wanted};
 
 /// How often fleets are looked at when nothing wakes us.
 const LOOK: Duration = Duration::from_millis(500);
@@ -114,6 +114,8 @@ struct Controller {
     pods: pods::Memory,
     /// For those that scale a fleet in our place.
     wanted: wanted::Publisher,
+    /// The question about its image that was answered last.
+    replied: Option<uuid::Uuid>,
 }
 
 /// A fleet's workers as they are now.
@@ -134,6 +136,7 @@ impl Controller {
             rollout: Default::default(),
             pods: Default::default(),
             wanted: Default::default(),
+            replied: None,
         }
     }
 
@@ -144,6 +147,7 @@ impl Controller {
         record: &FleetRecord,
         open: Option<RolloutRecord>,
     ) -> Result<(), StoreError> {
+        images::reply(app, crew, record, &mut self.replied).await?;
         let observed = observe(app, crew, record).await?;
         for worker in &observed.draining {
             crew.enforce(worker);

@@ -21,6 +21,8 @@ use crate::caller::Caller;
 use crate::convert::worker_state;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param, Params};
+use crate::images;
+use crate::owned::{Wanted, refuse_others};
 
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -60,13 +62,16 @@ pub async fn deploy(
 ) -> Answer<Json<Deployed>> {
     let record = find(&app, &caller, &wish.fleet).await?;
     let running = target(&app, &record).await?;
-    let declaration = running.with_image(&wish.image).map_err(|why| {
+    let mut declaration = running.with_image(&wish.image).map_err(|why| {
         if running.container.is_some() {
             return Refused::new(422, "invalid_image", why);
         }
         Refused::new(422, "no_image", format!("fleet `{}` is not deployed by an image: {why}", record.name))
             .hint("change its command in longshore.toml and hand that over with `longshore apply`")
     })?;
+    let wanted = Wanted { image: &wish.image, fleet: &declaration };
+    refuse_others(&app, &record, Some(&wanted)).await?;
+    images::settle(&app, &record, &[running, serving(&app, &record).await?], &mut declaration).await?;
     let release = NewRelease { declaration, commit: wish.commit, supersede: wish.supersede };
     let outcome = app.store.deploy(record.name.clone(), release, now()).await?;
     answer(&app, &record.name, outcome)
@@ -76,6 +81,15 @@ pub async fn deploy(
 async fn target(app: &App, record: &FleetRecord) -> Answer<longshore_core::fleet::Fleet> {
     let open = app.store.open_rollouts().await?.into_iter().find(|open| open.fleet == record.name);
     let number = open.map_or(record.release, |open| open.plan.heads_for());
+    release_of(app, record, number).await
+}
+
+/// What its workers are started on.
+async fn serving(app: &App, record: &FleetRecord) -> Answer<longshore_core::fleet::Fleet> {
+    release_of(app, record, record.release).await
+}
+
+async fn release_of(app: &App, record: &FleetRecord, number: u64) -> Answer<longshore_core::fleet::Fleet> {
     Ok(match app.store.release(record.name.clone(), number).await? {
         Some(release) => record.declaration.running(&release.declaration),
         None => record.declaration.clone(),
@@ -146,6 +160,7 @@ pub async fn undo(
 ) -> Answer<Json<Deployed>> {
     let record = find(&app, &caller, &name).await?;
     let reason = "an operator undid it".to_owned();
+    refuse_others(&app, &record, None).await?;
     let outcome = app.store.undo_rollout(record.name.clone(), how.to, reason, now()).await?;
     answer(&app, &record.name, outcome)
 }
@@ -165,6 +180,7 @@ pub async fn releases(
 
 async fn order(app: &App, caller: &Caller, name: &str, order: Order) -> Answer<Json<Rollout>> {
     let record = find(app, caller, name).await?;
+    refuse_others(app, &record, None).await?;
     let what = format!("{order:?}").to_lowercase();
     match app.store.order_rollout(record.name.clone(), order, now()).await? {
         Ordered::Obeyed(rollout) => {
@@ -274,6 +290,7 @@ fn release(record: ReleaseRecord, serving: u64) -> Release {
         number: record.number,
         serving: record.number == serving,
         image: record.declaration.image(),
+        image_id: record.declaration.container.as_ref().and_then(|container| container.image_id.clone()),
         command: record.declaration.command,
         commit: record.commit,
         created_at: record.created_at,

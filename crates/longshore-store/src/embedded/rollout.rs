@@ -402,7 +402,7 @@ fn read_release(row: &Row<'_>) -> rusqlite::Result<ReleaseRecord> {
     })
 }
 
-fn release(
+pub(super) fn release(
     connection: &Connection,
     fleet: &FleetName,
     number: Release,

@@ -62,7 +62,7 @@ fn removal(record: &FleetRecord) -> FleetChange {
 }
 
 fn change(record: Option<&FleetRecord>, next: &Fleet) -> FleetChange {
-    let restarts = record.is_some_and(|record| record.declaration.told_at_start() != next.told_at_start());
+    let restarts = record.is_some_and(|record| !record.declaration.same_workers(next));
     let kind = match record {
         Some(record) if !record.active => FleetChangeKind::Added,
         Some(record) if record.declaration == *next => FleetChangeKind::Unchanged,

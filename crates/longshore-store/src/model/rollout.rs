@@ -97,7 +97,7 @@ pub(crate) enum Means {
 
 impl Stand {
     pub(crate) fn means(&self, next: &Fleet) -> Means {
-        let same = |other: &Fleet| other.told_at_start() == next.told_at_start();
+        let same = |other: &Fleet| other.same_workers(next);
         let forward = self.open.as_ref().is_some_and(|open| open.plan.phase == Phase::Forward);
         if same(&self.target.1) {
             Means::Nothing

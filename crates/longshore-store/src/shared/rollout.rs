@@ -431,7 +431,7 @@ fn read_release(row: &Row) -> Result<ReleaseRecord, DbError> {
     })
 }
 
-async fn release(
+pub(super) async fn release(
     connection: &Connection,
     fleet: &FleetName,
     number: Release,

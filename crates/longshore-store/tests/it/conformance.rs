@@ -132,6 +132,7 @@ every_backend! {
     rollouts: a_change_that_nobody_runs_is_switched_to, a_change_with_workers_is_rolled_out,
         a_plan_is_written_by_whoever_read_the_newest, a_newer_declaration_overtakes_and_the_old_one_goes_back,
         what_failed_is_not_tried_again_by_itself, of_two_deploys_at_once_one_is_refused,
+        a_name_that_stands_for_another_image_is_another_release,
         undoing_goes_back_to_what_ran_before, attempts_are_counted_for_the_release_that_they_ran_on,
         a_task_that_goes_back_to_an_older_release_asks_anew, a_pinned_task_finishes_on_the_release_it_began_on;
     batches: a_batch_counts_its_tasks_and_ends_with_the_last,
@@ -195,7 +196,8 @@ behind_a_pooler! {
     webhooks: each_way_to_end_is_told_to_whom_it_concerns, a_receiver_that_is_gone_is_owed_nothing_until_it_is_back,
         a_message_is_held_by_whoever_leads, an_erased_tenants_messages_go_with_it;
     rollouts: a_change_with_workers_is_rolled_out, a_plan_is_written_by_whoever_read_the_newest,
-        of_two_deploys_at_once_one_is_refused, attempts_are_counted_for_the_release_that_they_ran_on,
+        of_two_deploys_at_once_one_is_refused,
+        a_name_that_stands_for_another_image_is_another_release, attempts_are_counted_for_the_release_that_they_ran_on,
         a_task_that_goes_back_to_an_older_release_asks_anew, a_pinned_task_finishes_on_the_release_it_began_on;
     crowd: no_task_is_claimed_twice;
 }

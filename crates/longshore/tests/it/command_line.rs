@@ -36,6 +36,8 @@ fn help_of_every_command() {
         "init",
         "apply",
         "config",
+        "render",
+        "render kubernetes",
         "submit",
         "tasks",
         "tasks list",

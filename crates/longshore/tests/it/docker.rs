@@ -1,7 +1,10 @@
 //! Workers as containers of a real Docker engine: how they run, how they end, and what is said when they cannot.
 
+mod planes;
+mod registry;
 mod rollouts;
 pub mod scene;
+mod space;
 mod trouble;
 
 use std::time::{Duration, Instant};

@@ -25,7 +25,7 @@ pub(super) fn read(section: &mut Section<'_>, platform: Platform) -> Option<Cont
     let supervisor = section.choice("supervisor", &supervisors, &[]).unwrap_or_default();
     let egress = read_egress(section, platform);
     let resources = read_resources(section);
-    Some(Container { image: image?, supervisor, egress, resources })
+    Some(Container { image: image?, image_id: None, supervisor, egress, resources })
 }
 
 /// The compose service whose replicas the fleet's workers are; of its own name unless it says otherwise.

@@ -16,6 +16,7 @@ fn an_image_is_all_that_a_fleet_on_docker_must_declare() {
     let image = Image { repository: "acme/research".into(), tag: Some("1.4".into()), digest: None };
     let expected = Container {
         image,
+        image_id: None,
         supervisor: Supervisor::Image,
         egress: Egress::Open,
         resources: Resources::default(),
@@ -132,6 +133,7 @@ prop_compose! {
         cpu in 10u32..5000, more in 0u32..5000, memory in 16u64 << 20..1 << 40, more_memory in 0u64..1 << 40, pids in 16u32..4000,
     ) -> Container {
         Container {
+            image_id: None,
             image: Image { repository, tag, digest: None },
             supervisor: if injected { Supervisor::Inject } else { Supervisor::Image },
             egress: if closed { Egress::Closed } else { Egress::Open },

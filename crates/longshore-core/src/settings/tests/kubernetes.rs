@@ -26,6 +26,7 @@ fn what_is_declared_for_a_cluster_is_read_and_printed_again() {
         secret = "keys"
         store_secret = "store"
         replicas = 3
+        overlay = "k8s/plane.yaml"
         metrics = "[::]:7120"
         [fleet.research]
         platform = "kubernetes"
@@ -40,6 +41,7 @@ fn what_is_declared_for_a_cluster_is_read_and_printed_again() {
     assert_eq!(cluster.namespace.as_deref(), Some("agents"));
     assert_eq!(cluster.metrics.to_string(), "[::]:7120");
     assert_eq!((cluster.image_pull_secrets.len(), cluster.store_secret.as_deref()), (2, Some("store")));
+    assert_eq!(cluster.overlay.as_deref(), Some("/srv/agents/k8s/plane.yaml"));
     let fleet = &settings.fleets[0];
     assert_eq!((fleet.scaling.by, fleet.rollout.owner), (ScaledBy::Hpa, Owner::External));
     assert_eq!(fleet.overlay.as_deref(), Some("/srv/agents/k8s/pod.yaml"));
@@ -107,6 +109,7 @@ fn the_documented_cluster_is_read_without_a_word_and_shows_the_defaults() {
     assert!(
         all.kubernetes.namespace.is_some()
             && all.kubernetes.store_secret.is_some()
+            && all.kubernetes.overlay.is_some()
             && all.fleets[0].overlay.is_some()
     );
 }

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use self::note::Notes;
 use self::stand::{Stand, worker_of};
-use super::{Crew, docker};
+use super::{Crew, docker, planes};
 use crate::app::{App, now};
 use crate::controller::sleep_or_stop;
 
@@ -341,7 +341,7 @@ impl Crew {
 /// The project that the container is in that this process runs in.
 async fn own_project(docker: &DockerPlatform) -> Result<String, String> {
     let unknown = "which compose project the fleet is in cannot be told, since this control plane is in no container of it: set `[docker] project`";
-    let container = docker::own_container(docker).await?.ok_or(unknown)?;
+    let container = planes::own(docker).await?.ok_or(unknown)?.name;
     let project = docker.project_of(&container).await.map_err(|error| chain(&error))?;
     project.ok_or_else(|| unknown.to_owned())
 }

@@ -50,7 +50,10 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
     let active: Vec<&FleetRecord> = declared.filter(|record| record.active).collect();
     let records: Vec<WorkerRecord> =
         records.into_iter().filter(|record| record.platform.starts_with(docker::PLACE)).collect();
-    if active.is_empty() && records.is_empty() && !crew.0.docker.leaves_something() {
+    // What a leader before this one may have left: looked for once.
+    let once = fleets.iter().any(|record| record.declaration.platform == Declared::Docker);
+    let looked = !once || crew.0.docker.adopted();
+    if active.is_empty() && records.is_empty() && looked && !crew.0.docker.leaves_something() {
         crew.0.docker.has_adopted(epoch);
         return SOON;
     }
@@ -88,7 +91,7 @@ async fn look_through(crew: &Crew, active: &[&FleetRecord], records: &[WorkerRec
     crew.0.docker.open_doors(&docker, &names).await?;
     remove_orphans(crew, &docker, records).await?;
     let keep = docker::networks(&docker, &names);
-    docker.tidy_networks(&keep).await.map_err(|error| chain(&error))
+    crew.0.docker.tidy(&docker, &keep).await
 }
 
 /// Containers of workers that have ended for the store, or that it never heard of.

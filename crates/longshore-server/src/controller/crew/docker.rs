@@ -12,6 +12,7 @@ use longshore_core::container::{Container, Egress, Supervisor};
 use longshore_core::errors::chain;
 use longshore_core::fleet::Fleet;
 use longshore_core::id::{FleetName, WorkerId};
+use longshore_core::rollout::Release;
 use longshore_core::room::{self, Room};
 use longshore_core::settings::DockerSettings;
 use longshore_platform::docker::{
@@ -20,7 +21,7 @@ use longshore_platform::docker::{
 };
 use longshore_store::{Epoch, FleetRecord};
 
-use super::{GRACE, secrets};
+use super::{GRACE, planes, secrets};
 use crate::app::App;
 use crate::door::Door;
 
@@ -42,6 +43,8 @@ pub struct Docker {
     /// As which leader the containers there are have been looked through.
     adopted: Mutex<Option<Epoch>>,
     binary: tokio::sync::OnceCell<SupervisorBinary>,
+    /// Which images the names of releases stand for; all of it is in the store.
+    pins: Mutex<HashMap<(FleetName, Release), String>>,
     /// Networks of fleets that are gone may still be there.
     leaves: AtomicBool,
 }
@@ -56,6 +59,7 @@ pub struct Ready {
     network: String,
     links: Vec<String>,
     volume: Option<String>,
+    image_id: String,
 }
 
 impl Docker {
@@ -69,6 +73,7 @@ impl Docker {
             engine: Mutex::default(),
             adopted: Mutex::default(),
             binary: tokio::sync::OnceCell::new(),
+            pins: Mutex::default(),
             leaves: AtomicBool::new(false),
         }
     }
@@ -146,7 +151,9 @@ impl Docker {
         let engine =
             self.engine.lock().expect("no holder panics").clone().ok_or("no Docker engine has answered")?;
         let image = image_of(container);
-        let facts = platform.image(&image).await.map_err(|error| chain(&error))?;
+        let known = container.image_id.clone().or_else(|| self.pin_of(record));
+        let (called, facts) =
+            platform.pinned(&image, known.as_deref()).await.map_err(|error| chain(&error))?;
         let injected = container.supervisor == Supervisor::Inject;
         docker::check(&image, &facts, injected, &fleet.command, &engine.architecture)
             .map_err(|unfit| unfit.to_string())?;
@@ -154,11 +161,30 @@ impl Docker {
         let network = platform.network(&network_of(fleet, container)).await.map_err(|error| chain(&error))?;
         let links = self.links(&platform, &network).await?;
         let volume = match injected {
-            true => Some(self.inject(&platform, &image).await?),
+            true => Some(self.inject(&platform, &called).await?),
             false => None,
         };
         let place = format!("{PLACE}{}", engine.id);
-        Ok(Ready { platform, place, network: network.name, links, volume })
+        let image_id = match known {
+            Some(known) => known,
+            None => self.pin(record, facts.id).await?,
+        };
+        Ok(Ready { platform, place, network: network.name, links, volume, image_id })
+    }
+
+    /// Which image the name of a release stands for, if this process has learned it.
+    fn pin_of(&self, record: &FleetRecord) -> Option<String> {
+        let pins = self.pins.lock().expect("no holder panics");
+        pins.get(&(record.name.clone(), record.release)).cloned()
+    }
+
+    /// The first worker of a release settles which image its name stands for: a tag that moves is followed by a deploy alone.
+    async fn pin(&self, record: &FleetRecord, id: String) -> Result<String, String> {
+        let pinned = self.app.store.pin_image(record.name.clone(), record.release, id.clone()).await;
+        let id = pinned.map_err(|error| chain(&error))?.unwrap_or(id);
+        let mut pins = self.pins.lock().expect("no holder panics");
+        pins.insert((record.name.clone(), record.release), id.clone());
+        Ok(id)
     }
 
     /// Whether the host has room, by what all workers on it were promised, other installations' too.
@@ -190,10 +216,11 @@ impl Docker {
                 path.display()
             ));
         }
-        let own = match own_container(platform).await? {
+        let others = self.gather(platform, network).await?;
+        let own = match planes::own(platform).await? {
             Some(container) => {
-                platform.join(&network.name, &container).await.map_err(|error| chain(&error))?;
-                self.door.by_name(&container)?
+                platform.join(&network.name, &container, None).await.map_err(|error| chain(&error))?;
+                self.door.by_name(&container.name)?
             }
             None => match network.gateway {
                 Some(gateway) => self.door.at(&self.app, gateway).await?,
@@ -205,16 +232,42 @@ impl Docker {
                 }
             },
         };
-        let links: Vec<String> = own
-            .into_iter()
-            .chain(self.app.live_links().into_iter().filter(|link| is_elsewhere(link)))
-            .collect();
+        let mut links: Vec<String> = own.into_iter().chain(others).collect();
+        links.sort();
+        links.dedup();
         match links.is_empty() {
             true => {
                 Err("no control plane with the role `link` is there, so workers could not register".into())
             }
             false => Ok(links),
         }
+    }
+
+    /// Has the control planes in containers of this engine join a network; returns where workers in it reach the link of all
+    /// that live.
+    async fn gather(&self, platform: &DockerPlatform, network: &Network) -> Result<Vec<String>, String> {
+        let mut links = Vec::new();
+        for found in planes::others(&self.app, platform).await? {
+            match found {
+                planes::Found::Here(plane) => {
+                    plane.join(platform, &network.name).await?;
+                    links.extend(plane.link);
+                }
+                planes::Found::Elsewhere(link) => links.extend(link.filter(|link| is_elsewhere(link))),
+            }
+        }
+        Ok(links)
+    }
+
+    /// Removes networks of fleets that are no more.
+    pub async fn tidy(&self, platform: &DockerPlatform, keep: &[String]) -> Result<(), String> {
+        let others = planes::others(&self.app, platform).await?.into_iter();
+        let here = others.filter_map(|found| match found {
+            planes::Found::Here(plane) => Some(plane.container),
+            planes::Found::Elsewhere(_) => None,
+        });
+        let all: Vec<_> = here.chain(planes::own(platform).await?).collect();
+        platform.tidy_networks(keep, &all).await.map_err(|error| chain(&error))
     }
 
     /// Listens again in the networks that there are, where workers of an earlier control plane look for us.
@@ -251,6 +304,7 @@ impl Docker {
             fleet: fleet.name.to_string(),
             release: record.release,
             image: image_of(container),
+            image_id: Some(ready.image_id.clone()),
             supervisor: ready.volume.clone().map_or(docker::Supervisor::Image, docker::Supervisor::Volume),
             command: fleet.command.clone(),
             working_dir: fleet.working_dir.clone(),
@@ -313,16 +367,6 @@ fn network_of(fleet: &Fleet, container: &Container) -> NetworkSpec {
 /// What a fleet's containers are made of.
 fn image_of(container: &Container) -> String {
     container.image.to_string()
-}
-
-/// The container that this process runs in, if it is one of this engine's.
-pub async fn own_container(platform: &DockerPlatform) -> Result<Option<String>, String> {
-    if !std::path::Path::new("/.dockerenv").exists() {
-        return Ok(None);
-    }
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
-    platform.container_of(&name).await.map_err(|error| chain(&error))
 }
 
 /// An address that means another place in a container than here.

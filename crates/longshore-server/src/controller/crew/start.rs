@@ -32,6 +32,16 @@ impl Crew {
         self.0.starts.held(fleet, release)
     }
 
+    /// Which image a name stands for on the Docker host; `None`: there is none of this name.
+    ///
+    /// Errors: for people, why that cannot be told.
+    pub async fn image_id(&self, name: &str) -> Result<Option<String>, String> {
+        let platform = self.0.docker.platform().map_err(|error| chain(&error))?;
+        let found = tokio::time::timeout(Duration::from_secs(5), platform.find_image(name)).await;
+        let found = found.map_err(|_| "the Docker engine does not answer in time")?;
+        Ok(found.map_err(|error| chain(&error))?.map(|facts| facts.id))
+    }
+
     /// Starts one worker: its id is saved first, so that a restart of ours can find it at any time. A container comes up
     /// while others are started.
     pub async fn start(&self, record: &FleetRecord) -> Result<(), StoreError> {

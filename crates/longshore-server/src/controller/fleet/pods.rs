@@ -6,7 +6,7 @@ mod scene;
 mod workers;
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore_core::drain;
 use longshore_core::errors::chain;
@@ -21,21 +21,27 @@ use self::scene::{Pod, Scene};
 use super::{Controller, Observed, candidate, rollout};
 use crate::app::{App, now};
 use crate::controller::cluster::{Pods, Sight};
+use crate::owned::Owned;
 
 /// The API server may be away for so long before anybody hears of it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a change of ours may take until it is seen.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// What a controller remembers of a fleet on a cluster.
 #[derive(Default)]
 pub struct Memory {
     /// What the Deployment's template was agreed to be; none: not read yet.
     agreed: Option<Option<Agreed>>,
-    /// Older sights of the Deployment say nothing.
-    generation: i64,
+    /// What we wrote last: older sights of the Deployment say nothing, for a while.
+    wrote: Option<(i64, Instant)>,
     /// Marks that were set, by pod.
     costs: HashMap<String, i32>,
     /// What was said last of what is in the way.
     said: Option<String>,
+    /// Who was last written down to own rollouts.
+    owner: Option<Owned>,
 }
 
 /// What was done, or what is in the way, for people.
@@ -90,7 +96,9 @@ impl Controller {
                 "there is no Deployment of this fleet in namespace `{namespace}`: apply what `longshore render kubernetes` writes"
             )));
         };
-        if deployment.generation < self.pods.generation {
+        let older =
+            |(generation, at): (i64, Instant)| deployment.generation < generation && at.elapsed() < CATCH_UP;
+        if self.pods.wrote.is_some_and(older) {
             return Ok(Ok(()));
         }
         let scene = Scene::new(app, sight, record, deployment, (seen, workers));
@@ -123,6 +131,7 @@ impl Controller {
             Err(why) => return Ok(Err(why)),
         };
         scene.tell();
+        self.publish_owner(scene).await?;
         let direct = record.declaration.scaling.by == ScaledBy::Direct;
         if direct && scene.scaled_by_another().is_none() {
             let shrinks = !moves;
@@ -131,6 +140,16 @@ impl Controller {
             }
         }
         Ok(scene.trouble().map_or(Ok(()), Err))
+    }
+
+    /// Written down for the replicas that are asked to deploy something.
+    async fn publish_owner(&mut self, scene: &Scene<'_>) -> Result<(), StoreError> {
+        let owned = Owned { by: scene.external.clone() };
+        if self.pods.owner.as_ref() != Some(&owned) {
+            owned.publish(scene.app, &scene.record.name).await?;
+            self.pods.owner = Some(owned);
+        }
+        Ok(())
     }
 
     /// `shrinks`: false while a rollout replaces pods.
@@ -160,7 +179,12 @@ impl Controller {
                 return Ok(Err(why));
             }
         }
-        Ok(scene.scale_to(scene.counts().replicas(scene.deployment.replicas, decision)).await)
+        let replicas = scene.counts().replicas(scene.deployment.replicas, decision);
+        let scaled = scene.scale_to(replicas).await;
+        if scaled.is_ok() && replicas != scene.deployment.replicas {
+            self.pods.wrote = Some((scene.deployment.generation + 1, Instant::now()));
+        }
+        Ok(scaled)
     }
 
     /// Says which pods are to go first.

@@ -281,3 +281,47 @@ pub async fn a_pinned_task_finishes_on_the_release_it_began_on(world: &World) {
     assert!(all.is_empty() && given.len() == 3, "{given:?}");
     assert_eq!(world.store.pinned(fleet("a")).await.unwrap().get(&2), None);
 }
+
+/// Fleet `a` on Docker, its image's name standing for this.
+fn with_image(id: Option<&str>) -> Fleet {
+    let image = longshore_core::container::Image::parse("acme/a:1").unwrap();
+    let container = longshore_core::container::Container {
+        image,
+        image_id: id.map(str::to_owned),
+        supervisor: Default::default(),
+        egress: Default::default(),
+        resources: Default::default(),
+    };
+    Fleet { container: Some(container), platform: longshore_core::fleet::Platform::Docker, ..with(1) }
+}
+
+pub async fn a_name_that_stands_for_another_image_is_another_release(world: &World) {
+    let pin = async |release: Release, id: &str| {
+        world.store.pin_image(fleet("a"), release, id.into()).await.unwrap()
+    };
+    assert_eq!(pin(1, "sha256:0").await, None, "a command has no image");
+    let declared = || async { world.store.put_fleets(vec![with_image(None)], world.now()).await.unwrap() };
+    declared().await;
+    started(world, "w", 2).await;
+    let to = |id: Option<&str>| NewRelease { declaration: with_image(id), commit: None, supersede: false };
+    assert_eq!(deploy(world, to(Some("sha256:1"))).await, Deployed::Runs(2), "nothing is known of it yet");
+    assert_eq!(pin(2, "sha256:1").await.as_deref(), Some("sha256:1"));
+    assert_eq!(pin(2, "sha256:2").await.as_deref(), Some("sha256:1"), "the first one counts");
+    assert_eq!(pin(9, "sha256:1").await, None);
+    let release = world.store.release(fleet("a"), 2).await.unwrap().unwrap();
+    assert_eq!(release.declaration, with_image(Some("sha256:1")));
+    for same in [None, Some("sha256:1")] {
+        assert_eq!(deploy(world, to(same)).await, Deployed::Runs(2), "{same:?}");
+    }
+    let Deployed::Begun(rollout) = deploy(world, to(Some("sha256:2"))).await else { panic!("begun") };
+    assert_eq!((rollout.plan.from, rollout.plan.to), (2, 3));
+    assert!(matches!(deploy(world, to(Some("sha256:2"))).await, Deployed::UnderWay(_)));
+    end(world, Phase::Done).await;
+    assert_eq!(
+        declared().await[0].kind,
+        FleetChangeKind::Unchanged,
+        "the same declaration takes nothing back"
+    );
+    let Deployed::Begun(back) = undo(world, None).await else { panic!("begun") };
+    assert_eq!((back.plan.from, back.plan.to), (3, 2));
+}

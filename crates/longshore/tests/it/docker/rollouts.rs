@@ -164,3 +164,53 @@ async fn a_rollout_of_containers_outlives_the_control_plane() {
         engine.containers().iter().map(|id| engine.inspect(id, "{{.Name}}")).collect();
     assert_eq!(known, there);
 }
+
+#[tokio::test]
+async fn a_tag_that_moves_is_followed_by_a_deploy_alone() {
+    let Some(mut engine) = engine("moves") else { return };
+    let worker = engine.worker_image();
+    let image = engine.derived("agent", &worker, "ENV V=1");
+    let id_of = |engine: &Engine| engine.docker(&["image", "inspect", "--format", "{{.Id}}", &image]);
+    let one = id_of(&engine);
+    let plane = plane(&engine, &image, "rollout = { hold = \"100ms\" }").await;
+    let name = engine.fleet.clone();
+    let result = async || {
+        let id = plane.submit(&name, json!(1)).await;
+        plane.result(id).await
+    };
+    let all_from = async |engine: &Engine, expected: &str| {
+        engine
+            .eventually(&plane, expected, || {
+                let made_of = |id: &String| engine.try_docker(&["inspect", "--format", "{{.Image}}", id]);
+                let all: Vec<_> = engine.containers().iter().map(made_of).collect();
+                (all.len() == 3 && all.iter().all(|it| it.as_deref() == Ok(expected))).then_some(())
+            })
+            .await;
+    };
+    let runs = check(&plane, &["deploy", &name, &image], 0);
+    assert!(runs.out.contains("runs"), "{runs:?}");
+    assert_eq!(engine.derived("agent", &worker, "ENV V=2"), image);
+    engine.owns(&one);
+    let two = id_of(&engine);
+    assert_ne!(one, two);
+    // What is replaced meanwhile is of the release that it belongs to.
+    let killed = plane.crew(3).await[0].id.clone();
+    engine.docker(&["rm", "-f", &killed]);
+    plane.workers_when("another one", |all| all.len() == 3 && all.iter().all(|it| it.id != killed)).await;
+    plane.crew(3).await;
+    all_from(&engine, &one).await;
+    assert_eq!(result().await, json!("1"));
+    let began = check(&plane, &["deploy", &name, &image, "--json"], 0);
+    assert_eq!(told(&began)["phase"], json!("done"), "{began:?}");
+    all_from(&engine, &two).await;
+    assert_eq!(result().await, json!("2"));
+    assert_eq!(releases(&plane).await, BTreeMap::from([(2, 3)]));
+    let again = check(&plane, &["deploy", &name, &image], 0);
+    assert!(again.out.contains("runs"), "{again:?}");
+    let known = plane.client.releases(&name).await.expect("they are known").items;
+    let known: Vec<_> = known.into_iter().map(|it| (it.number, it.image_id.unwrap_or_default())).collect();
+    assert_eq!(known, [(2, two), (1, one.clone())]);
+    check(&plane, &["rollout", "undo", &name], 0);
+    all_from(&engine, &one).await;
+    assert_eq!(result().await, json!("1"));
+}

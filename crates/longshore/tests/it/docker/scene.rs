@@ -56,6 +56,16 @@ impl Engine {
         Plane::start(&self.settings(fleet_keys)).await
     }
 
+    /// The same for an engine at another address.
+    pub fn elsewhere(&self, host: &str) -> Engine {
+        Engine { host: host.to_owned(), fleet: self.fleet.clone(), images: Vec::new() }
+    }
+
+    /// Something that a test has made an image of, to be removed after it.
+    pub fn owns(&mut self, image: &str) {
+        self.images.push(image.to_owned());
+    }
+
     pub fn host(&self) -> &str {
         &self.host
     }

@@ -1,5 +1,7 @@
 //! What a Deployment makes its pods from: written by longshore, or by somebody else and followed.
 
+use std::time::Instant;
+
 use longshore_core::errors::chain;
 use longshore_core::fleet::Fleet;
 use longshore_core::kubernetes::{Agreed, Mark, Turn, release_of, turn};
@@ -47,7 +49,7 @@ impl Controller {
                 info!(fleet = %record.name, release = target, image = wanted.mark.image, "Deployment is given another release");
                 match scene.sight.cluster.set_template(&scene.deployment.name, &template).await {
                     Ok(generation) => {
-                        self.pods.generation = generation;
+                        self.pods.wrote = Some((generation, Instant::now()));
                         self.agree(scene, wanted).await.map(Ok)
                     }
                     Err(error) => Ok(Err(chain(&error))),

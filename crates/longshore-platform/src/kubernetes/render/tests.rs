@@ -1,0 +1,413 @@
+//! Whole renderings, as they are applied.
+
+use std::collections::BTreeMap;
+
+use longshore_core::fleet::Platform;
+use longshore_core::kubernetes::digest;
+use serde_json::Value;
+
+use super::*;
+
+pub(super) const SMALL: &str = include_str!("fixtures/small.toml");
+
+pub(super) const RICH: &str = include_str!("fixtures/rich.toml");
+
+pub(super) const PLANE: &str = include_str!("fixtures/plane.yaml");
+
+pub(super) const CRAWL: &str = include_str!("fixtures/crawl.yaml");
+
+pub(super) fn overlays(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(path, text)| (format!("/srv/{path}"), (*text).to_owned())).collect()
+}
+
+pub(super) fn declared(text: &str) -> Declared {
+    read(text, "longshore.toml", "/srv").unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+struct Case<'a> {
+    text: &'a str,
+    overlays: &'a [(&'a str, &'a str)],
+    only: &'a [&'a str],
+    prepull: bool,
+}
+
+fn case(text: &str) -> Case<'_> {
+    Case { text, overlays: &[], only: &[], prepull: false }
+}
+
+impl Case<'_> {
+    fn render(&self) -> Result<Rendered, Vec<Problem>> {
+        let only: Vec<FleetName> = self.only.iter().map(|name| name.parse().expect("valid")).collect();
+        render(&Request {
+            declared: &declared(self.text),
+            config: self.text,
+            overlays: &overlays(self.overlays),
+            version: "1.2.3",
+            only: &only,
+            prepull: self.prepull,
+        })
+    }
+
+    fn objects(&self) -> Vec<Value> {
+        let rendered = self.render().unwrap_or_else(|problems| panic!("{problems:?}"));
+        rendered.groups.into_iter().flat_map(|group| group.objects).collect()
+    }
+
+    fn yaml(&self) -> String {
+        let rendered = self.render().unwrap_or_else(|problems| panic!("{problems:?}"));
+        let groups =
+            rendered.groups.iter().map(|group| format!("# {}\n{}", group.name, print(&group.objects)));
+        groups.collect::<Vec<_>>().join("---\n")
+    }
+
+    fn problems(&self) -> String {
+        let problems = self.render().expect_err("something is wrong");
+        problems.iter().map(|problem| format!("{problem}\n")).collect()
+    }
+}
+
+fn rich() -> Case<'static> {
+    Case { overlays: &[("plane.yaml", PLANE), ("crawl.yaml", CRAWL)], prepull: true, ..case(RICH) }
+}
+
+fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found = objects.iter().find(|it| it["kind"] == kind && it["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+#[test]
+fn a_small_file_is_a_control_plane_and_a_fleet() {
+    insta::assert_snapshot!("small", case(SMALL).yaml());
+    assert_eq!(case(SMALL).render().expect("renders").warnings, []);
+}
+
+#[test]
+fn a_rich_file_uses_all_of_it() {
+    insta::assert_snapshot!("rich", rich().yaml());
+}
+
+#[test]
+fn the_same_file_gives_the_same_bytes() {
+    assert_eq!(rich().yaml(), rich().yaml());
+    assert_eq!(case(SMALL).yaml(), case(SMALL).yaml());
+}
+
+#[test]
+fn what_is_printed_reads_as_what_was_rendered() {
+    for case in [case(SMALL), rich()] {
+        let objects = case.objects();
+        assert_eq!(yaml::read_all(&print(&objects)).expect("it reads"), objects);
+    }
+}
+
+/// What the types of the Kubernetes API do not know they drop, and what they cannot hold they refuse.
+fn as_the_api_reads_it(object: &Value) -> Value {
+    use k8s_openapi::api::{apps, autoscaling, core, networking, policy, rbac};
+    use k8s_openapi::kube_aggregator::pkg::apis::apiregistration;
+    fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) -> Value {
+        let read: T =
+            serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object}"));
+        serde_json::to_value(read).expect("it serialises")
+    }
+    match object["kind"].as_str().expect("it has a kind") {
+        "ServiceAccount" => typed::<core::v1::ServiceAccount>(object),
+        "ConfigMap" => typed::<core::v1::ConfigMap>(object),
+        "Service" => typed::<core::v1::Service>(object),
+        "Deployment" => typed::<apps::v1::Deployment>(object),
+        "DaemonSet" => typed::<apps::v1::DaemonSet>(object),
+        "PodDisruptionBudget" => typed::<policy::v1::PodDisruptionBudget>(object),
+        "HorizontalPodAutoscaler" => typed::<autoscaling::v2::HorizontalPodAutoscaler>(object),
+        "NetworkPolicy" => typed::<networking::v1::NetworkPolicy>(object),
+        "Role" => typed::<rbac::v1::Role>(object),
+        "RoleBinding" => typed::<rbac::v1::RoleBinding>(object),
+        "ClusterRole" => typed::<rbac::v1::ClusterRole>(object),
+        "ClusterRoleBinding" => typed::<rbac::v1::ClusterRoleBinding>(object),
+        "APIService" => typed::<apiregistration::v1::APIService>(object),
+        // KEDA's own: held by the snapshot, whose fields are those of its documentation.
+        "ScaledObject" | "TriggerAuthentication" => object.clone(),
+        other => panic!("nobody has looked at {other}"),
+    }
+}
+
+#[test]
+fn every_field_is_one_of_the_api() {
+    let objects = rich().objects();
+    assert!(objects.len() > 30);
+    for object in &objects {
+        assert_eq!(as_the_api_reads_it(object), *object);
+    }
+    let mut odd = find(&objects, "Deployment", "plain").clone();
+    odd["spec"]["template"]["spec"]["enableServiceLink"] = false.into();
+    assert_ne!(as_the_api_reads_it(&odd), odd, "the test is blind");
+}
+
+#[test]
+fn one_fleet_is_rendered_as_it_is_among_all() {
+    let all = rich().objects();
+    let one = Case { only: &["crawl"], ..rich() }.objects();
+    assert!(one.iter().all(|object| all.contains(object)));
+    assert_eq!(one.iter().filter(|object| object["kind"] == "Deployment").count(), 1);
+    // Its image holds longshore, so nothing else is needed.
+    let bare = SMALL.replace("image = \"registry.internal/longshore:0.1.0\"", "");
+    assert_eq!(Case { only: &["research"], ..case(&bare) }.objects().len(), 4);
+}
+
+#[test]
+fn every_object_says_whose_it_is_and_no_two_are_the_same() {
+    let objects = rich().objects();
+    let mut seen = std::collections::BTreeSet::new();
+    for object in &objects {
+        let meta = &object["metadata"];
+        let labels = &meta["labels"];
+        for label in ["name", "component", "part-of", "managed-by", "version"] {
+            assert!(labels[format!("app.kubernetes.io/{label}")].is_string(), "{object}");
+        }
+        let id = format!("{} {} {}", object["kind"], meta["namespace"], meta["name"]);
+        assert!(seen.insert(id), "twice: {} {}", object["kind"], meta["name"]);
+    }
+}
+
+#[test]
+fn nothing_but_the_control_plane_says_how_many_there_are() {
+    for object in rich().objects() {
+        let replicas = object["spec"].get("replicas");
+        assert_eq!(
+            replicas.is_some(),
+            object["kind"] == "Deployment" && object["metadata"]["name"] == "longshore"
+        );
+    }
+}
+
+#[test]
+fn every_container_is_hardened_and_no_pod_of_a_fleet_has_a_token() {
+    let mut pods = 0;
+    for object in rich().objects() {
+        let pod = &object["spec"]["template"]["spec"];
+        if pod.is_null() {
+            continue;
+        }
+        pods += 1;
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["enableServiceLinks"], false);
+        let own = object["metadata"]["name"] == "longshore";
+        assert_eq!(pod["automountServiceAccountToken"], own, "{object}");
+        let containers =
+            ["containers", "initContainers"].iter().filter_map(|key| pod[key].as_array()).flatten();
+        for container in containers.filter(|container| container["name"] != "proxy") {
+            let security = &container["securityContext"];
+            assert_eq!(security["readOnlyRootFilesystem"], true);
+            assert_eq!(security["allowPrivilegeEscalation"], false);
+            assert!(container["resources"]["limits"]["memory"].is_string(), "{container}");
+        }
+    }
+    assert_eq!(pods, 7);
+}
+
+#[test]
+fn what_holds_an_image_is_not_taken_for_a_worker() {
+    for object in rich().objects().iter().filter(|object| object["kind"] == "DaemonSet") {
+        let label = |object: &Value| object["metadata"]["labels"]["longshore.dev/fleet"].clone();
+        assert!(label(object).is_null() && label(&object["spec"]["template"]).is_null(), "{object}");
+    }
+}
+
+#[test]
+fn a_fleets_secrets_are_in_no_other_pod() {
+    let objects = rich().objects();
+    let with = |key: &str| -> Vec<&str> {
+        let pods = objects.iter().filter(|object| object["spec"]["template"].to_string().contains(key));
+        pods.filter_map(|object| object["metadata"]["name"].as_str()).collect()
+    };
+    assert_eq!(with("TAVILY_FOR_CHAT"), ["chat"]);
+    for key in ["OPENAI_API_KEY", "DATABASE_URL", "HOOK_NEW", "HOOK_OLD", "API_TOKEN"] {
+        assert_eq!(with(key), ["longshore"], "{key}");
+    }
+}
+
+#[test]
+fn pods_say_which_declaration_they_follow() {
+    let declared = declared(RICH);
+    let objects = rich().objects();
+    for fleet in declared.settings.fleets.iter().filter(|fleet| fleet.platform == Platform::Kubernetes) {
+        let template = &find(&objects, "Deployment", fleet.name.as_str())["spec"]["template"];
+        assert_eq!(template["metadata"]["annotations"]["longshore.dev/declaration"], digest(fleet).as_str());
+    }
+}
+
+#[test]
+fn a_changed_file_replaces_the_control_plane_and_not_the_fleets() {
+    let changed = format!("{SMALL}\n# a remark\n");
+    let (before, after) = (case(SMALL).objects(), case(&changed).objects());
+    let template = |objects: &[Value], name| find(objects, "Deployment", name)["spec"]["template"].clone();
+    assert_ne!(template(&before, "longshore"), template(&after, "longshore"));
+    assert_eq!(template(&before, "research"), template(&after, "research"));
+}
+
+#[test]
+fn the_control_plane_may_do_what_the_fleets_need_and_no_more() {
+    let rules = |text: &str| find(&case(text).objects(), "Role", "longshore")["rules"].to_string();
+    let direct = rules(SMALL);
+    assert!(
+        direct.contains("deployments/scale") && direct.contains("[\"list\",\"watch\",\"patch\"]"),
+        "{direct}"
+    );
+    let external =
+        rules(&format!("{SMALL}rollout = {{ owner = \"external\" }}\nscaling = {{ by = \"hpa\" }}\n"));
+    assert!(!external.contains("deployments/scale"), "{external}");
+    assert!(!external.contains("\"resourceNames\":[\"research\"]"), "{external}");
+    let cluster =
+        |text: &str| case(text).objects().iter().filter(|it| it["metadata"]["namespace"].is_null()).count();
+    assert_eq!(cluster(SMALL), 0, "nothing of the whole cluster");
+    let none = SMALL
+        .replace("platform = \"kubernetes\"", "platform = \"external\"")
+        .replace("image = \"registry.internal/research:1.4\"", "command = [\"x\"]");
+    assert!(case(&none).objects().iter().all(|object| object["kind"] != "Role"));
+}
+
+/// A variable with what would be its value.
+fn as_a_pod_has_it(variable: &Value) -> (String, String) {
+    let name = variable["name"].as_str().expect("it has a name");
+    let of_a_secret = match name {
+        "DATABASE_URL" => "postgres://db/longshore",
+        "REDIS_URL" => "redis://cache",
+        _ => "secret",
+    };
+    let value = variable["value"].as_str().unwrap_or(of_a_secret);
+    (name.to_owned(), value.replace("$(POD_IP)", "10.1.2.3"))
+}
+
+#[test]
+fn a_control_plane_starts_with_what_it_is_told() {
+    for case in [case(SMALL), rich()] {
+        let objects = case.objects();
+        let plane = find(&objects, "Deployment", "longshore");
+        let variables = plane.pointer("/spec/template/spec/containers/0/env").and_then(Value::as_array);
+        let told: Vec<(String, String)> = variables.into_iter().flatten().map(as_a_pod_has_it).collect();
+        let (settings, _) = longshore_core::settings::parse(case.text, "x", &told, "/etc/longshore")
+            .unwrap_or_else(|errors| panic!("{errors:?}"));
+        assert!(settings.store.shared.is_some());
+        assert_eq!(settings.store.dir, "/var/lib/longshore");
+        let server = &settings.server;
+        let listeners = [server.api, server.link, server.probes].map(|address| address.to_string());
+        assert_eq!(listeners, ["0.0.0.0:7117", "0.0.0.0:7118", "0.0.0.0:7119"]);
+        assert_eq!(server.link_url.as_deref(), Some("http://10.1.2.3:7118"));
+        assert_eq!(settings.kubernetes.metrics.to_string(), "0.0.0.0:7120");
+        // Pods say which declaration they follow, and the control plane knows it again.
+        let rendered = declared(case.text).settings.fleets;
+        let pairs = settings.fleets.iter().zip(&rendered);
+        for (here, there) in pairs.filter(|(here, _)| here.platform == Platform::Kubernetes) {
+            assert_eq!(digest(here), digest(there), "{}", here.name);
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_the_way_is_said_all_at_once_with_what_to_do() {
+    let file = r#"
+        [store]
+        dir = "/data"
+        [server]
+        token = { file = "token" }
+        tls = { cert = "a.pem", key = "b.pem" }
+        [provider.openai]
+        base_url = "https://api.openai.com/v1"
+        api_key = { file = "/run/key" }
+        [fleet.longshore]
+        platform = "kubernetes"
+        image = "a"
+        [fleet.b]
+        platform = "kubernetes"
+        image = "b"
+        supervisor = "inject"
+        secrets = { A = { file = "a" } }
+        [fleet.c]
+        platform = "kubernetes"
+        image = "c"
+        kubernetes = { overlay = "gone.yaml" }
+        [fleet.d]
+        platform = "docker"
+        image = "d"
+    "#;
+    insta::assert_snapshot!("problems", case(file).problems());
+    insta::assert_snapshot!("unknown_fleets", Case { only: &["d", "e"], ..case(file) }.problems());
+}
+
+#[test]
+fn keda_is_refused_where_it_could_not_check_a_certificate() {
+    let file = format!("[server]\ntls = \"auto\"\n{SMALL}scaling = {{ by = \"keda\" }}\n");
+    assert!(case(&file).problems().contains("fleet.research.scaling.by: KEDA cannot check"));
+    let hpa = file.replace("keda", "hpa");
+    let objects = case(&hpa).objects();
+    let env = find(&objects, "Deployment", "research")["spec"]["template"].to_string();
+    assert!(env.contains("https://longshore-link.longshore.svc:7118"), "{env}");
+}
+
+#[test]
+fn files_are_taken_where_an_overlay_may_bring_them() {
+    let file = SMALL.replace("{ env = \"DATABASE_PASSWORD\" }", "{ file = \"/run/db\" }");
+    assert!(case(&file).problems().contains("store.database_password: comes from a file"));
+    let file = file.replace("[kubernetes]", "[kubernetes]\noverlay = \"plane.yaml\"");
+    Case { overlays: &[("plane.yaml", PLANE)], ..case(&file) }.objects();
+}
+
+#[test]
+fn where_the_store_is_comes_from_a_secret_unless_the_file_says_it() {
+    let plane = |text: &str| find(&case(text).objects(), "Deployment", "longshore").to_string();
+    let bare =
+        SMALL.split_once("[kubernetes]").map(|(_, rest)| format!("[kubernetes]{rest}")).expect("it has one");
+    let from = |name: &str, key: &str, optional: &str| {
+        format!("\"valueFrom\":{{\"secretKeyRef\":{{\"key\":\"{key}\",\"name\":\"{name}\"{optional}}}}}")
+    };
+    let told = plane(&bare);
+    assert!(told.contains(&from("longshore", "DATABASE_URL", "")), "{told}");
+    assert!(told.contains(&from("longshore", "REDIS_URL", ",\"optional\":true")), "{told}");
+    let told = plane(&bare.replace("[kubernetes]", "[kubernetes]\nstore_secret = \"store\""));
+    assert!(told.contains(&from("store", "DATABASE_URL", "")), "{told}");
+    let redis = "[store]\nschema = \"x\"\nredis = { env = \"REDIS_URL\" }\n";
+    let told = plane(&format!("{redis}{bare}"));
+    assert!(told.contains(&from("longshore", "REDIS_URL", "")), "{told}");
+}
+
+#[test]
+fn an_overlay_that_breaks_what_longshore_needs_is_refused() {
+    let file = format!("{SMALL}kubernetes = {{ overlay = \"pod.yaml\" }}\n");
+    let refused = |overlay: &str| Case { overlays: &[("pod.yaml", overlay)], ..case(&file) }.problems();
+    for (overlay, expected) in [
+        ("- a", "/srv/pod.yaml: is no mapping"),
+        ("spec: [", "/srv/pod.yaml: "),
+        ("nodeSelector: {a: b}", "`nodeSelector` is none of a pod's keys"),
+        (
+            "kind: Ingress",
+            "no Ingress is rendered here; there are ServiceAccount `longshore-research`, Deployment `research`",
+        ),
+        ("kind: Deployment\nmetadata: {name: other}", "no Deployment `other` is rendered here"),
+        ("kind: Deployment\nspec: {replicas: 3}", "`spec.replicas` belongs to whoever scales the fleet"),
+        (
+            "kind: Deployment\nspec: {selector: {matchLabels: {a: b}}}",
+            "`spec.selector` is not the overlay's to change",
+        ),
+        (
+            "kind: ServiceAccount\nmetadata: {namespace: x}",
+            "`metadata.namespace` is not the overlay's to change",
+        ),
+        (
+            "metadata: {labels: {longshore.dev/fleet: null}}",
+            "its pods need the label `longshore.dev/fleet: research`",
+        ),
+        ("spec: {containers: [{name: agent, $patch: delete}]}", "its container `agent` is longshore's own"),
+        ("spec: {containers: [{image: a}]}", "/srv/pod.yaml: spec.containers[0]: has no `name`"),
+        ("kind: Pod\n---\nspec: {volumes: {}}", "/srv/pod.yaml, document 2: spec.volumes: is a list"),
+    ] {
+        let told = refused(overlay);
+        assert!(told.contains(expected), "{overlay}: {told}");
+    }
+}
+
+#[test]
+fn what_works_but_may_surprise_is_warned_about() {
+    let file = format!("{RICH}\n[fleet.local]\nplatform = \"docker\"\nimage = \"x\"\n");
+    let rendered = Case { overlays: &[("plane.yaml", PLANE), ("crawl.yaml", CRAWL)], ..case(&file) }.render();
+    let warnings: Vec<String> =
+        rendered.expect("renders").warnings.iter().map(|warning| warning.key.clone()).collect();
+    assert_eq!(warnings, ["fleet.chat.drain.timeout", "fleet.local.platform"]);
+}

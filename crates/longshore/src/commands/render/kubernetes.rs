@@ -1,0 +1,138 @@
+//! `longshore render kubernetes`: reads the file and its overlays, and prints or writes YAML.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use longshore_core::id::FleetName;
+use longshore_core::settings::Settings;
+use longshore_platform::kubernetes::render::{self, ChartFile, Problem, Rendered, Request};
+
+use crate::cli::ConfigFile;
+use crate::config_file;
+use crate::error::{Fault, Outcome};
+use crate::exit::Exit;
+use crate::output;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  longshore render kubernetes | kubectl apply --server-side -f -\n\n\
+    Reads longshore.toml as it stands: LONGSHORE__… variables of this machine change nothing.")]
+pub struct Args {
+    /// Only what belongs to these fleets; without any: all of them, and the control plane
+    #[arg(value_name = "FLEET")]
+    fleets: Vec<FleetName>,
+
+    /// Write files into this folder instead of printing, one for each fleet and three for the control plane
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+
+    /// Write a Helm chart into this folder, whose values have the keys of longshore.toml
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "fleets"])]
+    helm: Option<PathBuf>,
+
+    /// Also a DaemonSet for each fleet that keeps its image on every node
+    #[arg(long)]
+    prepull: bool,
+
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+/// The first words of files that are ours to judge.
+const MARK: &str = "# Rendered by longshore ";
+
+pub fn run(args: &Args) -> Outcome {
+    let file = args.config.file()?;
+    let declared = render::read(&file.text, &file.name, &file.folder)
+        .map_err(|errors| config_file::mistakes(&errors))?;
+    config_file::warn(&declared.warnings);
+    let overlays = overlays(&declared.settings)?;
+    let request = Request {
+        declared: &declared,
+        config: &file.text,
+        overlays: &overlays,
+        version: env!("CARGO_PKG_VERSION"),
+        only: &args.fleets,
+        prepull: args.prepull,
+    };
+    let rendered = render::render(&request).map_err(|problems| in_the_way(&problems))?;
+    config_file::warn(&rendered.warnings);
+    match (&args.helm, &args.output) {
+        (Some(dir), _) => {
+            let chart = render::chart(&request).map_err(|problems| in_the_way(&problems))?;
+            write(dir, &marked(chart))?;
+            let templates = dir.join("templates");
+            tell_left_over(&templates, &paths(&templates, &rendered));
+        }
+        (None, Some(dir)) => {
+            let files = rendered.groups.iter();
+            let files = files.map(|group| (format!("{}.yaml", group.name), render::print(&group.objects)));
+            write(dir, &marked(files))?;
+            if args.fleets.is_empty() {
+                tell_left_over(dir, &paths(dir, &rendered));
+            }
+        }
+        (None, None) => {
+            let texts = rendered.groups.iter().map(|group| render::print(&group.objects));
+            output::line(texts.collect::<Vec<_>>().join("---\n").trim_end())?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Their texts, by path.
+fn overlays(settings: &Settings) -> Outcome<BTreeMap<String, String>> {
+    let fleets = settings.fleets.iter().filter_map(|fleet| fleet.overlay.as_ref());
+    let paths = settings.kubernetes.overlay.iter().chain(fleets);
+    let read = |path: &String| match fs::read_to_string(path) {
+        Ok(text) => Ok((path.clone(), text)),
+        Err(error) => Err(Fault::new(format!("could not read the overlay `{path}`"))
+            .cause(&error)
+            .hint("`overlay` in longshore.toml names it, relative to that file's folder")),
+    };
+    paths.map(read).collect()
+}
+
+fn in_the_way(problems: &[Problem]) -> Fault {
+    Fault::new("this cannot be rendered for Kubernetes").details(problems.iter().map(ToString::to_string))
+}
+
+/// Files that say themselves where they come from.
+fn marked(files: impl IntoIterator<Item = ChartFile>) -> Vec<ChartFile> {
+    let head = format!("{MARK}{}: change longshore.toml and render again.\n", env!("CARGO_PKG_VERSION"));
+    files.into_iter().map(|(path, text)| (path, head.clone() + &text)).collect()
+}
+
+fn paths(dir: &Path, rendered: &Rendered) -> Vec<PathBuf> {
+    rendered.groups.iter().map(|group| dir.join(format!("{}.yaml", group.name))).collect()
+}
+
+fn write(dir: &Path, files: &[ChartFile]) -> Outcome<()> {
+    for (name, text) in files {
+        let path = dir.join(name);
+        let folder = path.parent().unwrap_or(dir);
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|error| Fault::new(format!("could not write `{}`", path.display())).cause(&error))?;
+        output::line(&path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn tell_left_over(dir: &Path, written: &[PathBuf]) {
+    for path in left_over(dir, written) {
+        output::note(&format!(
+            "`{}` is left of an earlier rendering: delete its objects, then the file",
+            path.display()
+        ));
+    }
+}
+
+/// Files of an earlier rendering that this one has nothing for.
+fn left_over(dir: &Path, written: &[PathBuf]) -> Vec<PathBuf> {
+    let there = fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let ours = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.starts_with(MARK));
+    let mut left: Vec<PathBuf> = there.filter(|path| !written.contains(path) && ours(path)).collect();
+    left.sort();
+    left
+}
