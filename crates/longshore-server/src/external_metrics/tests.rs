@@ -236,7 +236,7 @@ async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
 }
 
 /// A refusal as clients of Kubernetes read it.
-fn refusal((status, body): (u16, Value), expected: u16, words: &str) {
+fn refusal((status, body): (u16, Value), words: &str, expected: u16) {
     assert_eq!(
         (status, body["kind"].as_str(), body["code"].as_u64()),
         (expected, Some("Status"), Some(expected.into())),
@@ -268,13 +268,13 @@ async fn an_autoscaler_gets_what_the_leader_decided_and_others_get_a_reason() {
         let world = &world;
         async move { world.ask(&proxy, &path, "autoscaler", "x").await }
     };
-    refusal(asked(format!("{METRICS}/nonsense")).await, 404, "longshore_pending");
-    refusal(asked(wanted.replace("/agents/", "/other/")).await, 404, "namespace `agents`");
-    refusal(asked(wanted.replace("%3D", "!%3D")).await, 400, "label selector");
-    refusal(asked(wanted.replace("research", "plain")).await, 404, "scaling.by = \"hpa\"");
-    refusal(asked("/openapi/v3".into()).await, 404, "nothing of this name");
+    refusal(asked(format!("{METRICS}/nonsense")).await, "longshore_pending", 404);
+    refusal(asked(wanted.replace("/agents/", "/other/")).await, "namespace `agents`", 404);
+    refusal(asked(wanted.replace("%3D", "!%3D")).await, "label selector", 400);
+    refusal(asked(wanted.replace("research", "plain")).await, "scaling.by = \"hpa\"", 404);
+    refusal(asked("/openapi/v3".into()).await, "nothing of this name", 404);
     assert_eq!(asked("/openapi/v2".into()).await.1["swagger"], "2.0");
-    refusal(answer(proxy.post(world.url(&wanted))).await, 405, "GET");
+    refusal(answer(proxy.post(world.url(&wanted))).await, "GET", 405);
     let resources = asked("/apis/external.metrics.k8s.io/v1beta1".into()).await;
     assert_eq!((resources.0, resources.1["resources"].as_array().map(Vec::len)), (200, Some(3)));
     for path in ["/apis", "/apis/external.metrics.k8s.io"] {
@@ -282,7 +282,7 @@ async fn an_autoscaler_gets_what_the_leader_decided_and_others_get_a_reason() {
     }
     // What another replica would say as well: all are told by the store.
     world.scene.server.app().store.close().await.expect("closed");
-    refusal(asked(wanted).await, 503, "store");
+    refusal(asked(wanted).await, "store", 503);
 }
 
 #[tokio::test]
@@ -299,12 +299,12 @@ async fn the_api_server_is_asked_what_a_caller_may_do_and_not_again_for_a_moment
         "resource": "longshore_pending",
     });
     assert_eq!((&reviews[0]["resourceAttributes"], &reviews[0]["groups"]), (&resource, &json!(["x"])));
-    refusal(world.ask(&proxy, &path, "mallory", "x").await, 403, "no rule allows it");
-    refusal(world.ask(&proxy, &format!("{METRICS}/other"), "mallory", "x").await, 403, "`other`");
+    refusal(world.ask(&proxy, &path, "mallory", "x").await, "no rule allows it", 403);
+    refusal(world.ask(&proxy, &format!("{METRICS}/other"), "mallory", "x").await, "`other`", 403);
     assert_eq!(world.ask(&proxy, &path, "admin", "system:masters").await.0, 200);
     assert_eq!(world.known.with(|facts| facts.reviews.len()), 3, "nobody asks for a master");
     world.known.with(|facts| facts.broken = true);
-    refusal(world.ask(&proxy, &path, "somebody", "x").await, 503, "`somebody`");
+    refusal(world.ask(&proxy, &path, "somebody", "x").await, "`somebody`", 503);
 }
 
 #[tokio::test]
@@ -313,21 +313,21 @@ async fn whoever_is_not_the_api_server_is_not_answered() {
     let path = "/apis/external.metrics.k8s.io/v1beta1";
     world.until(&world.proxy(), path, 200).await;
     let nobody = world.client(None);
-    refusal(world.ask(&nobody, path, "admin", "system:masters").await, 401, "ask through it");
+    refusal(world.ask(&nobody, path, "admin", "system:masters").await, "ask through it", 401);
     let kubelet = world.client(Some(world.signer.identity("kubelet")));
-    refusal(world.ask(&kubelet, path, "admin", "system:masters").await, 401, "`kubelet`");
+    refusal(world.ask(&kubelet, path, "admin", "system:masters").await, "`kubelet`", 401);
     let other = Signer::new();
     let next = world.client(Some(other.identity("front-proxy-client")));
-    refusal(world.ask(&next, path, "admin", "system:masters").await, 401, "not the API server's");
-    refusal(answer(world.proxy().get(world.url(path))).await, 401, "X-Remote-User");
-    refusal(answer(nobody.get(world.url("/secrets"))).await, 401, "ask through it");
+    refusal(world.ask(&next, path, "admin", "system:masters").await, "not the API server's", 401);
+    refusal(answer(world.proxy().get(world.url(path))).await, "X-Remote-User", 401);
+    refusal(answer(nobody.get(world.url("/secrets"))).await, "ask through it", 401);
     for probe in ["/healthz", "/livez", "/readyz"] {
         assert_eq!(answer(nobody.get(world.url(probe))).await.0, 200, "{probe}");
     }
     // The cluster replaces its authority: what was right is wrong, and the other way round.
     world.known.with(|facts| facts.authorities = other.pem.clone());
     world.until(&next, path, 200).await;
-    refusal(world.ask(&world.proxy(), path, "autoscaler", "x").await, 401, "not the API server's");
+    refusal(world.ask(&world.proxy(), path, "autoscaler", "x").await, "not the API server's", 401);
     // An API server that is away takes nothing from those that are known.
     world.api_server.abort();
     world.until(&next, path, 200).await;
