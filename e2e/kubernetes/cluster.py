@@ -177,9 +177,10 @@ class System:
         run("kubectl", "apply", "-f", "-", text=self.manifests)
 
     def remove(self):
-        subprocess.run(["kubectl", "delete", "namespace", self.namespace, "--wait=false"], capture_output=True)
+        # First what belongs to the whole cluster: an APIService that nobody answers keeps namespaces from going.
         if hasattr(self, "manifests"):
             subprocess.run(["kubectl", "delete", "--wait=false", "--ignore-not-found", "-f", "-"], input=self.manifests.encode(), capture_output=True)
+        subprocess.run(["kubectl", "delete", "namespace", self.namespace, "--wait=false"], capture_output=True)
         # Nothing of it is worth a graceful end.
         subprocess.run(
             ["kubectl", "-n", self.namespace, "delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false"], capture_output=True

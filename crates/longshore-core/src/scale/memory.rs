@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, millis};
+use super::{Answer, Decision, millis};
 use crate::fleet::Scaling;
 use crate::time::Timestamp;
 
@@ -29,6 +29,11 @@ pub struct Recommendation {
 const BLIND_MS: u64 = 5_000;
 
 impl Memory {
+    /// What the next decision should know where somebody else carries it out: a wish to shrink stands until that is done.
+    pub fn until_done(&self, answer: &Answer) -> Memory {
+        Memory { looked_at: answer.memory.looked_at, ..self.clone() }
+    }
+
     /// What may still be believed at `now`.
     ///
     /// The window starts anew after a clock went back, and after a time without looks (an outage, a queue that could not

@@ -467,3 +467,19 @@ proptest! {
         prop_assert!(quiet.is_sorted_by(|earlier, later| earlier >= later), "grew again after a shrink: {:?}", fleet.moves);
     }
 }
+
+#[test]
+fn a_wish_to_shrink_stands_until_somebody_has_carried_it_out() {
+    let due = quiet(0, 60, 2);
+    let look = |memory: &Memory, second: i64| {
+        let load = Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: true, standstill: None };
+        let crew = Crew { ready: 16, starting: 0, draining: 0 };
+        decide(&load, &crew, &POLICY, 1, None, memory, at(second))
+    };
+    let mut memory = due;
+    for second in 60..90 {
+        let answer = look(&memory, second);
+        assert!(matches!(answer.decision, Decision::Shrink { .. }), "{answer}");
+        memory = memory.until_done(&answer);
+    }
+}

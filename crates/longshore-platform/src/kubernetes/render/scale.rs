@@ -5,7 +5,6 @@ use longshore_core::kubernetes::{METRICS, METRICS_PORT};
 use serde_json::{Value, json};
 
 use super::control::service;
-use super::harden::seconds;
 use super::meta::{Of, cluster_meta, meta};
 use super::{Group, Scene};
 
@@ -13,9 +12,6 @@ use super::{Group, Scene};
 const METRIC: &str = "longshore_desired_workers";
 
 pub(super) const METRICS_API: &str = "v1beta1.external.metrics.k8s.io";
-
-/// The longest window that Kubernetes takes.
-const LONGEST_WINDOW_S: u64 = 3600;
 
 /// The decision is longshore's own and the autoscaler carries it out: wanted workers divided by a target of 1 are
 /// wanted workers. A plain queue depth would have one threshold for both directions.
@@ -50,13 +46,12 @@ pub(super) fn most(fleet: &Fleet) -> u32 {
     fleet.scaling.max.max(1)
 }
 
-/// How many at a time is decided by longshore already; here it only must not be held up.
+/// How many at a time, and after how long, is decided by longshore already; here it only must not be held up.
 pub(super) fn behavior(fleet: &Fleet) -> Value {
-    let window = seconds(fleet.scaling.scale_down_after_ms).min(LONGEST_WINDOW_S);
     let any = json!([{ "type": "Pods", "value": most(fleet), "periodSeconds": 15 }]);
     json!({
         "scaleUp": { "stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": any },
-        "scaleDown": { "stabilizationWindowSeconds": window, "selectPolicy": "Max", "policies": any },
+        "scaleDown": { "stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": any },
     })
 }
 

@@ -13,7 +13,7 @@ use longshore_core::errors::chain;
 use longshore_core::fleet::ScaledBy;
 use longshore_core::kubernetes::{Agreed, Standing, deletion_cost};
 use longshore_core::rollout::{Canary, Phase, Policy};
-use longshore_core::scale::Decision;
+use longshore_core::scale::{Answer, Decision};
 use longshore_store::{FleetRecord, RolloutRecord, StoreError, WorkerRecord};
 use tracing::{info, warn};
 
@@ -40,6 +40,8 @@ pub struct Memory {
     costs: HashMap<String, i32>,
     /// What was said last of what is in the way.
     said: Option<String>,
+    /// How many there were when others were asked to remove some.
+    asked: Option<u32>,
     /// Who was last written down to own rollouts.
     owner: Option<Owned>,
 }
@@ -120,7 +122,7 @@ impl Controller {
         let serving = self.rollout.at(app, record, record.release).await?;
         // Surge is not among those that are counted.
         let answer = self.decide(app, &serving, &observed, None).await?;
-        self.memory = answer.memory.clone();
+        self.remember(record, &answer);
         self.say(app, record, &answer).await?;
         if record.declaration.scaling.by != ScaledBy::Direct {
             self.wanted.publish(app, &record.name, &answer, self.epoch).await?;
@@ -140,6 +142,18 @@ impl Controller {
             }
         }
         Ok(scene.trouble().map_or(Ok(()), Err))
+    }
+
+    /// A wish to shrink stands until it is done: whoever scales in our place may ask at any time.
+    fn remember(&mut self, record: &FleetRecord, answer: &Answer) {
+        let workers = answer.crew.workers();
+        let shrinks = matches!(answer.decision, Decision::Shrink { .. });
+        let by_others = record.declaration.scaling.by != ScaledBy::Direct;
+        let asked = self.pods.asked.filter(|_| shrinks && by_others);
+        let done = asked.is_some_and(|from| workers < from);
+        let stands = shrinks && by_others && !done;
+        self.pods.asked = stands.then(|| asked.unwrap_or(workers));
+        self.memory = if stands { self.memory.until_done(answer) } else { answer.memory.clone() };
     }
 
     /// Written down for the replicas that are asked to deploy something.
