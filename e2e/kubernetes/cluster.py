@@ -55,7 +55,7 @@ def run(*words, text=None, status=0, **options):
     done = subprocess.run(words, input=text, capture_output=True, text=True, **options)
     if status is not None and done.returncode != status:
         raise Broken(f"{' '.join(map(str, words))}: {done.stdout[-300:]}{done.stderr[-800:]}")
-    return done.stdout
+    return done.stdout if done.returncode == 0 else done.stdout + done.stderr
 
 
 class Cluster:

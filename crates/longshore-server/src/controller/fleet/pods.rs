@@ -230,10 +230,12 @@ impl Controller {
         let Some(mut open) = open else {
             return Ok(self.keep_template(scene, record.release).await?.map(|()| false));
         };
-        if scene.external.is_some() {
+        open.plan.policy = match scene.external {
             // It is watched: whoever began it decides whether it goes back.
-            open.plan.policy = without_verdict(open.plan.policy);
-        }
+            Some(_) => without_verdict(open.plan.policy),
+            None if is_without_verdict(&open.plan.policy) => record.declaration.rollout,
+            None => open.plan.policy,
+        };
         let leases = app.store.leases(None).await?;
         let cost = |worker: &WorkerRecord| candidate(worker, record, &leases);
         let workers: Vec<_> = observed.active.iter().map(|it| (it.clone(), cost(it))).collect();
@@ -262,4 +264,9 @@ impl Controller {
 fn without_verdict(policy: Policy) -> Policy {
     let canary = Canary { min_samples: 0, ..policy.canary };
     Policy { ready_ms: u64::MAX, deadline_ms: u64::MAX, crashes: u32::MAX, canary, ..policy }
+}
+
+/// As it was saved while somebody else owned the rollout.
+fn is_without_verdict(policy: &Policy) -> bool {
+    policy.ready_ms == u64::MAX && policy.crashes == u32::MAX
 }
