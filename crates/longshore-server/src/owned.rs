@@ -4,7 +4,7 @@ use longshore_core::fleet::Platform;
 use longshore_core::id::FleetName;
 use longshore_core::kubernetes::{AGENT, DECLARATION, digest};
 use longshore_core::rollout::Owner;
-use longshore_store::{FleetRecord, StoreError};
+use longshore_store::{Epoch, FleetRecord, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -17,8 +17,9 @@ pub struct Owned {
 }
 
 impl Owned {
-    pub async fn publish(&self, app: &App, fleet: &FleetName) -> Result<(), StoreError> {
-        app.store.meta_put(key(fleet), serde_json::to_string(self).expect("plain data")).await
+    pub async fn publish(&self, app: &App, fleet: &FleetName, epoch: Epoch) -> Result<(), StoreError> {
+        let text = serde_json::to_string(self).expect("plain data");
+        app.store.meta_put_leading(key(fleet), text, epoch).await
     }
 
     async fn of(app: &App, record: &FleetRecord) -> Result<Owned, StoreError> {

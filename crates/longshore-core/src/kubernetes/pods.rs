@@ -33,12 +33,15 @@ pub struct Facts {
     pub told: bool,
     /// Its worker has ended.
     pub gone: bool,
+    /// It was chosen to go, and nothing of its worker can hear that: it never came up, or crashes.
+    pub dismissed: bool,
 }
 
 impl Facts {
     pub fn standing(self) -> Standing {
         match self {
             Facts { leaves: true, .. } => Standing::Leaving,
+            Facts { dismissed: true, ready: false, seen_ready: false, .. } => Standing::Drained,
             // It would be taken for one of those that work.
             Facts { told: true, gone: true, seen_ready: false, .. } => Standing::Drained,
             Facts { told: true, .. } => Standing::Draining,
@@ -86,14 +89,26 @@ impl Counts {
         self.ready + self.starting + self.draining + self.drained
     }
 
+    /// How many of the `replicas` there will be; `refused`: none is made, a quota or the like forbids it.
+    fn expected(&self, replicas: u32, refused: bool) -> u32 {
+        if refused { replicas.min(self.there()) } else { replicas }
+    }
+
     /// The workers of a decision, where the Deployment is to have `replicas` pods: those that it has not made yet are on
     /// their way; of those beyond, some have drained and are about to go, and the rest are there because it replaces others.
-    pub fn crew(&self, replicas: u32) -> Crew {
-        let (work, there) = (self.ready + self.starting, self.there());
+    pub fn crew(&self, replicas: u32, refused: bool) -> Crew {
+        let (work, there, replicas) =
+            (self.ready + self.starting, self.there(), self.expected(replicas, refused));
         let beyond = there.saturating_sub(replicas).saturating_sub(self.drained);
         let all = work.saturating_sub(beyond) + replicas.saturating_sub(there);
         let ready = self.ready.min(all);
         Crew { ready, starting: all - ready, draining: self.draining + self.leaving }
+    }
+
+    /// Of so many that are to go: how many have not even been made, and how many of those that work have to.
+    pub fn victims(&self, replicas: u32, by: u32, refused: bool) -> (u32, u32) {
+        let not_made = by.min(self.expected(replicas, refused).saturating_sub(self.there()));
+        (not_made, by - not_made)
     }
 
     /// How many pods the Deployment is to have.
@@ -101,13 +116,16 @@ impl Counts {
     /// Growing, nothing is taken off for pods that have drained: it would keep them instead of making new ones. Otherwise
     /// those that have drained go, once it has as many as it is to have (else they might be taken off twice), and once no other
     /// would go in their place.
-    pub fn replicas(&self, now: u32, decision: &Decision) -> u32 {
-        match decision {
-            Decision::Grow { by, .. } => now.saturating_add(by.get()),
-            Decision::Shrink { .. } | Decision::Hold(_) if self.there() == now && self.exposed == 0 => {
-                now.saturating_sub(self.drained)
-            }
-            Decision::Shrink { .. } | Decision::Hold(_) => now,
+    pub fn replicas(&self, now: u32, decision: &Decision, refused: bool) -> u32 {
+        let expected = self.expected(now, refused);
+        let not_made = match decision {
+            Decision::Grow { by, .. } => return now.max(expected.saturating_add(by.get())),
+            Decision::Shrink { by, .. } => self.victims(now, by.get(), refused).0,
+            Decision::Hold(_) => 0,
+        };
+        match not_made {
+            0 if self.there() == expected && self.exposed == 0 => expected.saturating_sub(self.drained),
+            not_made => expected - not_made,
         }
     }
 }
@@ -154,6 +172,8 @@ mod tests {
             (Facts { told: true, gone: true, ..facts }, Standing::Drained),
             (Facts { told: true, gone: true, seen_ready: true, ..facts }, Standing::Draining),
             (Facts { gone: true, ..facts }, Standing::Starting),
+            (Facts { gone: true, dismissed: true, ..facts }, Standing::Drained),
+            (Facts { ready: true, dismissed: true, ..facts }, Standing::Ready),
             (Facts { leaves: true, told: true, gone: true, ..facts }, Standing::Leaving),
         ] {
             assert_eq!(facts.standing(), standing, "{facts:?}");
@@ -163,27 +183,49 @@ mod tests {
     #[test]
     fn a_shrink_waits_until_its_victims_have_drained() {
         let busy = Counts { ready: 4, draining: 2, ..Counts::default() };
-        assert_eq!(busy.replicas(6, &HOLD), 6);
-        assert_eq!(busy.crew(6), Crew { ready: 4, starting: 0, draining: 2 });
+        assert_eq!(busy.replicas(6, &HOLD, false), 6);
+        assert_eq!(busy.crew(6, false), Crew { ready: 4, starting: 0, draining: 2 });
         let done = Counts { ready: 4, draining: 1, drained: 1, ..Counts::default() };
-        assert_eq!(done.replicas(5, &HOLD), 5, "it is being removed");
-        assert_eq!(done.replicas(7, &HOLD), 7, "one is being made");
+        assert_eq!(done.replicas(5, &HOLD, false), 5, "it is being removed");
+        assert_eq!(done.replicas(7, &HOLD, false), 7, "one is being made");
         let exposed = Counts { exposed: 1, ..done };
-        assert_eq!(exposed.replicas(6, &HOLD), 6, "one that works would go");
-        assert_eq!(done.replicas(6, &HOLD), 5);
-        assert_eq!(done.replicas(6, &shrink(1)), 5, "more follow");
-        assert_eq!(done.replicas(6, &grow(2)), 8, "what has drained is taken off later");
+        assert_eq!(exposed.replicas(6, &HOLD, false), 6, "one that works would go");
+        assert_eq!(done.replicas(6, &HOLD, false), 5);
+        assert_eq!(done.replicas(6, &shrink(1), false), 5, "more follow");
+        assert_eq!(done.replicas(6, &grow(2), false), 8, "what has drained is taken off later");
+    }
+
+    #[test]
+    fn what_was_never_made_goes_before_what_works() {
+        let few = Counts { ready: 2, ..Counts::default() };
+        assert_eq!(few.victims(8, 6, false), (6, 0));
+        assert_eq!(few.replicas(8, &shrink(6), false), 2);
+        assert_eq!(few.victims(8, 7, false), (6, 1));
+    }
+
+    #[test]
+    fn pods_that_are_refused_are_not_waited_for() {
+        let few = Counts { ready: 2, drained: 1, ..Counts::default() };
+        assert_eq!(few.crew(8, true), Crew { ready: 2, starting: 0, draining: 0 });
+        assert_eq!((few.replicas(8, &HOLD, false), few.replicas(8, &HOLD, true)), (8, 2));
+        // Asked for once: it is Kubernetes that tries again.
+        assert_eq!((few.replicas(3, &grow(4), true), few.replicas(7, &grow(4), true)), (7, 7));
+        assert_eq!(few.victims(8, 1, true), (0, 1));
     }
 
     #[test]
     fn what_is_not_made_yet_is_on_its_way_and_what_replaces_others_is_not_counted() {
         let none = Counts { ready: 2, ..Counts::default() };
-        assert_eq!(none.crew(5), Crew { ready: 2, starting: 3, draining: 0 });
+        assert_eq!(none.crew(5, false), Crew { ready: 2, starting: 3, draining: 0 });
         let going = Counts { ready: 2, drained: 1, ..Counts::default() };
-        assert_eq!(going.crew(2), Crew { ready: 2, starting: 0, draining: 0 }, "it is removed any moment");
-        assert_eq!(going.crew(3), Crew { ready: 2, starting: 0, draining: 0 });
+        assert_eq!(
+            going.crew(2, false),
+            Crew { ready: 2, starting: 0, draining: 0 },
+            "it is removed any moment"
+        );
+        assert_eq!(going.crew(3, false), Crew { ready: 2, starting: 0, draining: 0 });
         let surge = Counts { ready: 5, starting: 1, leaving: 1, ..Counts::default() };
-        assert_eq!(surge.crew(5), Crew { ready: 5, starting: 0, draining: 1 });
+        assert_eq!(surge.crew(5, false), Crew { ready: 5, starting: 0, draining: 1 });
     }
 
     #[test]
@@ -201,12 +243,12 @@ mod tests {
         fn holding_keeps_all_that_work(ready in 0u32..20, starting in 0u32..20, draining in 0u32..5, drained in 0u32..5) {
             let counts = Counts { ready, starting, draining, drained, ..Counts::default() };
             let replicas = ready + starting + draining + drained;
-            let kept = counts.replicas(replicas, &HOLD);
+            let kept = counts.replicas(replicas, &HOLD, false);
             prop_assert_eq!(kept, ready + starting + draining);
-            prop_assert_eq!(counts.crew(replicas).workers(), ready + starting);
+            prop_assert_eq!(counts.crew(replicas, false).workers(), ready + starting);
             // Once they are gone nothing changes any more.
             let after = Counts { drained: 0, ..counts };
-            prop_assert_eq!(after.replicas(kept, &HOLD), kept);
+            prop_assert_eq!(after.replicas(kept, &HOLD, false), kept);
         }
     }
 }

@@ -123,7 +123,7 @@ impl DockerPlatform {
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let created = self.0.docker.create_container(Some(options), body).await;
         created.map_err(self.0.failed(format!("fill the volume `{}`", binary.volume)))?;
-        let options = UploadToContainerOptionsBuilder::new().path("/longshore").build();
+        let options = UploadToContainerOptionsBuilder::new().path(INJECTED_DIR).build();
         let tar = archive("longshore", &binary.bytes).into();
         let filling = self.0.docker.upload_to_container(&name, Some(options), bollard::body_full(tar)).await;
         let _ = self.0.docker.remove_container(&name, Some(removal)).await;

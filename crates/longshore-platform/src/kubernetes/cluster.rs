@@ -1,6 +1,7 @@
 //! A cluster as we reach it, and what is changed in it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -13,10 +14,13 @@ use serde_json::json;
 
 use super::change::Template;
 use super::error::ClusterError;
-use super::seen::Autoscaler;
+use super::seen::{Autoscaler, DeploymentSeen};
 
 /// Where nothing else says so.
 const NAMESPACE: &str = "longshore";
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a pod would cost if it were removed, for the controller that removes some; from Kubernetes 1.22 on.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -85,12 +89,16 @@ impl Cluster {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Sets the number of a Deployment's pods, through its scale.
-    pub async fn scale(&self, deployment: &str, replicas: u32) -> Result<(), ClusterError> {
+    /// Sets the number of a Deployment's pods, through its scale, if it is still as it was seen.
+    pub async fn scale(&self, seen: &DeploymentSeen, replicas: u32) -> Result<(), ClusterError> {
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
-        let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
-        let done = self.deployments().patch_scale(deployment, &params, &patch).await;
-        done.map(drop).map_err(|error| self.failed("scale Deployment", deployment, error))
+        let patch = Patch::Merge(json!({
+            "metadata": { "resourceVersion": seen.version },
+            "spec": { "replicas": replicas },
+        }));
+        let deployments = self.deployments();
+        let asked = deployments.patch_scale(&seen.name, &params, &patch);
+        self.within("scale Deployment", &seen.name, asked).await.map(drop)
     }
 
     /// Has a Deployment make its pods from this template. Returns its generation with it.
@@ -98,8 +106,9 @@ impl Cluster {
         // Whoever wrote these fields before: they are longshore's now.
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(template.apply(deployment));
-        let done = self.deployments().patch(deployment, &params, &patch).await;
-        let done = done.map_err(|error| self.failed("change Deployment", deployment, error))?;
+        let deployments = self.deployments();
+        let asked = deployments.patch(deployment, &params, &patch);
+        let done = self.within("change Deployment", deployment, asked).await?;
         Ok(done.metadata.generation.unwrap_or_default())
     }
 
@@ -107,8 +116,9 @@ impl Cluster {
     pub async fn pause(&self, deployment: &str, paused: bool) -> Result<(), ClusterError> {
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
         let patch = Patch::Merge(json!({ "spec": { "paused": paused } }));
-        let done = self.deployments().patch(deployment, &params, &patch).await;
-        done.map(drop).map_err(|error| self.failed("pause Deployment", deployment, error))
+        let deployments = self.deployments();
+        let asked = deployments.patch(deployment, &params, &patch);
+        self.within("pause Deployment", deployment, asked).await.map(drop)
     }
 
     /// Says what removing a pod would cost, beside others.
@@ -116,8 +126,9 @@ impl Cluster {
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
         let notes = BTreeMap::from([(DELETION_COST, cost.to_string())]);
         let patch = Patch::Merge(json!({ "metadata": { "annotations": notes } }));
-        let done = self.pods().patch(pod, &params, &patch).await;
-        done.map(drop).map_err(|error| self.failed("annotate pod", pod, error))
+        let pods = self.pods();
+        let asked = pods.patch(pod, &params, &patch);
+        self.within("annotate pod", pod, asked).await.map(drop)
     }
 
     /// The autoscalers of Deployments in the namespace.
@@ -144,7 +155,7 @@ impl Cluster {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
             .collect();
-        let there = secrets.get_opt(name).await.map_err(|error| self.failed("read Secret", name, error))?;
+        let there = self.within("read Secret", name, secrets.get_opt(name)).await?;
         if there.as_ref().is_some_and(|there| there.data.as_ref() == Some(&data)) {
             return Ok(Written::Same);
         }
@@ -161,14 +172,29 @@ impl Cluster {
             ..Default::default()
         };
         let params = PostParams { field_manager: Some(MANAGER.into()), ..Default::default() };
-        let (done, written) = match there {
-            Some(_) => (secrets.replace(name, &params, &secret).await, Written::Changed),
-            None => (secrets.create(&params, &secret).await, Written::Created),
-        };
-        done.map(|_| written).map_err(|error| self.failed("write Secret", name, error))
+        match there {
+            Some(_) => {
+                self.within("write Secret", name, secrets.replace(name, &params, &secret)).await?;
+                Ok(Written::Changed)
+            }
+            None => {
+                self.within("write Secret", name, secrets.create(&params, &secret)).await?;
+                Ok(Written::Created)
+            }
+        }
     }
 
-    fn failed(&self, what: &str, name: &str, error: kube::Error) -> ClusterError {
-        ClusterError::of(format!("{what} `{name}` in namespace `{}`", self.namespace), error)
+    /// Nobody waits for an API server for ever: others' fleets are looked at in the same turn.
+    async fn within<T>(
+        &self,
+        what: &str,
+        name: &str,
+        asked: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ClusterError> {
+        let what = format!("{what} `{name}` in namespace `{}`", self.namespace);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answer) => answer.map_err(|error| ClusterError::of(what, error)),
+            Err(_) => Err(ClusterError::Silent { what }),
+        }
     }
 }

@@ -13,6 +13,11 @@ pub enum ClusterError {
     },
     #[error("{what}: there is none; apply what `longshore render kubernetes` writes")]
     NotFound { what: String },
+    /// Somebody else changed it meanwhile: it is looked at again.
+    #[error("could not {what}: somebody else changed it")]
+    Conflict { what: String },
+    #[error("could not {what}: the API server does not answer in time")]
+    Silent { what: String },
     #[error("could not {what}")]
     Failed {
         what: String,
@@ -26,6 +31,7 @@ impl ClusterError {
     pub(super) fn of(what: impl Into<String>, error: kube::Error) -> ClusterError {
         let what = what.into();
         match &error {
+            kube::Error::Api(status) if status.code == 409 => ClusterError::Conflict { what },
             kube::Error::Api(status) if status.code == 404 => ClusterError::NotFound { what },
             kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
                 ClusterError::Forbidden { what, source: Box::new(error) }
@@ -37,9 +43,11 @@ impl ClusterError {
     /// The API server answered, and said no.
     pub fn is_answer(&self) -> bool {
         match self {
-            ClusterError::Forbidden { .. } | ClusterError::NotFound { .. } => true,
+            ClusterError::Forbidden { .. }
+            | ClusterError::NotFound { .. }
+            | ClusterError::Conflict { .. } => true,
             ClusterError::Failed { source, .. } => matches!(**source, kube::Error::Api(_)),
-            ClusterError::NotConfigured(_) => false,
+            ClusterError::NotConfigured(_) | ClusterError::Silent { .. } => false,
         }
     }
 }

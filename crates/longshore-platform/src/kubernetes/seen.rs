@@ -53,6 +53,8 @@ pub struct DeploymentSeen {
     pub updated: u32,
     /// Pods there are, those that end apart.
     pub there: u32,
+    /// Of this sight, for writes that are to fail where it is out of date.
+    pub version: String,
     /// Grows with each change of what it is to be.
     pub generation: i64,
     /// Its controller has seen what was written last.
@@ -185,6 +187,7 @@ impl DeploymentSeen {
             replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| count(Some(n))),
             updated: count(status.and_then(|it| it.updated_replicas)),
             there: count(status.and_then(|it| it.replicas)),
+            version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
             settled: status.and_then(|it| it.observed_generation) == meta.generation,
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! The pods and Deployments of all fleets as the API server tells of them, kept up to date.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -29,13 +30,20 @@ pub struct Watch {
 #[derive(Default)]
 struct Shared {
     news: Notify,
-    /// Since when the API server cannot be watched, and why.
-    broken: Mutex<Option<(Instant, String)>>,
+    /// By what is watched: since when it cannot be.
+    broken: Mutex<HashMap<&'static str, Broken>>,
+}
+
+struct Broken {
+    since: Instant,
+    /// When it failed last; it is tried again for as long as it does.
+    last: Instant,
+    why: String,
 }
 
 impl Watch {
     pub fn start(cluster: &Cluster) -> Watch {
-        let config = watcher::Config::default().labels(FLEET);
+        let config = watcher::Config::default().labels(FLEET).timeout(ANEW_S);
         let shared = Arc::new(Shared::default());
         let (pods, pods_writer) = reflector::store();
         let (deployments, deployments_writer) = reflector::store();
@@ -79,21 +87,28 @@ impl Watch {
     /// For how long what is told here may have been out of date, and why.
     pub fn broken(&self) -> Option<(Duration, String)> {
         let broken = self.shared.broken.lock().expect("no holder panics");
-        broken.as_ref().map(|(since, why)| (since.elapsed(), why.clone()))
+        let longest = broken.values().min_by_key(|it| it.since);
+        longest.map(|it| (it.since.elapsed(), it.why.clone()))
     }
 
     /// The API server has answered something else: a watch that nothing happens in does not show that it goes on.
     pub fn answered(&self) {
         let mut broken = self.shared.broken.lock().expect("no holder panics");
-        if broken.as_ref().is_some_and(|(since, _)| since.elapsed() > RETRIED) {
-            info!("the API server answers again");
-            *broken = None;
-        }
+        broken.retain(|what, it| {
+            let over = it.last.elapsed() > RETRIED;
+            if over {
+                info!(what, "watched again");
+            }
+            !over
+        });
     }
 }
 
 /// A watch that broke is tried again within this, as the library backs off.
-const RETRIED: Duration = Duration::from_secs(35);
+const RETRIED: Duration = Duration::from_secs(65);
+
+/// Seconds after which a watch that nothing happens in is begun anew: its connection may be dead without a word.
+const ANEW_S: u32 = 60;
 
 async fn follow<K>(
     what: &'static str,
@@ -105,17 +120,23 @@ async fn follow<K>(
         let mut broken = shared.broken.lock().expect("no holder panics");
         match event {
             Ok(_) => {
-                if broken.take().is_some() {
+                if broken.remove(what).is_some() {
                     info!(what, "watched again");
                 }
                 shared.news.notify_one();
             }
             Err(error) => {
-                let why = why(&error);
-                if broken.as_ref().is_none_or(|(_, before)| *before != why) {
+                let (why, now) = (why(&error), Instant::now());
+                let it = broken.entry(what).or_insert_with(|| Broken {
+                    since: now,
+                    last: now,
+                    why: String::new(),
+                });
+                it.last = now;
+                if it.why != why {
                     warn!(what, why, "cannot be watched for now; it is tried again");
+                    it.why = why;
                 }
-                broken.get_or_insert_with(|| (Instant::now(), String::new())).1 = why;
             }
         }
     }

@@ -108,6 +108,7 @@ pub async fn run(app: App, pods: Pods) -> &'static str {
         }
         match see(&pods).await {
             Ok(sight) => {
+                ask(&sight).await;
                 pods.show(Some(Arc::clone(&sight)), None);
                 app.look_again.notify_one();
                 follow(&app, &sight).await;

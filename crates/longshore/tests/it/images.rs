@@ -69,7 +69,8 @@ impl Engine {
         let text = format!("FROM {}\nWORKDIR /agent\nCOPY agent.sh .\n{lines}\n", self.base());
         fs::write(folder.join("Dockerfile"), text).expect("written");
         let tag = format!("{}-{name}:1", self.name);
-        self.docker(&["build", "--quiet", "--tag", &tag, &folder.display().to_string()]);
+        // Another build of the same may be removing what the cache names just now.
+        self.docker(&["build", "--quiet", "--no-cache", "--tag", &tag, &folder.display().to_string()]);
         tag
     }
 

@@ -52,6 +52,10 @@ fn rules(scene: &Scene<'_>) -> Vec<Value> {
     rules
 }
 
+/// What an autoscaler may ask for.
+const METRICS: [&str; 3] =
+    ["longshore_desired_workers", "longshore_pending", "longshore_queue_depth_per_worker"];
+
 /// What serving metrics to autoscalers takes: checking who calls, keeping the certificate in the APIService current, and
 /// that the autoscalers' controller may ask.
 fn metrics(scene: &Scene<'_>) -> Vec<Value> {
@@ -61,14 +65,16 @@ fn metrics(scene: &Scene<'_>) -> Vec<Value> {
     let system = |kind: &str, name: &str| json!({ "kind": kind, "name": name, "namespace": "kube-system" });
     let mut reader = meta("auth-reader");
     reader["namespace"] = "kube-system".into();
-    let (registers, reads) = (name("apiservice"), name("metrics-reader"));
+    let registers = name("apiservice");
+    let in_namespace = |end: &str| self::meta(scene, Of::Plane, &format!("{CONTROL_PLANE}-{end}"));
+    let metrics: Vec<&str> = METRICS.to_vec();
     vec![
-        binding(
-            "ClusterRoleBinding",
-            meta("auth-delegator"),
-            ("ClusterRole", "system:auth-delegator"),
-            plane(scene),
+        role(
+            "ClusterRole",
+            meta("access"),
+            vec![rule("authorization.k8s.io", "subjectaccessreviews", &["create"])],
         ),
+        binding("ClusterRoleBinding", meta("access"), ("ClusterRole", &name("access")), plane(scene)),
         binding("RoleBinding", reader, ("Role", "extension-apiserver-authentication-reader"), plane(scene)),
         role(
             "ClusterRole",
@@ -77,14 +83,16 @@ fn metrics(scene: &Scene<'_>) -> Vec<Value> {
         ),
         binding("ClusterRoleBinding", meta("apiservice"), ("ClusterRole", &registers), plane(scene)),
         role(
-            "ClusterRole",
-            meta("metrics-reader"),
-            vec![rule("external.metrics.k8s.io", "*", &["get", "list"])],
+            "Role",
+            in_namespace("metrics-reader"),
+            vec![
+                json!({ "apiGroups": ["external.metrics.k8s.io"], "resources": metrics, "verbs": ["list"] }),
+            ],
         ),
         binding(
-            "ClusterRoleBinding",
-            meta("metrics-reader"),
-            ("ClusterRole", &reads),
+            "RoleBinding",
+            in_namespace("metrics-reader"),
+            ("Role", &format!("{CONTROL_PLANE}-metrics-reader")),
             system("ServiceAccount", "horizontal-pod-autoscaler"),
         ),
     ]

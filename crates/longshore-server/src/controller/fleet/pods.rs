@@ -5,15 +5,17 @@ mod deployment;
 mod scene;
 mod workers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use longshore_core::drain;
 use longshore_core::errors::chain;
 use longshore_core::fleet::ScaledBy;
+use longshore_core::id::WorkerId;
 use longshore_core::kubernetes::{Agreed, Standing, deletion_cost};
-use longshore_core::rollout::{Canary, Phase, Policy};
+use longshore_core::rollout::{Canary, Order, Phase, Plan, Policy};
 use longshore_core::scale::{Answer, Decision};
+use longshore_platform::kubernetes::ClusterError;
 use longshore_store::{FleetRecord, RolloutRecord, StoreError, WorkerRecord};
 use tracing::{info, warn};
 
@@ -29,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a change of ours may take until it is seen.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
+/// How soon a write that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// What a controller remembers of a fleet on a cluster.
 #[derive(Default)]
 pub struct Memory {
@@ -36,6 +41,18 @@ pub struct Memory {
     agreed: Option<Option<Agreed>>,
     /// What we wrote last: older sights of the Deployment say nothing, for a while.
     wrote: Option<(i64, Instant)>,
+    /// The generation of the template that we wrote last: what is older is nobody's change.
+    templated: i64,
+    /// The Deployment's own rollout, as we set it last.
+    paused: Option<bool>,
+    /// Ends of containers that were taken notice of, by pod.
+    ends: HashMap<String, String>,
+    /// Workers that were ended since their pods were gone.
+    lost: HashSet<WorkerId>,
+    /// Pods that were chosen to go, whose workers cannot hear of it.
+    dismissed: HashSet<String>,
+    /// A write that failed is tried again then.
+    not_before: Option<Instant>,
     /// Marks that were set, by pod.
     costs: HashMap<String, i32>,
     /// What was said last of what is in the way.
@@ -103,18 +120,21 @@ impl Controller {
         if self.pods.wrote.is_some_and(older) {
             return Ok(Ok(()));
         }
-        let scene = Scene::new(app, sight, record, deployment, (seen, workers));
+        let scene = Scene::new(app, sight, record, deployment, (seen, workers), &self.pods.dismissed);
+        self.pods
+            .dismissed
+            .retain(|name| scene.pods.iter().any(|pod| pod.seen.name == *name && !pod.is_up()));
         match record.active {
             true => self.steer(&scene, open).await,
-            false => Ok(scene.scale_to(0).await),
+            false => Ok(self.scale_to(&scene, 0).await),
         }
     }
 
     async fn steer(&mut self, scene: &Scene<'_>, open: Option<RolloutRecord>) -> Done {
         let (app, record) = (scene.app, scene.record);
-        let counts = scene.counts();
+        let (counts, refused) = (scene.counts(), scene.refused());
         let mut observed =
-            Observed { crew: Some(counts.crew(scene.deployment.replicas)), ..Observed::default() };
+            Observed { crew: Some(counts.crew(scene.deployment.replicas, refused)), ..Observed::default() };
         for pod in &scene.pods {
             let workers = if pod.works() { &mut observed.active } else { &mut observed.draining };
             workers.push(pod.worker.clone());
@@ -134,10 +154,13 @@ impl Controller {
         };
         scene.tell();
         self.publish_owner(scene).await?;
-        let direct = record.declaration.scaling.by == ScaledBy::Direct;
-        if direct && scene.scaled_by_another().is_none() {
-            let shrinks = !moves;
-            if let Err(why) = self.scale_pods(scene, &answer.decision, shrinks).await? {
+        if record.declaration.scaling.by == ScaledBy::Direct {
+            let scaled = match scene.scaled_by_another() {
+                Ok(None) => self.scale_pods(scene, &answer.decision, !moves).await?,
+                Ok(Some(_)) => Ok(()),
+                Err(why) => Err(why),
+            };
+            if let Err(why) = scaled {
                 return Ok(Err(why));
             }
         }
@@ -160,7 +183,7 @@ impl Controller {
     async fn publish_owner(&mut self, scene: &Scene<'_>) -> Result<(), StoreError> {
         let owned = Owned { by: scene.external.clone() };
         if self.pods.owner.as_ref() != Some(&owned) {
-            owned.publish(scene.app, &scene.record.name).await?;
+            owned.publish(scene.app, &scene.record.name, self.epoch).await?;
             self.pods.owner = Some(owned);
         }
         Ok(())
@@ -177,8 +200,12 @@ impl Controller {
                 scene.pods.iter().filter(|pod| pod.works()).map(|pod| &pod.worker).collect();
             let candidates: Vec<_> =
                 workers.iter().map(|worker| candidate(worker, record, &leases)).collect();
-            let victims = drain::choose(&candidates, by.get());
+            let (_, by) = scene.counts().victims(scene.deployment.replicas, by.get(), scene.refused());
+            let victims = drain::choose(&candidates, by);
             for worker in workers.into_iter().filter(|worker| victims.contains(&worker.id)) {
+                if worker.ended_at.is_some() || worker.registered_at.is_none() {
+                    self.pods.dismissed.insert(worker.id.to_string());
+                }
                 let contract = self.rollout.running(app, record, worker.release).await?.drain;
                 info!(worker = %worker.id, fleet = %record.name, in_flight = worker.in_flight, "worker is told to drain");
                 app.store.order_drain(worker.id.clone(), contract.mode, contract.timeout_ms, now()).await?;
@@ -193,16 +220,59 @@ impl Controller {
                 return Ok(Err(why));
             }
         }
-        let replicas = scene.counts().replicas(scene.deployment.replicas, decision);
-        let scaled = scene.scale_to(replicas).await;
-        if scaled.is_ok() && replicas != scene.deployment.replicas {
-            self.pods.wrote = Some((scene.deployment.generation + 1, Instant::now()));
+        let decision = match decision {
+            Decision::Shrink { .. } if !shrinks => return Ok(Ok(())),
+            decision => decision,
+        };
+        let replicas = scene.counts().replicas(scene.deployment.replicas, decision, scene.refused());
+        Ok(self.scale_to(scene, replicas).await)
+    }
+
+    async fn scale_to(&mut self, scene: &Scene<'_>, replicas: u32) -> Result<(), String> {
+        let (name, now) = (&scene.deployment.name, scene.deployment.replicas);
+        if replicas == now || !self.may_write(scene) {
+            return Ok(());
         }
-        Ok(scaled)
+        let scaled = scene.sight.cluster.scale(&scene.deployment, replicas).await;
+        self.wrote(scene, scaled.map(|()| {
+            info!(fleet = %scene.record.name, deployment = name, from = now, to = replicas, "Deployment is scaled");
+            scene.deployment.generation + 1
+        }))
+    }
+
+    /// Whether this replica still leads, and nothing has just failed.
+    fn may_write(&self, scene: &Scene<'_>) -> bool {
+        let again = self.pods.not_before.is_none_or(|at| at <= Instant::now());
+        again && scene.app.epoch() == Some(self.epoch)
+    }
+
+    /// Remembers the generation that a write has made, or that it failed.
+    ///
+    /// Errors: why it failed, for people.
+    fn wrote(&mut self, scene: &Scene<'_>, written: Result<i64, ClusterError>) -> Result<(), String> {
+        match written {
+            Ok(generation) => {
+                self.pods.wrote = Some((generation, Instant::now()));
+                Ok(())
+            }
+            // What is seen is out of date.
+            Err(ClusterError::Conflict { .. }) => Ok(()),
+            Err(error) => {
+                let why = chain(&error);
+                self.pods.not_before = Some(Instant::now() + AGAIN);
+                if !scene.record.active {
+                    warn!(fleet = %scene.record.name, why, "pods of a fleet that is no more cannot be removed: delete its Deployment");
+                }
+                Err(why)
+            }
+        }
     }
 
     /// Says which pods are to go first.
     async fn mark(&mut self, scene: &Scene<'_>, costs: Vec<(&Pod, i32)>) -> Result<(), String> {
+        if !self.may_write(scene) {
+            return Ok(());
+        }
         let marked = &mut self.pods.costs;
         marked.retain(|name, _| scene.pods.iter().any(|pod| pod.seen.name == *name));
         for (pod, cost) in costs {
@@ -228,8 +298,19 @@ impl Controller {
     ) -> Done<bool> {
         let (app, record) = (scene.app, scene.record);
         let Some(mut open) = open else {
-            return Ok(self.keep_template(scene, record.release).await?.map(|()| false));
+            if let Err(why) = self.keep_template(scene, record.release).await? {
+                return Ok(Err(why));
+            }
+            // What we have paused is not left so.
+            let ours = self.pods.paused == Some(true);
+            return Ok(if ours { self.pause(scene, false).await.map(|()| false) } else { Ok(false) });
         };
+        if let Some(order) = self.ordered_by_hand(scene, &open.plan) {
+            info!(fleet = %record.name, ?order, "somebody else paused the Deployment's rollout, or let it go on");
+            app.store.order_rollout(record.name.clone(), order, now()).await?;
+            app.look_again.notify_one();
+            return Ok(Ok(true));
+        }
         open.plan.policy = match scene.external {
             // It is watched: whoever began it decides whether it goes back.
             Some(_) => without_verdict(open.plan.policy),
@@ -253,10 +334,40 @@ impl Controller {
             return Ok(Err(why));
         }
         let paused = plan.paused && !plan.has_ended();
-        if let Err(why) = scene.pause(paused).await {
+        if let Err(why) = self.pause(scene, paused).await {
             return Ok(Err(why));
         }
         Ok(Ok(matches!(plan.phase, Phase::Forward | Phase::Finishing | Phase::Back { .. }) && !paused))
+    }
+}
+
+impl Controller {
+    /// What somebody meant who paused the Deployment's own rollout, or let it go on, by other means than longshore.
+    fn ordered_by_hand(&mut self, scene: &Scene<'_>, plan: &Plan) -> Option<Order> {
+        let seen = scene.deployment.paused;
+        if scene.external.is_some() || plan.phase != Phase::Forward || seen == plan.paused {
+            // They agree, whoever wrote it.
+            self.pods.paused = Some(seen);
+            return None;
+        }
+        match (seen, self.pods.paused) {
+            (true, Some(true)) | (false, Some(false) | None) => None,
+            (true, _) => Some(Order::Pause),
+            (false, Some(true)) => Some(Order::Resume),
+        }
+        .inspect(|_| self.pods.paused = Some(seen))
+    }
+
+    /// Errors: why the Deployment's own rollout could not be stopped or let go on, for people.
+    async fn pause(&mut self, scene: &Scene<'_>, paused: bool) -> Result<(), String> {
+        if scene.external.is_some() || paused == scene.deployment.paused || !self.may_write(scene) {
+            return Ok(());
+        }
+        info!(fleet = %scene.record.name, paused, "the Deployment's rollout is paused, or goes on");
+        let written = scene.sight.cluster.pause(&scene.deployment.name, paused).await;
+        self.wrote(scene, written.map(|()| scene.deployment.generation + 1))?;
+        self.pods.paused = Some(paused);
+        Ok(())
     }
 }
 

@@ -1,8 +1,5 @@
 //! What a Deployment makes its pods from: written by longshore, or by somebody else and followed.
 
-use std::time::Instant;
-
-use longshore_core::errors::chain;
 use longshore_core::fleet::Fleet;
 use longshore_core::kubernetes::{Agreed, Mark, Turn, release_of, turn};
 use longshore_core::rollout::Release;
@@ -43,16 +40,24 @@ impl Controller {
         let wanted = Agreed { release: target, mark: template.mark() };
         let seen = &scene.deployment.mark;
         match turn(seen, &wanted, known.as_ref(), scene.external.is_none()) {
+            // What is seen is from before our own change.
+            Turn::Follow if scene.deployment.generation < self.pods.templated => Ok(Ok(())),
+            Turn::Write if !self.may_write(scene) => Ok(Ok(())),
             Turn::Nothing | Turn::Ask => Ok(Ok(())),
             Turn::Agree => self.agree(scene, wanted).await.map(Ok),
             Turn::Write => {
                 info!(fleet = %record.name, release = target, image = wanted.mark.image, "Deployment is given another release");
-                match scene.sight.cluster.set_template(&scene.deployment.name, &template).await {
-                    Ok(generation) => {
-                        self.pods.wrote = Some((generation, Instant::now()));
+                let written = scene.sight.cluster.set_template(&scene.deployment.name, &template).await;
+                let generation = written.as_ref().ok().copied();
+                if let Err(why) = self.wrote(scene, written) {
+                    return Ok(Err(why));
+                }
+                match generation {
+                    Some(generation) => {
+                        self.pods.templated = generation;
                         self.agree(scene, wanted).await.map(Ok)
                     }
-                    Err(error) => Ok(Err(chain(&error))),
+                    None => Ok(Ok(())),
                 }
             }
             Turn::Follow => self.follow_template(scene, &fleet, seen.clone()).await,
@@ -61,7 +66,7 @@ impl Controller {
 
     async fn agree(&mut self, scene: &Scene<'_>, agreed: Agreed) -> Result<(), StoreError> {
         let text = serde_json::to_string(&agreed).expect("plain data");
-        scene.app.store.meta_put(key(scene), text).await?;
+        scene.app.store.meta_put_leading(key(scene), text, self.epoch).await?;
         self.pods.agreed = Some(Some(agreed));
         Ok(())
     }

@@ -1,15 +1,13 @@
 //! A fleet as it is in the cluster and in the store, and what there is to say of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use longshore_api::link::WorkerState;
-use longshore_core::errors::chain;
 use longshore_core::fleet::ScaledBy;
 use longshore_core::kubernetes::{Counts, Facts, Standing};
 use longshore_core::rollout::{Owner, Release};
 use longshore_platform::kubernetes::{DeploymentSeen, PodSeen};
 use longshore_store::{FleetRecord, WorkerRecord};
-use tracing::info;
 
 use crate::app::App;
 use crate::controller::cluster::Sight;
@@ -32,7 +30,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn new(seen: PodSeen, worker: WorkerRecord) -> Pod {
+    fn new(seen: PodSeen, worker: WorkerRecord, dismissed: bool) -> Pod {
         let state = worker_state(&worker);
         let by_itself = state == WorkerState::Draining && worker.drain.is_none();
         let facts = Facts {
@@ -41,8 +39,14 @@ impl Pod {
             seen_ready: seen.ready,
             told: worker.drain.is_some(),
             gone: state == WorkerState::Gone,
+            dismissed,
         };
         Pod { seen, worker, standing: facts.standing() }
+    }
+
+    /// Its worker has come up, and can be told something.
+    pub fn is_up(&self) -> bool {
+        self.worker.ended_at.is_none() && self.worker.registered_at.is_some()
     }
 
     /// It is one of those that the fleet has.
@@ -59,10 +63,12 @@ impl<'a> Scene<'a> {
         record: &'a FleetRecord,
         deployment: DeploymentSeen,
         (seen, mut workers): (Vec<PodSeen>, HashMap<String, WorkerRecord>),
+        dismissed: &HashSet<String>,
     ) -> Scene<'a> {
         let pods = seen.into_iter().filter_map(|seen| {
             let worker = workers.remove(&seen.name)?;
-            Some(Pod::new(seen, worker))
+            let dismissed = dismissed.contains(&seen.name);
+            Some(Pod::new(seen, worker, dismissed))
         });
         let pods = pods.collect();
         let external = match (record.declaration.rollout.owner, &deployment.tracked_by) {
@@ -77,28 +83,16 @@ impl<'a> Scene<'a> {
         Counts::of(self.pods.iter().map(|pod| (pod.standing, pod.seen.ready)))
     }
 
-    /// Errors: why the number could not be set, for people.
-    pub async fn scale_to(&self, replicas: u32) -> Result<(), String> {
-        let (name, now) = (&self.deployment.name, self.deployment.replicas);
-        if replicas == now {
-            return Ok(());
-        }
-        info!(fleet = %self.record.name, from = now, to = replicas, "Deployment is scaled");
-        self.sight.cluster.scale(name, replicas).await.map_err(|error| chain(&error))
-    }
-
-    /// Errors: why the Deployment's own rollout could not be stopped or let go on, for people.
-    pub async fn pause(&self, paused: bool) -> Result<(), String> {
-        if self.external.is_some() || paused == self.deployment.paused {
-            return Ok(());
-        }
-        info!(fleet = %self.record.name, paused, "the Deployment's rollout is paused, or goes on");
-        self.sight.cluster.pause(&self.deployment.name, paused).await.map_err(|error| chain(&error))
+    /// Pods are not made: a quota or the like forbids it.
+    pub fn refused(&self) -> bool {
+        self.deployment.failure.is_some()
     }
 
     /// The autoscaler that scales the Deployment.
-    pub fn scaled_by_another(&self) -> Option<String> {
-        self.sight.autoscaler_of(&self.deployment.name).ok().flatten()
+    ///
+    /// Errors: why that is not known.
+    pub fn scaled_by_another(&self) -> Result<Option<String>, String> {
+        self.sight.autoscaler_of(&self.deployment.name)
     }
 
     /// Why pods of a release cannot be started, by no fault of their own.
@@ -142,6 +136,13 @@ impl<'a> Scene<'a> {
                 by.as_str()
             )),
             _ => {}
+        }
+        let drained = self.counts().drained;
+        let scales = by == ScaledBy::Direct && matches!(self.scaled_by_another(), Ok(None));
+        if drained > 0 && !scales {
+            notes.push(format!(
+                "{drained} pods have drained for longshore, which does not scale the fleet any more: `kubectl delete pod` replaces them"
+            ));
         }
         if let Some(why) = &self.external {
             notes.push(format!("{why}: rollouts are shown, and neither begun nor undone by longshore"));

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use longshore_core::fleet::DrainMode;
 use longshore_core::id::WorkerId;
 use longshore_core::kubernetes::release_of;
 use longshore_core::rollout::Release;
@@ -9,7 +10,7 @@ use longshore_core::task::Interruption;
 use longshore_platform::End;
 use longshore_platform::kubernetes::PodSeen;
 use longshore_store::{FleetRecord, PlannedWorker, StoreError, WorkerEnd, WorkerFilter, WorkerRecord};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Controller;
 use crate::app::{App, now, roll};
@@ -25,7 +26,7 @@ pub async fn follow(
     sight: &Sight,
     record: &FleetRecord,
     pods: &[PodSeen],
-    controller: &Controller,
+    controller: &mut Controller,
 ) -> Result<HashMap<String, WorkerRecord>, StoreError> {
     let place = sight.place();
     let all = app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: true }).await?;
@@ -35,11 +36,13 @@ pub async fn follow(
         match names.contains(worker.id.as_str()) {
             true => drop(known.insert(worker.id.to_string(), worker)),
             false if worker.platform == place && worker.ended_at.is_none() => {
-                end(app, &worker, Interruption::WorkerEnded, "its pod is gone".into()).await?;
+                lose(app, &worker, controller).await?;
             }
             false => {}
         }
     }
+    controller.pods.lost.retain(|id| !names.contains(id.as_str()));
+    controller.pods.ends.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
     let mut changed = false;
     let new = |pod: &&PodSeen| known.get(&pod.name).is_none_or(|worker| worker.platform != place);
     for pod in pods.iter().filter(|pod| !pod.over).filter(new) {
@@ -47,6 +50,13 @@ pub async fn follow(
     }
     for pod in pods {
         let Some(worker) = known.get(&pod.name).filter(|worker| worker.ended_at.is_none()) else { continue };
+        // Each end once: a container that is started again registers anew, and its last end stays to be seen.
+        let container = pod.ended.as_ref().map(|ended| ended.container.clone()).unwrap_or_default();
+        let seen = |last: &String| !pod.over && !container.is_empty() && *last == container;
+        if controller.pods.ends.get(&pod.uid).is_some_and(seen) {
+            continue;
+        }
+        controller.pods.ends.insert(pod.uid.clone(), container);
         if let Some((end_of, why)) = ended(pod, worker) {
             end(app, worker, cause(end_of), why).await?;
             changed = true;
@@ -105,8 +115,21 @@ fn ended(pod: &PodSeen, worker: &WorkerRecord) -> Option<(End, String)> {
     };
     let said = ended.said.as_deref().map(|said| format!(": {}", said.trim())).unwrap_or_default();
     // A container that is started again registers anew. Clocks of nodes and of the store may differ a little.
-    let came_later = worker.registered_at.is_some_and(|at| at.0 / 1000 > ended.at);
+    let came_later = worker.registered_at.is_some_and(|at| at.0 / 1000 >= ended.at);
     (pod.over || !came_later).then(|| (ended.end, format!("{}{said}", ended.end)))
+}
+
+/// A worker whose pod is not to be seen has ended; one that speaks up again, since somebody took the fleet's label off its pod,
+/// is told to drain and left alone.
+async fn lose(app: &App, worker: &WorkerRecord, controller: &mut Controller) -> Result<(), StoreError> {
+    if controller.pods.lost.insert(worker.id.clone()) {
+        return end(app, worker, Interruption::WorkerEnded, "its pod is gone".into()).await;
+    }
+    if worker.drain.is_none() {
+        warn!(worker = %worker.id, "worker goes on without a pod of the fleet: it is told to drain");
+        app.store.order_drain(worker.id.clone(), DrainMode::Handover, 0, now()).await?;
+    }
+    Ok(())
 }
 
 async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, why: String) -> Result<(), StoreError> {
