@@ -277,6 +277,6 @@ async fn longshore_is_put_into_an_image_that_knows_nothing_of_it() {
     let container = &engine.containers()[0];
     assert_eq!(
         engine.inspect(container, "{{range .Mounts}}{{.Destination}} {{.RW}}{{end}}"),
-        "/longshore false"
+        "/opt/longshore false"
     );
 }

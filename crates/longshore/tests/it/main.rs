@@ -4,6 +4,7 @@ mod agents;
 mod bad_input;
 mod by_hand;
 mod clock;
+mod clusters;
 mod command_line;
 mod commands;
 mod compose;
