@@ -239,7 +239,7 @@ forward! {
 // Workers.
 forward! {
     /// Saves a worker before it is started; false if this id is already known, or another replica leads. One that has come
-    /// without a plan becomes one of this plan.
+    /// without a plan becomes one of this plan, and one of the same platform is of another release from now on.
     fn plan_worker(planned: PlannedWorker, epoch: Epoch, now: Timestamp) -> Result<bool, StoreError>;
     /// Saves how its platform finds it again; false if the worker is not known.
     fn save_identity(worker: WorkerId, identity: Json, now: Timestamp) -> Result<bool, StoreError>;

@@ -192,8 +192,18 @@ pub async fn a_worker_that_came_before_its_plan_becomes_one_of_it(world: &World)
     );
     plan.fleet = fleet("a");
     assert!(world.store.plan_worker(plan.clone(), world.epoch, world.now()).await.unwrap());
-    assert!(!world.store.plan_worker(plan, world.epoch, world.now()).await.unwrap(), "a plan is made once");
+    assert!(
+        !world.store.plan_worker(plan.clone(), world.epoch, world.now()).await.unwrap(),
+        "a plan is made once"
+    );
     let it = world.store.worker(crew.id.clone()).await.unwrap().expect("it is there");
     assert_eq!((it.release, it.platform.as_str(), it.nonce), (4, "kubernetes@x", Some(crew.nonce)));
     assert!(it.planned_at.is_some() && it.registered_at.is_some());
+    // It turned out to run another release.
+    plan.release = 5;
+    assert!(world.store.plan_worker(plan.clone(), world.epoch, world.now()).await.unwrap());
+    let again = world.store.worker(crew.id.clone()).await.unwrap().expect("it is there");
+    assert_eq!((again.release, again.planned_at, again.nonce), (5, it.planned_at, Some(crew.nonce)));
+    plan.platform = "docker@y".into();
+    assert!(!world.store.plan_worker(plan, world.epoch, world.now()).await.unwrap(), "it is another's");
 }

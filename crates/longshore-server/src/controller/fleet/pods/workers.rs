@@ -44,7 +44,13 @@ pub async fn follow(
     controller.pods.lost.retain(|id| !names.contains(id.as_str()));
     controller.pods.ends.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
     let mut changed = false;
-    let new = |pod: &&PodSeen| known.get(&pod.name).is_none_or(|worker| worker.platform != place);
+    // A pod may be seen before it is known which release somebody else's change is.
+    let agreed = controller.pods.agreed.clone().flatten();
+    let release = |pod: &PodSeen| agreed.as_ref().filter(|it| it.mark == pod.mark).map(|it| it.release);
+    let moved = |pod: &PodSeen, worker: &WorkerRecord| release(pod).is_some_and(|it| it != worker.release);
+    let new = |pod: &&PodSeen| {
+        known.get(&pod.name).is_none_or(|worker| worker.platform != place || moved(pod, worker))
+    };
     for pod in pods.iter().filter(|pod| !pod.over).filter(new) {
         changed |= plan(app, record, pod, &place, controller).await?;
     }
@@ -85,7 +91,7 @@ async fn plan(
     let planned = PlannedWorker { id, fleet: record.name.clone(), release, platform: place.to_owned() };
     let planned = app.store.plan_worker(planned, epoch, now()).await?;
     if planned {
-        info!(worker = pod.name, fleet = %record.name, release, "pod is a worker");
+        info!(worker = pod.name, fleet = %record.name, release, "pod is a worker of this release");
     }
     Ok(planned)
 }
