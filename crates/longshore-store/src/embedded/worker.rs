@@ -25,7 +25,7 @@ impl Embedded {
                 .prepare_cached(
                     "INSERT INTO worker (id, fleet, state, platform, release, planned_at)
                      VALUES (?1, ?2, 'starting', ?3, ?4, ?5)
-                     ON CONFLICT DO UPDATE SET platform = ?3, release = ?4, planned_at = coalesce(planned_at, ?5)
+                     ON CONFLICT DO UPDATE SET platform = ?3, release = ?4, planned_at = ?5
                      WHERE fleet = ?2 AND (platform = 'external' OR platform = ?3 AND release <> ?4)",
                 )?
                 .execute(params![it.id.as_str(), it.fleet.as_str(), it.platform, int(it.release), now.0])?;

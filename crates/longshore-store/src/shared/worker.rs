@@ -36,7 +36,7 @@ const ONE: &str = concat!(columns!(), "WHERE id = $1");
 
 const PLAN: &str = "INSERT INTO @worker AS w (id, fleet, state, platform, release, planned_at)
      SELECT $1, $2, 'starting', $3, $4, $5 FROM @leader WHERE epoch = $6
-     ON CONFLICT (id) DO UPDATE SET platform = $3, release = $4, planned_at = coalesce(w.planned_at, $5)
+     ON CONFLICT (id) DO UPDATE SET platform = $3, release = $4, planned_at = $5
      WHERE w.fleet = $2 AND (w.platform = 'external' OR w.platform = $3 AND w.release <> $4)";
 const IDENTITY: &str = "UPDATE @worker SET identity = $2 WHERE id = $1";
 const GONE: &str = "UPDATE @worker SET state = 'gone', ended_at = $2, \"end\" = $3

@@ -203,7 +203,7 @@ pub async fn a_worker_that_came_before_its_plan_becomes_one_of_it(world: &World)
     plan.release = 5;
     assert!(world.store.plan_worker(plan.clone(), world.epoch, world.now()).await.unwrap());
     let again = world.store.worker(crew.id.clone()).await.unwrap().expect("it is there");
-    assert_eq!((again.release, again.planned_at, again.nonce), (5, it.planned_at, Some(crew.nonce)));
+    assert_eq!((again.release, again.planned_at, again.nonce), (5, Some(world.now()), Some(crew.nonce)));
     plan.platform = "docker@y".into();
     assert!(!world.store.plan_worker(plan, world.epoch, world.now()).await.unwrap(), "it is another's");
 }
