@@ -1,7 +1,7 @@
 """A cluster for the script here, and the whole system in a namespace of it, from `longshore render kubernetes`.
 
 The cluster is the one of LONGSHORE_TEST_KUBECONFIG, whose nodes run pods on the Docker engine that `docker` reaches; or a local one that
-the program LONGSHORE_TEST_CLUSTER brings `up` and `down` (`../shared/k8s/cluster` beside the checkout, if it is there). For that one an engine is
+the program LONGSHORE_TEST_CLUSTER brings `up` and `down` (outside of CI `../shared/k8s/cluster` beside the checkout, if it is there). For that one an engine is
 started where none runs.
 """
 
@@ -32,8 +32,12 @@ HOW = "set LONGSHORE_TEST_KUBECONFIG to a cluster's kubeconfig, or LONGSHORE_TES
 
 
 def program():
-    given = os.environ.get("LONGSHORE_TEST_CLUSTER") or str(ROOT.parent / "shared/k8s/cluster")
-    return given if os.access(given, os.X_OK) else None
+    beside = ROOT.parent / "shared/k8s/cluster"
+    given = os.environ.get("LONGSHORE_TEST_CLUSTER")
+    # One that has to be built first takes longer than CI has for a script.
+    if not given and not os.environ.get("CI"):
+        given = str(beside)
+    return given if given and os.access(given, os.X_OK) else None
 
 
 def lacking():
