@@ -9,6 +9,7 @@ use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{self, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use longshore_core::kubernetes::FLEET;
@@ -48,9 +49,9 @@ impl Watch {
         let (pods, pods_writer) = reflector::store();
         let (deployments, deployments_writer) = reflector::store();
         let mut tasks = JoinSet::new();
-        let seen = watch(cluster.pods(), config.clone()).default_backoff();
+        let seen = watch(cluster.pods(), config.clone()).backoff(Again::default());
         tasks.spawn(follow("pods", reflector::reflector(pods_writer, seen), Arc::clone(&shared)));
-        let seen = watch(cluster.deployments(), config).default_backoff();
+        let seen = watch(cluster.deployments(), config).backoff(Again::default());
         tasks.spawn(follow(
             "Deployments",
             reflector::reflector(deployments_writer, seen),
@@ -104,8 +105,31 @@ impl Watch {
     }
 }
 
-/// A watch that broke is tried again within this, as the library backs off.
-const RETRIED: Duration = Duration::from_secs(65);
+/// A watch that broke is tried again within this.
+const RETRIED: Duration = Duration::from_secs(20);
+
+/// How long a broken watch waits until it is tried again: longer each time, and never for long. The library's own half a minute
+/// would leave a fleet alone for more than a minute after an API server was away for seconds.
+#[derive(Default)]
+struct Again(u32);
+
+impl Iterator for Again {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let wait = Duration::from_millis(500) * 2u32.pow(self.0.min(4));
+        self.0 += 1;
+        Some(wait.min(LONGEST_WAIT))
+    }
+}
+
+impl Backoff for Again {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Seconds after which a watch that nothing happens in is begun anew: its connection may be dead without a word.
 const ANEW_S: u32 = 60;

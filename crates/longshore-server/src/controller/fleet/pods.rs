@@ -103,7 +103,7 @@ impl Controller {
         if let Some((since, why)) = sight.watch.broken() {
             // What is known is out of date: nothing is concluded from it.
             return Ok(match since > PATIENCE {
-                true => Err(format!("the API server cannot be watched for {} s: {why}", since.as_secs())),
+                true => Err(format!("the API server cannot be watched: {why}")),
                 false => Ok(()),
             });
         }
