@@ -49,16 +49,10 @@ pub struct DeploymentSeen {
     pub commit: Option<String>,
     /// Pods that it is to have.
     pub replicas: u32,
-    /// Of these: made from the newest template.
-    pub updated: u32,
-    /// Pods there are, those that end apart.
-    pub there: u32,
     /// Of this sight, for writes that are to fail where it is out of date.
     pub version: String,
     /// Grows with each change of what it is to be.
     pub generation: i64,
-    /// Its controller has seen what was written last.
-    pub settled: bool,
     pub paused: bool,
     /// Why pods could not be made: a quota, an admission webhook.
     pub failure: Option<String>,
@@ -170,7 +164,6 @@ impl DeploymentSeen {
         let pod = template.and_then(|it| it.spec.as_ref());
         let agent = pod.and_then(|pod| pod.containers.iter().find(|it| it.name == AGENT));
         let status = it.status.as_ref();
-        let count = |n: Option<i32>| n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
         let conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
         let failed = conditions.into_iter().find(|it| it.type_ == "ReplicaFailure" && it.status == "True");
         let marked = |key: &str| {
@@ -184,12 +177,10 @@ impl DeploymentSeen {
                 image: agent.and_then(|agent| agent.image.clone()),
             },
             commit: noted.and_then(|all| all.get(COMMIT)).cloned(),
-            replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| count(Some(n))),
-            updated: count(status.and_then(|it| it.updated_replicas)),
-            there: count(status.and_then(|it| it.replicas)),
+            // Where nobody has said a number it is one.
+            replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| u32::try_from(n).unwrap_or(0)),
             version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
-            settled: status.and_then(|it| it.observed_generation) == meta.generation,
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
             failure: failed.map(|it| it.message.clone().or(it.reason.clone()).unwrap_or_default()),
             tracked_by: TRACKING.iter().find(|(key, _)| marked(key)).map(|(_, tool)| (*tool).to_owned()),

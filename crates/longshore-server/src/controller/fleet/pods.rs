@@ -148,10 +148,9 @@ impl Controller {
             self.wanted.publish(app, &record.name, &answer, self.epoch).await?;
         }
         let open = open.map(|open| self.rollout.recall(open));
-        let moves = match self.roll_pods(scene, open, answer.desired, &observed).await? {
-            Ok(moves) => moves,
-            Err(why) => return Ok(Err(why)),
-        };
+        let rolled = self.roll_pods(scene, open, answer.desired, &observed).await?;
+        // A rollout that is stuck keeps no fleet from growing.
+        let moves = *rolled.as_ref().unwrap_or(&true);
         scene.tell();
         self.publish_owner(scene).await?;
         if record.declaration.scaling.by == ScaledBy::Direct {
@@ -164,7 +163,7 @@ impl Controller {
                 return Ok(Err(why));
             }
         }
-        Ok(scene.trouble().map_or(Ok(()), Err))
+        Ok(rolled.and_then(|_| scene.trouble().map_or(Ok(()), Err)))
     }
 
     /// A wish to shrink stands until it is done: whoever scales in our place may ask at any time.
@@ -281,8 +280,14 @@ impl Controller {
             if marked.get(&pod.seen.name).is_some_and(|set| *set == cost || draining) {
                 continue;
             }
-            let set = scene.sight.cluster.set_deletion_cost(&pod.seen.name, cost).await;
-            set.map_err(|error| chain(&error))?;
+            match scene.sight.cluster.set_deletion_cost(&pod.seen.name, cost).await {
+                // It has gone already.
+                Ok(()) | Err(ClusterError::NotFound { .. }) => {}
+                Err(error) => {
+                    self.pods.not_before = Some(Instant::now() + AGAIN);
+                    return Err(chain(&error));
+                }
+            }
             marked.insert(pod.seen.name.clone(), cost);
         }
         Ok(())
