@@ -28,7 +28,30 @@ class Broken(Exception):
     """What a script expected did not come."""
 
 
-class Stage:
+class Api:
+    """Questions to a control plane, for whoever has a `call`."""
+
+    def submit(self, fleet, inputs):
+        """Submits a task for each input; returns their ids."""
+        lines = "\n".join(json.dumps({"fleet": fleet, "input": one}) for one in inputs)
+        return self.call("POST", "/v1/tasks:batch", lines.encode(), "application/x-ndjson")["ids"]
+
+    def task(self, id):
+        return self.call("GET", f"/v1/tasks/{id}")
+
+    def journal(self, id):
+        return self.call("GET", f"/v1/tasks/{id}/journal")
+
+    def events(self, id):
+        return self.call("GET", f"/v1/tasks/{id}/events")["items"]
+
+    def ended(self, id):
+        """The task, if it has ended."""
+        task = self.task(id)
+        return task if task["state"] in ENDED else None
+
+
+class Stage(Api):
     """A folder; `with` removes it at the end, or says where it is kept if the script failed."""
 
     def __init__(self, name, patience_s=90):
@@ -104,25 +127,6 @@ class Stage:
         """The control plane's metrics, as text."""
         with urllib.request.urlopen(f"http://{self._addresses['probes']}/metrics", timeout=20) as answer:
             return answer.read().decode()
-
-    def submit(self, fleet, inputs):
-        """Submits a task for each input; returns their ids."""
-        lines = "\n".join(json.dumps({"fleet": fleet, "input": one}) for one in inputs)
-        return self.call("POST", "/v1/tasks:batch", lines.encode(), "application/x-ndjson")["ids"]
-
-    def task(self, id):
-        return self.call("GET", f"/v1/tasks/{id}")
-
-    def journal(self, id):
-        return self.call("GET", f"/v1/tasks/{id}/journal")
-
-    def events(self, id):
-        return self.call("GET", f"/v1/tasks/{id}/events")["items"]
-
-    def ended(self, id):
-        """The task, if it has ended."""
-        task = self.task(id)
-        return task if task["state"] in ENDED else None
 
     def kill_worker_of(self, ids):
         """SIGKILL to a worker that has one of these tasks; returns it, or nothing where none has."""

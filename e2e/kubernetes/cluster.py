@@ -23,7 +23,7 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "docker")]
 import older  # noqa: E402
 import servers  # noqa: E402
-from stage import ENDED, LONGSHORE, Broken  # noqa: E402
+from stage import ENDED, LONGSHORE, Api, Broken  # noqa: E402
 
 # Where pods of a local cluster reach this machine.
 HOST = os.environ.get("LONGSHORE_TEST_CLUSTER_HOST", "172.17.0.1")
@@ -148,7 +148,7 @@ class Databases:
         self.postgres.kill(signal.SIGQUIT)
 
 
-class System:
+class System(Api):
     """longshore in a namespace of its own: rendered, applied, asked."""
 
     def __init__(self, folder, databases, toml):
@@ -221,16 +221,6 @@ class System:
         env = {"PATH": os.environ["PATH"], "LONGSHORE_SERVER": f"http://{self.api}", "LONGSHORE_TOKEN": self.token}
         return run(LONGSHORE, *words, status=status, env=env, cwd=self.folder)
 
-    def submit(self, fleet, inputs):
-        lines = "\n".join(json.dumps({"fleet": fleet, "input": one}) for one in inputs)
-        return self.call("POST", "/v1/tasks:batch", lines.encode(), "application/x-ndjson")["ids"]
-
-    def task(self, id):
-        return self.call("GET", f"/v1/tasks/{id}")
-
-    def journal(self, id):
-        return self.call("GET", f"/v1/tasks/{id}/journal")
-
     def fleet(self, fleet):
         return self.call("GET", f"/v1/fleets/{fleet}")
 
@@ -248,7 +238,7 @@ class System:
         """Waits for the tasks; returns them. Errors: `Broken`, if one did not succeed."""
         tasks = []
         for id in ids:
-            task = wait_for(f"task {id}", lambda: (it := self.task(id))["state"] in ENDED and it, patience_s)
+            task = wait_for(f"task {id}", lambda: self.ended(id), patience_s)
             if task["state"] != "succeeded":
                 raise Broken(f"task {id}: {json.dumps(task)[:1500]}")
             tasks.append(task)

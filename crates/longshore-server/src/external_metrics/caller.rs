@@ -92,30 +92,15 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{
-        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    };
+    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
 
     use super::*;
     use crate::app::now;
-
-    /// An authority, and what it signs.
-    struct Signer {
-        issuer: Issuer<'static, KeyPair>,
-        pem: String,
-    }
+    use crate::external_metrics::tests::Signer;
 
     impl Signer {
-        fn new() -> Signer {
-            let key = KeyPair::generate().expect("made");
-            let mut params = named("front-proxy-ca");
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            let pem = params.self_signed(&key).expect("signed").pem();
-            Signer { issuer: Issuer::new(params, key), pem }
-        }
-
         fn peer(&self, params: CertificateParams) -> Peer {
             let key = KeyPair::generate().expect("made");
             let signed = params.signed_by(&key, &self.issuer).expect("signed");

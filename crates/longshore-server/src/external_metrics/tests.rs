@@ -26,15 +26,16 @@ const NAMESPACE: &str = "agents";
 const METRICS: &str = "/apis/external.metrics.k8s.io/v1beta1/namespaces/agents";
 
 /// An authority of front proxies.
-struct Signer {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
+pub struct Signer {
+    pub issuer: Issuer<'static, KeyPair>,
+    pub pem: String,
 }
 
 impl Signer {
-    fn new() -> Signer {
+    pub fn new() -> Signer {
         let key = KeyPair::generate().expect("made");
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, "front-proxy-ca");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).expect("signed").pem();
         Signer { issuer: Issuer::new(params, key), pem }
