@@ -174,6 +174,24 @@ impl Image {
         let owned = |part: Option<&str>| part.map(str::to_owned);
         Ok(Image { repository: repository.to_owned(), tag: owned(tag), digest: owned(digest) })
     }
+
+    /// The registry that its name leads to, as people write it.
+    pub fn registry(&self) -> &str {
+        match self.repository.split_once('/') {
+            Some((first, _)) if names_registry(first) => first,
+            _ => "docker.io",
+        }
+    }
+
+    /// The same image by what it holds: a tag may come to stand for another one, a digest cannot.
+    pub fn by_digest(&self, digest: &str) -> Image {
+        Image { digest: Some(digest.to_owned()), ..self.clone() }
+    }
+}
+
+/// Whether the first part of a name is a registry's host; else the image is one of Docker's own.
+fn names_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 impl fmt::Display for Image {
@@ -201,8 +219,7 @@ fn check_repository(name: &str) -> Result<(), String> {
     }
     let mut parts: Vec<&str> = name.split('/').collect();
     let first = parts[0];
-    let names_registry = parts.len() > 1 && (first.contains(['.', ':']) || first == "localhost");
-    if names_registry {
+    if parts.len() > 1 && names_registry(first) {
         let host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
         if !first.chars().all(host) {
             return Err(format!("`{shown}` names no registry that can be: `{}`", crate::id::shorten(first)));
@@ -279,6 +296,17 @@ mod tests {
         check(&format!("research:1@{digest}"), ("research", Some("1"), Some(&digest)));
         // An id, as `docker images --no-trunc` shows it.
         check(&digest, ("sha256", Some(&"a".repeat(64)), None));
+    }
+
+    #[test]
+    fn the_registry_is_what_stands_before_the_first_slash_if_that_is_a_host() {
+        let named =
+            ["registry.internal/a:1", "127.0.0.1:5000/a/b", "localhost/a", "acme/a:1", "debian", "a:1"];
+        let hosts = named.map(|name| Image::parse(name).expect("a name").registry().to_owned());
+        assert_eq!(
+            hosts,
+            ["registry.internal", "127.0.0.1:5000", "localhost", "docker.io", "docker.io", "docker.io"]
+        );
     }
 
     #[test]

@@ -145,6 +145,8 @@ pub struct KubernetesSettings {
     pub image: Option<Image>,
     /// Names of Secrets with which images are pulled.
     pub image_pull_secrets: Vec<String>,
+    /// Registries that are asked over plain HTTP what a tag stands for, as `host` or `host:port`.
+    pub insecure_registries: Vec<String>,
     /// The Secret whose keys are named as the environment variables that the settings take secrets from.
     pub secret: String,
     /// The Secret that has `DATABASE_URL` and `REDIS_URL`; none: `secret` has them.

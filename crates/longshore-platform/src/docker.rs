@@ -5,13 +5,13 @@
 //! memory. Touches nothing that does not carry its installation's label. Never drains, and never decides how many.
 
 pub mod compose;
+mod credentials;
 mod engine;
 mod error;
 mod find;
 mod image;
 mod inject;
 pub mod label;
-mod login;
 mod network;
 mod running;
 mod spec;

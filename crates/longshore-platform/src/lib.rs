@@ -11,6 +11,7 @@ mod end;
 pub mod kubernetes;
 mod platform;
 pub mod process;
+pub mod registry;
 
 pub use end::End;
 pub use nix::sys::signal::Signal;

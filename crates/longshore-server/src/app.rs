@@ -11,6 +11,7 @@ use longshore_core::role::{self, Place, Role, Roles};
 use longshore_core::settings::FleetsFrom;
 use longshore_core::time::Timestamp;
 use longshore_gateway::Gateway;
+use longshore_platform::registry::Registries;
 use longshore_store::{Epoch, FleetRecord, Replica, Store, StoreError};
 use tokio::sync::watch;
 
@@ -88,6 +89,8 @@ pub struct Inner {
     pub keep_conversations: Option<std::time::Duration>,
     /// Wakes the fleet controller before its next tick.
     pub look_again: tokio::sync::Notify,
+    /// Asked what the tags of images for pods stand for.
+    pub registries: Registries,
     /// Sends messages of webhooks.
     pub post: crate::webhook::Post,
     /// Why a fleet's workers do not come up.

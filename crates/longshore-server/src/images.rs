@@ -1,11 +1,12 @@
-//! Which image a name stands for now. Only the leader's engine knows, and any replica may be asked to deploy: so the question
-//! goes through the store.
+//! Which image a name stands for now. Of images for containers only the leader's engine knows, and any replica may be asked to
+//! deploy: so the question goes through the store. Of images for pods their registry knows.
 
 use std::time::Duration;
 
 use longshore_core::container::Image;
 use longshore_core::fleet::{Fleet, Platform};
 use longshore_core::id::FleetName;
+use longshore_platform::registry::{Found, Unknown};
 use longshore_store::{FleetRecord, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
@@ -56,6 +57,33 @@ pub async fn settle(app: &App, record: &FleetRecord, running: &[Fleet], wanted: 
         container.image_id = ask(app, &record.name, &container.image).await?;
     }
     Ok(())
+}
+
+/// Names an image for pods by its digest, so that all of a release run the same; says the commit that it was built from, where
+/// its registry knows. An image that has its digest is what it says, and nobody is asked.
+///
+/// Errors: the registry has no such image, or could not be asked.
+pub async fn pin(app: &App, fleet: &mut Fleet, by_tag: bool) -> Answer<Option<String>> {
+    let of_pods = fleet.platform == Platform::Kubernetes && !by_tag;
+    let container = fleet.container.as_mut().filter(|container| of_pods && container.image.digest.is_none());
+    let Some(container) = container else { return Ok(None) };
+    let image = &container.image;
+    match app.registries.find(image).await {
+        Ok(Found { digest, revision }) => {
+            container.image = image.by_digest(&digest);
+            Ok(revision)
+        }
+        Err(Unknown::Missing(why)) => Err(Refused::new(422, "image_missing", why).hint(
+            "push it first; an image that nodes have without any registry is deployed with `--by-tag`",
+        )),
+        Err(Unknown::Unasked(why)) => {
+            let detail = format!("which digest `{image}` stands for is not known: {why}");
+            Err(Refused::new(503, "digest_unknown", detail).hint(format!(
+                "give the digest yourself (`{}@sha256:…`), or deploy it by its tag alone with `--by-tag`",
+                image.repository
+            )))
+        }
+    }
 }
 
 async fn ask(app: &App, fleet: &FleetName, image: &Image) -> Answer<Option<String>> {

@@ -52,7 +52,6 @@ pub async fn refuse_others(app: &App, record: &FleetRecord, wanted: Option<&Want
 
 /// Another image, and the declaration with it.
 pub struct Wanted<'a> {
-    pub image: &'a str,
     pub fleet: &'a longshore_core::fleet::Fleet,
 }
 
@@ -61,7 +60,7 @@ impl Wanted<'_> {
         format!(
             "in Git, set in Deployment `{fleet}` the image of container `{AGENT}` to `{}` and the pod template's annotation \
              `{DECLARATION}` to \"{}\", or change longshore.toml and commit what `longshore render kubernetes {fleet}` writes",
-            self.image,
+            self.fleet.image().unwrap_or_default(),
             digest(self.fleet),
         )
     }

@@ -18,6 +18,7 @@ use longshore_core::provider::{Kind, Provider};
 use longshore_core::role::{Role, Roles};
 use longshore_core::settings::{FleetsFrom, Settings};
 use longshore_gateway::Gateway;
+use longshore_platform::registry::Registries;
 use longshore_store::{ConnectError, KeyRecord, OpenError, Replica, Store, StoreError};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -242,6 +243,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         state_dir: dir,
         stopping,
         look_again: tokio::sync::Notify::new(),
+        registries: Registries { insecure: settings.kubernetes.insecure_registries.clone() },
         post: crate::webhook::Post::new().map_err(|error| StartError::Webhooks(error.into()))?,
         trouble: Default::default(),
         scaling_trouble: Default::default(),

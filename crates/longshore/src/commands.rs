@@ -57,7 +57,7 @@ pub fn run(command: Command) -> Outcome {
         Command::Schedules(args) => client()?.block_on(schedules::run(args)),
         Command::Webhooks(args) => client()?.block_on(webhooks::run(args)),
         Command::Doctor(args) => client()?.block_on(doctor::run(args)),
-        Command::Render(args) => render::run(&args),
+        Command::Render(args) => client()?.block_on(render::run(args)),
         Command::Install(args) => pod::install(&args),
         Command::Pause => client()?.block_on(pod::pause()),
         Command::Probe(args) => client()?.block_on(probe::run(args)),

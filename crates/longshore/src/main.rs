@@ -11,6 +11,7 @@ mod exit;
 mod logging;
 mod names;
 mod output;
+mod pin;
 mod remote;
 mod signals;
 

@@ -17,6 +17,7 @@ pub(super) fn read_kubernetes(root: &mut Section<'_>, base_dir: &str) -> Kuberne
         namespace: read_name(&mut section, "namespace"),
         image: read_image(&mut section),
         image_pull_secrets: read_names(&mut section, "image_pull_secrets"),
+        insecure_registries: read_registries(&mut section),
         secret: read_name(&mut section, "secret").unwrap_or(default.secret),
         store_secret: read_name(&mut section, "store_secret"),
         replicas: section.whole("replicas", 1..=100).unwrap_or(default.replicas),
@@ -58,6 +59,23 @@ fn read_names(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
     names.into_iter().map(|(name, _)| name).collect()
 }
 
+fn read_registries(section: &mut Section<'_>) -> Vec<String> {
+    const KEY: &str = "insecure_registries";
+    let expected = "an array of registries such as [\"registry.internal:5000\"]";
+    let hosts = section.texts(KEY, expected).unwrap_or_default();
+    let names_host =
+        |host: &str| Image::parse(&format!("{host}/image")).is_ok_and(|image| image.registry() == host);
+    for (host, place) in hosts.iter().filter(|(host, _)| !names_host(host)) {
+        let shown = crate::id::shorten(host);
+        section.error_in(
+            place.clone(),
+            KEY,
+            format!("`{shown}` is no registry such as \"registry.internal:5000\""),
+        );
+    }
+    hosts.into_iter().map(|(host, _)| host).collect()
+}
+
 /// A DNS label, which every name of an object may be.
 fn is_name(name: &str) -> bool {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -70,6 +88,7 @@ impl Default for KubernetesSettings {
             namespace: None,
             image: None,
             image_pull_secrets: Vec::new(),
+            insecure_registries: Vec::new(),
             secret: "longshore".into(),
             store_secret: None,
             replicas: 2,

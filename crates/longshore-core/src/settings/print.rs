@@ -95,6 +95,7 @@ fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
         namespace,
         image,
         image_pull_secrets,
+        insecure_registries,
         secret,
         store_secret,
         replicas,
@@ -113,6 +114,9 @@ fn kubernetes(out: &mut Lines, kubernetes: &KubernetesSettings) {
     }
     if !image_pull_secrets.is_empty() {
         out.line("image_pull_secrets", texts(image_pull_secrets));
+    }
+    if !insecure_registries.is_empty() {
+        out.line("insecure_registries", texts(insecure_registries));
     }
     out.line("secret", text(secret));
     if let Some(secret) = store_secret {

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt;
+use longshore_core::container::Image;
 use tracing::{info, warn};
 
 use super::spec::ImageFacts;
-use super::{DockerError, DockerPlatform, label, login};
+use super::{DockerError, DockerPlatform, credentials, label};
+use crate::registry;
 
 /// How long a failed pull is not tried again.
 const PULL_AGAIN: Duration = Duration::from_secs(60);
@@ -101,14 +103,15 @@ impl DockerPlatform {
         let tagged = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
         let name = if tagged { name.to_owned() } else { format!("{name}:latest") };
         let options = CreateImageOptionsBuilder::new().from_image(&name).build();
-        let login = login::of(&name).await?;
+        let image = Image::parse(&name)?;
+        let login = credentials::of(&image).await?;
         let known = login.is_some();
         let mut steps = std::pin::pin!(self.0.docker.create_image(Some(options), None, login));
         while let Some(step) = steps.next().await {
             step.map_err(|error| match error {
                 bollard::errors::Error::DockerResponseServerError { message, .. }
                 | bollard::errors::Error::DockerStreamError { error: message } => {
-                    login::why(&name, &message, known)
+                    registry::why(&image, &message, known)
                 }
                 error => error.to_string(),
             })?;

@@ -69,10 +69,12 @@ pub async fn deploy(
         Refused::new(422, "no_image", format!("fleet `{}` is not deployed by an image: {why}", record.name))
             .hint("change its command in longshore.toml and hand that over with `longshore apply`")
     })?;
-    let wanted = Wanted { image: &wish.image, fleet: &declaration };
-    refuse_others(&app, &record, Some(&wanted)).await?;
+    let pinned = images::pin(&app, &mut declaration, wish.by_tag).await;
+    // Whose it is to change it is told what to change, by digest or without.
+    refuse_others(&app, &record, Some(&Wanted { fleet: &declaration })).await?;
+    let commit = wish.commit.or(pinned?);
     images::settle(&app, &record, &[running, serving(&app, &record).await?], &mut declaration).await?;
-    let release = NewRelease { declaration, commit: wish.commit, supersede: wish.supersede };
+    let release = NewRelease { declaration, commit, supersede: wish.supersede };
     let outcome = app.store.deploy(record.name.clone(), release, now()).await?;
     answer(&app, &record.name, outcome)
 }

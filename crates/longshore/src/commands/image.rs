@@ -1,9 +1,10 @@
-//! `longshore image`: builds agent images, checks them, makes longshore's own.
+//! `longshore image`: builds agent images, checks them, makes longshore's own, names those of a file by digest.
 
 mod build;
 mod check;
 mod docker;
 mod own;
+mod pin;
 mod source;
 
 use crate::error::Outcome;
@@ -22,6 +23,8 @@ enum Command {
     Check(check::Args),
     /// Make the longshore image from this very binary, if it is a static one
     Own(own::Args),
+    /// Write into longshore.toml which images its tags stand for, by digest
+    Pin(pin::Args),
 }
 
 pub async fn run(args: Args) -> Outcome {
@@ -29,5 +32,6 @@ pub async fn run(args: Args) -> Outcome {
         Command::Build(args) => build::run(&args),
         Command::Check(args) => check::run(args).await,
         Command::Own(args) => own::run(&args),
+        Command::Pin(args) => pin::run(args).await,
     }
 }

@@ -16,8 +16,8 @@ enum Command {
     Kubernetes(kubernetes::Args),
 }
 
-pub fn run(args: &Args) -> Outcome {
-    match &args.command {
-        Command::Kubernetes(args) => kubernetes::run(args),
+pub async fn run(args: Args) -> Outcome {
+    match args.command {
+        Command::Kubernetes(args) => kubernetes::run(&args).await,
     }
 }

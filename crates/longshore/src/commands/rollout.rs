@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use longshore_api::client::Client;
+use longshore_api::client::{Client, ClientError};
+use longshore_api::problem::Problem;
 use longshore_api::rollout::{Deploy, Deployed, ReleaseList, Rollout, RolloutList, Undo};
+use longshore_core::container::Image;
+use longshore_platform::registry::Registries;
 use tokio::time::sleep;
 
 use super::wait::{Patience, Stumble, over, passes};
@@ -12,6 +15,9 @@ use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output::{self, Table, ago, clean, shorten};
 use crate::signals;
+
+/// Why a control plane does not deploy an image by its tag: which one that is it cannot find out.
+const DIGEST_UNKNOWN: &str = "digest_unknown";
 
 /// How often a rollout is asked for while it is waited for.
 const ASK: Duration = Duration::from_millis(300);
@@ -29,6 +35,10 @@ pub struct DeployArgs {
     /// What the image was built from
     #[arg(long, value_name = "COMMIT")]
     commit: Option<String>,
+
+    /// On Kubernetes: name it by its tag alone, for images that nodes have without any registry
+    #[arg(long)]
+    by_tag: bool,
 
     /// Do not wait until it is through
     #[arg(long)]
@@ -129,15 +139,42 @@ pub async fn deploy(args: DeployArgs) -> Outcome {
         fleet: args.fleet.clone(),
         image: args.image,
         commit: args.commit,
+        by_tag: args.by_tag,
         supersede: args.supersede,
     };
-    let deployed = client.deploy(&wish).await?;
+    let deployed = match client.deploy(&wish).await {
+        Err(ClientError::Problem(problem)) if problem.code == DIGEST_UNKNOWN => {
+            client.deploy(&pinned_here(wish, *problem).await?).await?
+        }
+        deployed => deployed?,
+    };
     let rollout = match (args.detach, &deployed.rollout) {
         (false, Some(rollout)) => rollout.number,
         _ => return told(&args.fleet, &deployed, args.format),
     };
     let ended = for_end(&client, &args.fleet, Some(rollout), args.timeout, !args.format.json).await?;
     ending(&ended, Goal::Through, args.format)
+}
+
+/// The same by digest, asked from here: who builds and pushes images has a login that a control plane may lack.
+///
+/// Errors: what the control plane said, and why it is not known here either.
+async fn pinned_here(mut wish: Deploy, problem: Problem) -> Outcome<Deploy> {
+    let refused = || Fault::from(ClientError::Problem(Box::new(problem)));
+    let Ok(image) = Image::parse(&wish.image) else { return Err(refused()) };
+    match Registries::default().find(&image).await {
+        Ok(found) => {
+            let pinned = image.by_digest(&found.digest).to_string();
+            output::note(&format!(
+                "the control plane could not ask registry `{}`; here the image is `{pinned}`",
+                image.registry()
+            ));
+            wish.commit = wish.commit.or(found.revision);
+            wish.image = pinned;
+            Ok(wish)
+        }
+        Err(why) => Err(refused().details([format!("nor is it from here: {why}")])),
+    }
 }
 
 pub async fn run(args: Args) -> Outcome {
@@ -193,10 +230,7 @@ fn told(fleet: &str, deployed: &Deployed, format: Format) -> Outcome {
             (Some(rollout), _) => {
                 format!("rollout {} of fleet {fleet}: {}", rollout.number, clean(&rollout.says))
             }
-            (None, _) => format!(
-                "fleet {fleet} runs that already, as release {}; a tag that was built again counts as the same image",
-                deployed.release
-            ),
+            (None, _) => format!("fleet {fleet} runs that already, as release {}", deployed.release),
         })?;
     }
     Ok(Exit::Done)

@@ -23,6 +23,7 @@ fn what_is_declared_for_a_cluster_is_read_and_printed_again() {
         namespace = "agents"
         image = "registry.internal/longshore:0.1.0"
         image_pull_secrets = ["a", "b-c"]
+        insecure_registries = ["registry.internal:5000"]
         secret = "keys"
         store_secret = "store"
         replicas = 3
@@ -41,6 +42,7 @@ fn what_is_declared_for_a_cluster_is_read_and_printed_again() {
     assert_eq!(cluster.namespace.as_deref(), Some("agents"));
     assert_eq!(cluster.metrics.to_string(), "[::]:7120");
     assert_eq!((cluster.image_pull_secrets.len(), cluster.store_secret.as_deref()), (2, Some("store")));
+    assert_eq!(cluster.insecure_registries, ["registry.internal:5000"]);
     assert_eq!(cluster.overlay.as_deref(), Some("/srv/agents/k8s/plane.yaml"));
     let fleet = &settings.fleets[0];
     assert_eq!((fleet.scaling.by, fleet.rollout.owner), (ScaledBy::Hpa, Owner::External));
@@ -57,6 +59,7 @@ fn what_is_wrong_with_a_cluster_is_said_where_it_stands() {
         namespace = "Agents"
         image = "https://x/y"
         image_pull_secrets = ["a", "B"]
+        insecure_registries = ["registry", "https://registry.internal", "registry.internal/team"]
         replicas = 0
         metrics = "7120"
         context = "prod"

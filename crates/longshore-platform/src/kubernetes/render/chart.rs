@@ -8,6 +8,7 @@ use longshore_core::fleet::{Fleet, Platform, ScaledBy};
 use longshore_core::kubernetes::{AGENT, CONTROL_PLANE, DECLARATION, digest};
 use serde_json::{Map, Value, json};
 
+use super::control::LOGINS_VOLUME;
 use super::pod::SUPERVISOR;
 use super::{Problem, Request, env, print, print_one, render};
 
@@ -126,6 +127,11 @@ impl Slots {
 
     fn fill_plane<'a>(&mut self, deployment: &mut Value, fleets: impl Iterator<Item = &'a Fleet>) {
         deployment["spec"]["replicas"] = self.slot("int .Values.kubernetes.replicas").into();
+        let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array_mut();
+        let logins = volumes.into_iter().flatten().find(|volume| volume["name"] == LOGINS_VOLUME);
+        if let Some(logins) = logins {
+            logins["projected"]["sources"] = format!("{EDGE}logins{EDGE}").into();
+        }
         let Some(variables) = container(deployment, CONTROL_PLANE)["env"].as_array_mut() else { return };
         for fleet in fleets {
             for key in VALUES {
@@ -215,6 +221,12 @@ impl Slots {
         for (index, expression) in self.0.iter().enumerate() {
             text = text.replace(&format!("{EDGE}{index}{EDGE}"), &format!("{{{{ {expression} }}}}"));
         }
+        // One for each, however many there are: a list that is written like JSON fits on a line.
+        text = text.replace(
+            &format!("{EDGE}logins{EDGE}"),
+            "[{{ range .Values.kubernetes.image_pull_secrets }}{ secret: { name: {{ . | quote }}, optional: true, items: [{ key: \
+             .dockerconfigjson, path: {{ list . \"json\" | join \".\" | quote }} }] } }, {{ end }}]",
+        );
         let namespace = format!("{EDGE}namespace{EDGE}");
         let pull = format!("- name: {EDGE}pull{EDGE}");
         let lines = text.lines().map(|line| match line.split_once(&pull) {

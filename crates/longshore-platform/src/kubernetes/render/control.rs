@@ -1,7 +1,7 @@
 //! The control plane.
 
 use longshore_core::fleet::ScaledBy;
-use longshore_core::kubernetes::{CONFIG, CONTROL_PLANE, LINK, METRICS_PORT, digest_of};
+use longshore_core::kubernetes::{CONFIG, CONTROL_PLANE, LINK, LOGINS, METRICS_PORT, digest_of};
 use longshore_core::settings::Tls;
 use serde_json::{Value, json};
 
@@ -16,6 +16,10 @@ const GRACE_S: u32 = 150;
 /// In the Secret of the settings: the first key.
 const ADMIN_TOKEN: &str = "admin-token";
 const ADMIN_DIR: &str = "/var/run/secrets/longshore";
+
+/// What images are pulled with: to ask registries what a tag stands for.
+pub(super) const LOGINS_VOLUME: &str = "registries";
+const LOGINS_DIR: &str = "/var/run/secrets/registries";
 
 const CONFIG_DIR: &str = "/etc/longshore";
 const STATE_DIR: &str = "/var/lib/longshore";
@@ -142,6 +146,11 @@ fn pod(scene: &Scene<'_>, image: &str, mut variables: Vec<Value>) -> Value {
             "secret": { "secretName": scene.settings.kubernetes.secret, "items": items },
         }));
     }
+    let logins: Vec<Value> = scene.settings.kubernetes.image_pull_secrets.iter().map(login).collect();
+    if !logins.is_empty() {
+        mounts.push(json!({ "name": LOGINS_VOLUME, "mountPath": LOGINS_DIR, "readOnly": true }));
+        volumes.push(json!({ "name": LOGINS_VOLUME, "projected": { "sources": logins } }));
+    }
     container["volumeMounts"] = mounts.into();
     let mut pod = json!({
         "serviceAccountName": CONTROL_PLANE,
@@ -158,6 +167,12 @@ fn pod(scene: &Scene<'_>, image: &str, mut variables: Vec<Value>) -> Value {
         pod["imagePullSecrets"] = pull.into();
     }
     pod
+}
+
+/// A Secret that images are pulled with, as a file. The kubelet takes one that is not there for none, and so does this.
+fn login(secret: &String) -> Value {
+    let items = json!([{ "key": ".dockerconfigjson", "path": format!("{secret}.json") }]);
+    json!({ "secret": { "name": secret, "items": items, "optional": true } })
 }
 
 /// Where there is another way in, nobody has to make a first key.
@@ -177,6 +192,9 @@ fn told(scene: &Scene<'_>) -> Vec<Value> {
         env::expanded("LONGSHORE__SERVER__LINK_URL", &format!("{scheme}://$(POD_IP):7118")),
         env::value("LONGSHORE__STORE__DIR", STATE_DIR),
     ];
+    if !scene.settings.kubernetes.image_pull_secrets.is_empty() {
+        told.push(env::value(LOGINS, LOGINS_DIR));
+    }
     if scene.has(ScaledBy::Hpa) {
         told.push(env::value("LONGSHORE__KUBERNETES__METRICS", &format!("0.0.0.0:{METRICS_PORT}")));
     }

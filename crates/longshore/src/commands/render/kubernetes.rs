@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use longshore_core::id::FleetName;
 use longshore_core::settings::Settings;
-use longshore_platform::kubernetes::render::{self, ChartFile, Problem, Rendered, Request};
+use longshore_platform::kubernetes::render::{self, ChartFile, Declared, Problem, Rendered, Request};
 
 use crate::cli::ConfigFile;
-use crate::config_file;
+use crate::config_file::{self, File};
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output;
+use crate::pin;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  longshore render kubernetes | kubectl apply --server-side -f -\n\n\
@@ -34,6 +35,10 @@ pub struct Args {
     #[arg(long)]
     prepull: bool,
 
+    /// Name images by their digest: registries are asked what tags stand for, with what `docker login` kept
+    #[arg(long)]
+    pin: bool,
+
     #[command(flatten)]
     config: ConfigFile,
 }
@@ -41,10 +46,14 @@ pub struct Args {
 /// The first words of files that are ours to judge.
 const MARK: &str = "# Rendered by longshore ";
 
-pub fn run(args: &Args) -> Outcome {
-    let file = args.config.file()?;
-    let declared = render::read(&file.text, &file.name, &file.folder)
-        .map_err(|errors| config_file::mistakes(&errors))?;
+pub async fn run(args: &Args) -> Outcome {
+    let mut file = args.config.file()?;
+    let mut declared = read(&file)?;
+    if args.pin {
+        let changes = pin::changes(&declared.settings, false).await?;
+        file.text = pin::write(&file.text, &changes)?;
+        declared = read(&file)?;
+    }
     config_file::warn(&declared.warnings);
     let overlays = overlays(&declared.settings)?;
     let request = Request {
@@ -57,6 +66,7 @@ pub fn run(args: &Args) -> Outcome {
     };
     let rendered = render::render(&request).map_err(|problems| in_the_way(&problems))?;
     config_file::warn(&rendered.warnings);
+    tell_unpinned(&declared.settings);
     match (&args.helm, &args.output) {
         (Some(dir), _) => {
             let chart = render::chart(&request).map_err(|problems| in_the_way(&problems))?;
@@ -78,6 +88,22 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     Ok(Exit::Done)
+}
+
+fn read(file: &File) -> Outcome<Declared> {
+    let declared = render::read(&file.text, &file.name, &file.folder);
+    declared.map_err(|errors| config_file::mistakes(&errors))
+}
+
+/// What a tag stands for each node finds out for itself, and a tag may move.
+fn tell_unpinned(settings: &Settings) {
+    let tags = pin::unpinned(settings);
+    if !tags.is_empty() {
+        output::note(&format!(
+            "by tag, not by digest: {}; --pin names what they stand for now, `longshore image pin` writes it into the file",
+            tags.join(", ")
+        ));
+    }
 }
 
 /// Their texts, by path.

@@ -1,68 +1,18 @@
 //! Images of a private registry: pulled with what `docker login` kept, and told in words where that is not enough.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::{Command, Stdio};
 
-use longshore_testkit::skip;
 use serde_json::json;
 
 use super::scene::{Engine, engine};
 use super::{fleet_of, trouble};
 use crate::plane::{Plane, script};
+use crate::registry::{PASSWORD, Registry, USER};
 use crate::rollouts::check;
 
-const USER: &str = "me";
-const PASSWORD: &str = "s3cret";
-/// As `htpasswd -nbB` makes it of these.
-const HTPASSWD: &str = "me:$2y$05$vVCLSfNp4ZwKVPXmgfeC7eNteo7tkmi1BcYZxsLska375rpxi6gTe\n";
-
-/// Debian's registry, which lets one user in.
-struct Registry {
-    child: Child,
-    address: String,
-    dir: tempfile::TempDir,
-}
-
 impl Registry {
-    /// `None` after [`skip`].
-    fn start() -> Option<Registry> {
-        if !Path::new("/usr/bin/docker-registry").exists() {
-            skip("docker-registry is not installed");
-            return None;
-        }
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let at = |name: &str| dir.path().join(name).display().to_string();
-        fs::write(at("htpasswd"), HTPASSWD).expect("the folder is writable");
-        let config = format!(
-            "version: 0.1\nlog: {{ level: info }}\nstorage: {{ filesystem: {{ rootdirectory: {:?} }} }}\n\
-             http: {{ addr: \"127.0.0.1:0\" }}\nauth: {{ htpasswd: {{ realm: test, path: {:?} }} }}\n",
-            at("data"),
-            at("htpasswd")
-        );
-        fs::write(at("config.yml"), config).expect("the folder is writable");
-        let mut child = Command::new("/usr/bin/docker-registry")
-            .args(["serve", &at("config.yml")])
-            .env("OTEL_TRACES_EXPORTER", "none")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it runs");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let listens = |line: String| Some(line.split_once("listening on 127.0.0.1:")?.1.to_owned());
-        let port = lines.by_ref().map_while(Result::ok).find_map(listens).expect("it says where it listens");
-        let port: String = port.chars().take_while(char::is_ascii_digit).collect();
-        // Nobody reads them, and a full pipe would hold it up.
-        std::thread::spawn(move || lines.for_each(drop));
-        Some(Registry { child, address: format!("127.0.0.1:{port}"), dir })
-    }
-
-    fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
     /// Puts an image there and takes it off the engine, so that it has to be pulled.
     fn push(&self, engine: &mut Engine, image: &str, name: &str) -> String {
         let there = format!("{}/{name}", self.address);
@@ -87,12 +37,6 @@ impl Registry {
             .expect("docker runs");
         login.stdin.take().expect("piped").write_all(PASSWORD.as_bytes()).expect("docker reads it");
         assert!(login.wait().expect("it ends").success(), "docker login");
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::tests::{CRAWL, PLANE, RICH, SMALL, declared, overlays};
 use super::super::yaml::read_all;
 use super::*;
+use longshore_core::kubernetes::LOGINS;
 
 const OVERLAYS: [(&str, &str); 2] = [("plane.yaml", PLANE), ("crawl.yaml", CRAWL)];
 
@@ -53,8 +54,8 @@ fn installed(chart: &BTreeMap<String, String>, namespace: &str, values: &Value) 
         .collect()
 }
 
-/// By name, and without what a chart adds: overrides of the control plane, and an empty list where a file has none, which
-/// is the same to Kubernetes.
+/// By name, and without what a chart adds: overrides of the control plane, and empty lists of Secrets to pull images with where
+/// a file has none, which is the same to Kubernetes.
 fn comparable(objects: Vec<Value>) -> BTreeMap<String, Value> {
     let named = objects.into_iter().map(|mut object| {
         let name = object["metadata"]["name"].as_str().expect("named").to_owned();
@@ -64,12 +65,29 @@ fn comparable(objects: Vec<Value>) -> BTreeMap<String, Value> {
                 !one["name"].as_str().is_some_and(|name| name.starts_with("LONGSHORE__FLEET__"))
             });
         }
+        without_logins(&mut object);
         if let Some(pod) = object.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut) {
             pod.retain(|key, value| key != "imagePullSecrets" || !value.is_null());
         }
         (format!("{} {name}", object["kind"].as_str().expect("it has a kind")), object)
     });
     named.collect()
+}
+
+/// Takes the folder of logins away that a chart has even where there are none.
+fn without_logins(object: &mut Value) {
+    let Some(pod) = object.pointer_mut("/spec/template/spec") else { return };
+    let is = |one: &Value| one["name"] == LOGINS_VOLUME;
+    let volumes = pod["volumes"].as_array_mut().into_iter().flatten();
+    if !volumes.filter(|volume| is(volume)).any(|volume| volume["projected"]["sources"] == json!([])) {
+        return;
+    }
+    let mut drop_from = |at: &str, unwanted: &dyn Fn(&Value) -> bool| {
+        pod.pointer_mut(at).and_then(Value::as_array_mut).expect("a list").retain(|one| !unwanted(one));
+    };
+    drop_from("/volumes", &is);
+    drop_from("/containers/0/volumeMounts", &is);
+    drop_from("/containers/0/env", &|one| one["name"] == LOGINS);
 }
 
 fn same(one: &BTreeMap<String, Value>, other: &BTreeMap<String, Value>) {
