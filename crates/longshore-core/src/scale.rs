@@ -52,6 +52,15 @@ pub struct Crew {
     pub draining: u32,
 }
 
+/// What each worker of a fleet is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Each {
+    /// Tasks that it runs at once.
+    pub concurrency: u32,
+    /// How long it may take to come up.
+    pub startup_ms: u64,
+}
+
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,8 +90,14 @@ pub enum HoldReason {
     Busy { needed: u32 },
     /// Fewer are wanted, but not yet for long enough.
     Settling { wanted: u32, since: Timestamp, left_ms: u64 },
-    /// Fewer are wanted, but some are still starting: what they will take over is not seen yet.
-    Starting { wanted: u32, starting: u32 },
+    /// Fewer are wanted, but some are still starting: what they will take over is not seen yet. Those that never come up are
+    /// not waited for any longer than that.
+    Starting {
+        wanted: u32,
+        starting: u32,
+        #[serde(default)]
+        left_ms: u64,
+    },
     /// Tasks wait too long, but workers were added a moment ago.
     JustGrew { left_ms: u64 },
     /// The operator's number is reached; `asked` is more than `max` allows when they differ.
@@ -157,18 +172,19 @@ impl Crew {
 /// In order: a queue that could not be read holds; an operator's `replicas_override` is followed within `0..=max`; below
 /// `min` and above `max` are mended at once; a fleet that cannot start anything holds; more pending tasks per worker than `scale_up_above` adds workers, and so
 /// does a full fleet whose oldest task has waited for `scale_up_wait`, by `step` or as many as there are at most; fewer
-/// than `scale_down_below` for all of `scale_down_after` removes half of them at most. No shrink goes below what running
-/// and runnable tasks need (as far as `max` allows); that need alone adds nothing.
+/// than `scale_down_below` for all of `scale_down_after` removes half of them at most, and while some are still starting waits for
+/// `startup` on top of that. No shrink goes below what running and runnable tasks need (as far as `max` allows); that need
+/// alone adds nothing.
 pub fn decide(
     load: &Load,
     crew: &Crew,
     policy: &Scaling,
-    concurrency: u32,
+    each: Each,
     replicas_override: Option<u32>,
     memory: &Memory,
     now: Timestamp,
 ) -> Answer {
-    let scene = Scene::new(load, crew, policy, concurrency, memory.as_of(now, policy), now);
+    let scene = Scene::new(load, crew, policy, each, memory.as_of(now, policy), now);
     let verdict = match replicas_override {
         _ if !load.fresh => scene.not_fresh(replicas_override.is_some()),
         Some(asked) => scene.ordered(asked),
@@ -188,7 +204,7 @@ struct Scene<'a> {
     memory: Memory,
     now: Timestamp,
     workers: u32,
-    concurrency: u32,
+    each: Each,
     needed: u32,
 }
 
@@ -204,14 +220,14 @@ impl<'a> Scene<'a> {
         load: &'a Load,
         crew: &'a Crew,
         policy: &'a Scaling,
-        concurrency: u32,
+        each: Each,
         memory: Memory,
         now: Timestamp,
     ) -> Scene<'a> {
-        let concurrency = concurrency.max(1);
+        let each = Each { concurrency: each.concurrency.max(1), ..each };
         let tasks = load.running.saturating_add(load.runnable);
-        let needed = saturate(tasks.div_ceil(u64::from(concurrency)));
-        Scene { load, crew, policy, memory, now, workers: crew.workers(), concurrency, needed }
+        let needed = saturate(tasks.div_ceil(u64::from(each.concurrency)));
+        Scene { load, crew, policy, memory, now, workers: crew.workers(), each, needed }
     }
 
     fn ratio(&self) -> Option<f64> {
@@ -293,7 +309,7 @@ impl<'a> Scene<'a> {
 
     /// No slot is free, the oldest has waited, and the workers on their way are not enough.
     fn waited_too_long(&self) -> bool {
-        let slots = u64::from(self.crew.ready) * u64::from(self.concurrency);
+        let slots = u64::from(self.crew.ready) * u64::from(self.each.concurrency);
         let waited = self.load.oldest_wait_ms.is_some_and(|ms| ms >= self.policy.scale_up_wait_ms);
         let short = self.needed > self.workers;
         self.load.runnable > 0 && self.load.running >= slots && waited && short
@@ -333,12 +349,15 @@ impl<'a> Scene<'a> {
         if left_ms > 0 || self.memory.fewer_since.is_none() {
             return self.hold(HoldReason::Settling { wanted, since, left_ms }, wanted);
         }
-        if starting > 0 {
-            return self.hold(HoldReason::Starting { wanted, starting }, wanted);
+        // Quiet for so long, the fleet was not held up by those that still start: each had its time to come up.
+        let patience = self.policy.scale_down_after_ms.saturating_add(self.each.startup_ms);
+        let left_ms = patience.saturating_sub(for_ms);
+        if starting > 0 && left_ms > 0 {
+            return self.hold(HoldReason::Starting { wanted, starting, left_ms }, wanted);
         }
         let half = if self.workers == 1 { 0 } else { self.workers.div_ceil(2) };
         let desired = self.memory.highest(wanted).max(half).min(self.workers);
-        let settling = || HoldReason::Settling { wanted, since, left_ms };
+        let settling = || HoldReason::Settling { wanted, since, left_ms: 0 };
         self.move_to(desired, Some(wanted), settling, ShrinkReason::Quiet { for_ms })
     }
 

@@ -124,7 +124,7 @@ pub async fn of(app: &App, fleet: &FleetName) -> Result<Wanted, StoreError> {
 #[cfg(test)]
 mod tests {
     use longshore_core::fleet::Scaling;
-    use longshore_core::scale::{self, Crew, Load};
+    use longshore_core::scale::{self, Crew, Each, Load};
 
     use super::*;
 
@@ -134,7 +134,8 @@ mod tests {
         let load = Load { runnable, oldest_wait_ms: None, running: 0, fresh: true, standstill: None };
         let crew = Crew { ready, starting: 0, draining: 0 };
         let policy = Scaling { max: 50, ..Scaling::default() };
-        scale::decide(&load, &crew, &policy, 1, ordered, &Default::default(), AT)
+        let each = Each { concurrency: 1, startup_ms: 1000 };
+        scale::decide(&load, &crew, &policy, each, ordered, &Default::default(), AT)
     }
 
     #[test]

@@ -52,9 +52,10 @@ impl Answer {
             HoldReason::Settling { wanted, left_ms, .. } => {
                 format!("{wanted} would do, if that stays so for another {}", show_duration(*left_ms))
             }
-            HoldReason::Starting { wanted, starting } => {
-                format!("{wanted} would do, but {starting} are still starting")
-            }
+            HoldReason::Starting { wanted, starting, left_ms } => format!(
+                "{wanted} would do, but {starting} are still starting, and have another {} for that",
+                show_duration(*left_ms)
+            ),
             HoldReason::JustGrew { left_ms } => format!(
                 "the oldest task has waited too long, but workers were just added; looks again in {}",
                 show_duration(*left_ms)

@@ -15,6 +15,8 @@ const POLICY: Scaling = Scaling {
     step: 4,
 };
 
+const ONE: Each = Each { concurrency: 1, startup_ms: 120_000 };
+
 fn load(runnable: u64, running: u64) -> Load {
     Load { runnable, oldest_wait_ms: (runnable > 0).then_some(100), running, fresh: true, standstill: None }
 }
@@ -38,7 +40,7 @@ fn quiet(since: i64, now: i64, workers: u32) -> Memory {
 }
 
 fn plain(load: Load, crew: Crew) -> Answer {
-    decide(&load, &crew, &POLICY, 1, None, &Memory::default(), at(0))
+    decide(&load, &crew, &POLICY, ONE, None, &Memory::default(), at(0))
 }
 
 fn check(answer: &Answer, sentence: &str) {
@@ -80,7 +82,7 @@ fn what_cannot_start_moves_nothing_but_what_is_out_of_bounds() {
         "holds at 9 workers: the fleet is paused (0 pending, 0 running; 9 ready, 0 starting, 0 draining)",
     );
     let memory = quiet(-600, 0, 2);
-    let answer = decide(&stuck(Standstill::Provider), &crew(9), &POLICY, 1, None, &memory, at(0));
+    let answer = decide(&stuck(Standstill::Provider), &crew(9), &POLICY, ONE, None, &memory, at(0));
     assert_eq!(answer.decision, Decision::Hold(HoldReason::Standstill(Standstill::Provider)));
     assert_eq!(plain(stuck(Standstill::Paused), crew(1)).desired, 2);
     assert_eq!(plain(stuck(Standstill::Paused), crew(25)).desired, 20);
@@ -127,21 +129,21 @@ fn a_long_wait_without_a_free_slot_grows_to_what_is_needed() {
 fn a_long_wait_grows_once_per_wait() {
     let waiting = Load { oldest_wait_ms: Some(60_000), ..load(15, 4) };
     let grown = Memory { grew_at: Some(at(0)), looked_at: Some(at(0)), ..Memory::default() };
-    let soon = decide(&waiting, &crew(4), &POLICY, 1, None, &grown, at(9));
+    let soon = decide(&waiting, &crew(4), &POLICY, ONE, None, &grown, at(9));
     assert!(matches!(soon.decision, Decision::Hold(HoldReason::JustGrew { left_ms: 1000 })), "{soon}");
-    let later = decide(&waiting, &crew(4), &POLICY, 1, None, &grown, at(10));
+    let later = decide(&waiting, &crew(4), &POLICY, ONE, None, &grown, at(10));
     assert_eq!((later.desired, later.memory.grew_at), (8, Some(at(10))));
 }
 
 #[test]
 fn a_quiet_fleet_halves_after_the_whole_window() {
-    let early = decide(&load(0, 0), &crew(16), &POLICY, 1, None, &quiet(0, 59, 2), at(59));
+    let early = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &quiet(0, 59, 2), at(59));
     check(
         &early,
         "holds at 16 workers: 2 would do, if that stays so for another 1s (0 pending, 0 running; 16 ready, 0 starting, \
          0 draining)",
     );
-    let due = decide(&load(0, 0), &crew(16), &POLICY, 1, None, &quiet(0, 60, 2), at(60));
+    let due = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &quiet(0, 60, 2), at(60));
     check(
         &due,
         "shrinks by 8 from 16 to 8 workers: 0 pending per worker is below 2, and fewer have been enough for 1m \
@@ -152,13 +154,13 @@ fn a_quiet_fleet_halves_after_the_whole_window() {
 
 #[test]
 fn the_highest_recommendation_of_the_window_counts() {
-    let answer = decide(&load(0, 0), &crew(16), &POLICY, 1, None, &quiet(0, 60, 13), at(60));
+    let answer = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &quiet(0, 60, 13), at(60));
     assert_eq!(answer.desired, 13);
 }
 
 #[test]
 fn a_busy_fleet_with_nothing_pending_stays() {
-    let answer = decide(&load(0, 10), &crew(10), &POLICY, 1, None, &quiet(0, 100, 2), at(100));
+    let answer = decide(&load(0, 10), &crew(10), &POLICY, ONE, None, &quiet(0, 100, 2), at(100));
     assert!(matches!(answer.decision, Decision::Hold(HoldReason::Busy { needed: 10 })), "{answer}");
     assert_eq!(answer.memory.fewer_since, None);
 }
@@ -166,24 +168,57 @@ fn a_busy_fleet_with_nothing_pending_stays() {
 #[test]
 fn a_shrink_leaves_enough_not_to_grow_again_at_once() {
     let narrow = Scaling { scale_up_above: 3.0, ..POLICY };
-    let answer = decide(&load(19, 0), &crew(10), &narrow, 16, None, &quiet(0, 60, 2), at(60));
+    let answer = decide(
+        &load(19, 0),
+        &crew(10),
+        &narrow,
+        Each { concurrency: 16, ..ONE },
+        None,
+        &quiet(0, 60, 2),
+        at(60),
+    );
     assert_eq!((answer.needed, answer.desired), (2, 7), "19 pending on 6 workers would be above 3 again");
 }
 
 #[test]
-fn a_starting_worker_postpones_the_shrink() {
+fn a_starting_worker_postpones_the_shrink_for_as_long_as_it_may_take_to_come_up() {
     let crew = Crew { ready: 9, starting: 1, draining: 0 };
-    let answer = decide(&load(0, 0), &crew, &POLICY, 1, None, &quiet(0, 60, 2), at(60));
-    assert!(
-        matches!(answer.decision, Decision::Hold(HoldReason::Starting { starting: 1, wanted: 2 })),
-        "{answer}"
+    let look = |second| decide(&load(0, 0), &crew, &POLICY, ONE, None, &quiet(0, second, 2), at(second));
+    check(
+        &look(60),
+        "holds at 10 workers: 2 would do, but 1 are still starting, and have another 2m for that (0 pending, 0 running; \
+         9 ready, 1 starting, 0 draining)",
     );
+    assert!(matches!(look(179).decision, Decision::Hold(HoldReason::Starting { left_ms: 1000, .. })));
+    let due = look(180);
+    assert!(matches!(due.decision, Decision::Shrink { reason: ShrinkReason::Quiet { for_ms: 180_000 }, .. }));
+    assert_eq!(due.desired, 5, "it never came up, and holds nobody up for ever");
+}
+
+#[test]
+fn a_burst_is_kept_while_what_it_asked_for_starts() {
+    let mut memory = Memory::default();
+    let mut look = |load: Load, crew: Crew, second: i64| {
+        let answer = decide(&load, &crew, &POLICY, ONE, None, &memory, at(second));
+        memory = answer.memory.clone();
+        answer
+    };
+    let grown = look(load(60, 4), crew(4), 0);
+    assert_eq!(grown.desired, 8);
+    // Those that were there have done it all before the others came up; one takes as long as it may.
+    for second in 1..=120 {
+        let starting = if second < 60 { 4 } else { 1 };
+        let answer = look(load(0, 0), Crew { ready: 8 - starting, starting, draining: 0 }, second);
+        assert!(matches!(answer.decision, Decision::Hold(_)), "{answer}");
+    }
+    let answer = look(load(0, 0), crew(8), 121);
+    assert!(matches!(answer.decision, Decision::Shrink { .. }), "all are up, and it was quiet: {answer}");
 }
 
 #[test]
 fn an_unreadable_queue_is_not_an_empty_one() {
     let unknown = Load { fresh: false, ..load(0, 0) };
-    let answer = decide(&unknown, &crew(16), &POLICY, 1, None, &quiet(0, 61, 2), at(61));
+    let answer = decide(&unknown, &crew(16), &POLICY, ONE, None, &quiet(0, 61, 2), at(61));
     let before = quiet(0, 61, 2);
     assert_eq!(
         (answer.memory.looked_at, answer.memory.fewer_since),
@@ -200,7 +235,7 @@ fn an_unreadable_queue_is_not_an_empty_one() {
 #[test]
 fn nobody_saw_the_fleet_quiet_during_an_outage() {
     let before = quiet(0, 30, 2);
-    let answer = decide(&load(0, 0), &crew(16), &POLICY, 1, None, &before, at(3_600));
+    let answer = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &before, at(3_600));
     assert!(
         matches!(answer.decision, Decision::Hold(HoldReason::Settling { left_ms: 60_000, .. })),
         "{answer}"
@@ -210,16 +245,16 @@ fn nobody_saw_the_fleet_quiet_during_an_outage() {
 #[test]
 fn a_clock_that_goes_back_starts_the_window_anew() {
     let mut memory = quiet(0, 59, 2);
-    memory = decide(&load(0, 0), &crew(16), &POLICY, 1, None, &memory, at(-5_000)).memory;
+    memory = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &memory, at(-5_000)).memory;
     assert_eq!(memory.fewer_since, Some(at(-5_000)));
-    let back = decide(&load(0, 0), &crew(16), &POLICY, 1, None, &memory, at(60));
+    let back = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &memory, at(60));
     assert!(matches!(back.decision, Decision::Hold(HoldReason::Settling { .. })), "{back}");
 }
 
 #[test]
 fn an_operator_may_go_below_min_but_not_below_the_need() {
     let ordered = |asked, load: Load, workers| {
-        decide(&load, &crew(workers), &POLICY, 1, Some(asked), &Memory::default(), at(0))
+        decide(&load, &crew(workers), &POLICY, ONE, Some(asked), &Memory::default(), at(0))
     };
     assert_eq!(ordered(0, load(0, 0), 5).desired, 0);
     assert_eq!(ordered(9, load(0, 0), 5).desired, 9);
@@ -236,7 +271,8 @@ fn an_operator_may_go_below_min_but_not_below_the_need() {
 #[test]
 fn a_fleet_may_sleep_at_zero_and_wakes_for_one_task() {
     let policy = Scaling { min: 0, ..POLICY };
-    let decide_at = |load, workers, memory| decide(&load, &crew(workers), &policy, 1, None, &memory, at(100));
+    let decide_at =
+        |load, workers, memory| decide(&load, &crew(workers), &policy, ONE, None, &memory, at(100));
     assert_eq!(decide_at(load(0, 0), 1, quiet(0, 100, 0)).desired, 0);
     let asleep = decide_at(load(0, 0), 0, Memory::default());
     assert!(matches!(asleep.decision, Decision::Hold(HoldReason::Idle)), "{asleep}");
@@ -245,7 +281,7 @@ fn a_fleet_may_sleep_at_zero_and_wakes_for_one_task() {
 
 #[test]
 fn an_answer_survives_being_stored() {
-    let answer = decide(&load(0, 0), &crew(16), &POLICY, 1, None, &quiet(0, 60, 2), at(60));
+    let answer = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &quiet(0, 60, 2), at(60));
     let text = serde_json::to_string(&answer).expect("serialises");
     assert_eq!(serde_json::from_str::<Answer>(&text).expect("reads back"), answer);
 }
@@ -303,7 +339,7 @@ proptest! {
         load in any_load(), crew in any_crew(), policy in any_policy(), concurrency in 0u32..20,
         ordered in proptest::option::of(0u32..60), memory in any_memory(),
     ) {
-        let answer = decide(&load, &crew, &policy, concurrency, ordered, &memory, at(0));
+        let answer = decide(&load, &crew, &policy, Each { concurrency, ..ONE }, ordered, &memory, at(0));
         let min = if ordered.is_some() { 0 } else { policy.min };
         prop_assert!((min..=policy.max).contains(&answer.desired), "{answer}");
         if load.fresh {
@@ -319,12 +355,15 @@ proptest! {
         load in any_load(), crew in any_crew(), policy in any_policy(), concurrency in 1u32..20,
         ordered in proptest::option::of(0u32..60), memory in any_memory(),
     ) {
-        let answer = decide(&load, &crew, &policy, concurrency, ordered, &memory, at(0));
+        let answer = decide(&load, &crew, &policy, Each { concurrency, ..ONE }, ordered, &memory, at(0));
         if let Decision::Shrink { .. } = answer.decision {
             let tasks = u128::from(load.running) + u128::from(load.runnable);
             let slots = u128::from(answer.desired) * u128::from(concurrency);
             prop_assert!(slots >= tasks || answer.desired == policy.max, "{answer}");
-            prop_assert!(ordered.is_some() || crew.starting == 0 || crew.workers() > policy.max, "{answer}");
+            let late = matches!(&answer.decision, Decision::Shrink { reason: ShrinkReason::Quiet { for_ms }, .. }
+                if *for_ms >= policy.scale_down_after_ms + ONE.startup_ms);
+            let early = ordered.is_none() && crew.workers() <= policy.max && !late;
+            prop_assert!(!early || crew.starting == 0, "{answer}");
         }
     }
 
@@ -332,7 +371,7 @@ proptest! {
     fn the_need_alone_never_causes_growth(
         running in 0u64..10_000, crew in any_crew(), policy in any_policy(), memory in any_memory(),
     ) {
-        let answer = decide(&load(0, running), &crew, &policy, 1, None, &memory, at(0));
+        let answer = decide(&load(0, running), &crew, &policy, ONE, None, &memory, at(0));
         if let Decision::Grow { reason, .. } = &answer.decision {
             prop_assert_eq!(reason, &GrowReason::BelowMin { min: policy.min });
         }
@@ -342,7 +381,7 @@ proptest! {
     fn growth_is_bounded_by_the_step(
         load in any_load(), crew in any_crew(), policy in any_policy(), concurrency in 1u32..20, memory in any_memory(),
     ) {
-        let answer = decide(&load, &crew, &policy, concurrency, None, &memory, at(0));
+        let answer = decide(&load, &crew, &policy, Each { concurrency, ..ONE }, None, &memory, at(0));
         if let Decision::Grow { by, .. } = answer.decision {
             let most = policy.step.max(crew.workers()).max(1).max(policy.min.saturating_sub(crew.workers()));
             prop_assert!(by.get() <= most, "{answer}");
@@ -355,7 +394,7 @@ proptest! {
         memory in any_memory(), ordered in proptest::option::weighted(0.2, 0u32..60),
     ) {
         let larger = Load { runnable: load.runnable.saturating_add(more), ..load };
-        let desired = |load| decide(load, &crew, &policy, concurrency, ordered, &memory, at(0)).desired;
+        let desired = |load| decide(load, &crew, &policy, Each { concurrency, ..ONE }, ordered, &memory, at(0)).desired;
         prop_assert!(desired(&larger) >= desired(&load));
     }
 
@@ -363,7 +402,7 @@ proptest! {
     fn no_jump_of_the_clock_panics_or_shrinks_on_the_first_look_after_it(
         now in prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX)], memory in any_memory(),
     ) {
-        let answer = decide(&load(0, 0), &crew(16), &POLICY, 1, None, &memory, Timestamp(now));
+        let answer = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &memory, Timestamp(now));
         let seen_lately = memory.looked_at.is_some_and(|at| at.0 <= now && now.saturating_sub(at.0) <= 60_000);
         prop_assert!(seen_lately || matches!(answer.decision, Decision::Hold(_)), "{answer}");
     }
@@ -371,6 +410,8 @@ proptest! {
 
 /// A fleet whose workers take a while to start and whose tasks take a while to run, one look a second.
 struct Simulation {
+    /// No more than these come up, however many are asked for.
+    room: u32,
     policy: Scaling,
     concurrency: u32,
     start_s: u64,
@@ -391,7 +432,8 @@ impl Simulation {
         let now = self.now;
         self.queue.extend((0..arrivals).map(|_| now));
         self.running.retain(|ends| *ends > now);
-        self.ready += self.starting.extract_if(.., |ready| *ready <= now).count() as u32;
+        let room = self.room.saturating_sub(self.ready) as usize;
+        self.ready += self.starting.extract_if(.., |ready| *ready <= now).take(room).count() as u32;
         let slots = self.ready as usize * self.concurrency as usize;
         while self.running.len() < slots && self.queue.pop_front().is_some() {
             self.running.push(now + self.task_s);
@@ -409,7 +451,8 @@ impl Simulation {
             fresh: true,
         };
         let crew = Crew { ready: self.ready, starting: self.starting.len() as u32, draining: 0 };
-        decide(&load, &crew, &self.policy, self.concurrency, None, &self.memory, at(self.now as i64))
+        let each = Each { concurrency: self.concurrency, ..ONE };
+        decide(&load, &crew, &self.policy, each, None, &self.memory, at(self.now as i64))
     }
 
     fn apply(&mut self, answer: Answer) -> Result<(), TestCaseError> {
@@ -420,8 +463,12 @@ impl Simulation {
                 self.moves.push((self.now, true));
             }
             Decision::Shrink { by, .. } => {
-                prop_assert!(self.ready >= by.get(), "{answer}");
-                self.ready -= by.get();
+                // As it is chosen: who is not ready first.
+                let never_up = self.starting.len().min(by.get() as usize);
+                self.starting.truncate(self.starting.len() - never_up);
+                let by = by.get() - never_up as u32;
+                prop_assert!(self.ready >= by, "{answer}");
+                self.ready -= by;
                 self.moves.push((self.now, false));
             }
         }
@@ -441,10 +488,11 @@ proptest! {
     fn a_fleet_in_a_loop_settles_and_drains_its_queue(
         arrivals in proptest::collection::vec(prop_oneof![4 => Just(0u64), 1 => 0u64..60], 1..200),
         policy in any_policy(), concurrency in 1u32..10, start_s in 0u64..30, task_s in 1u64..20,
+        room in prop_oneof![1u32..12, Just(u32::MAX)],
     ) {
         let after_s = policy.scale_down_after_ms / 1000;
         let mut fleet = Simulation {
-            policy, concurrency, start_s, task_s, now: 0, queue: Default::default(), running: vec![], starting: vec![],
+            room, policy, concurrency, start_s, task_s, now: 0, queue: Default::default(), running: vec![], starting: vec![],
             ready: 0, memory: Memory::default(), moves: vec![],
         };
         for count in &arrivals {
@@ -453,7 +501,7 @@ proptest! {
         let last_arrival = fleet.now;
         // The slowest way: one worker, one slot; then a window for each halving.
         let tasks: u64 = arrivals.iter().sum();
-        let patience = (tasks + 2) * (task_s + 1) + start_s + 12 * (after_s + start_s + 2);
+        let patience = (tasks + 2) * (task_s + 1) + start_s + 12 * (after_s + ONE.startup_ms / 1000 + start_s + 2);
         for _ in 0..patience {
             fleet.second(0)?;
         }
@@ -474,7 +522,7 @@ fn a_wish_to_shrink_stands_until_somebody_has_carried_it_out() {
     let look = |memory: &Memory, second: i64| {
         let load = Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: true, standstill: None };
         let crew = Crew { ready: 16, starting: 0, draining: 0 };
-        decide(&load, &crew, &POLICY, 1, None, memory, at(second))
+        decide(&load, &crew, &POLICY, ONE, None, memory, at(second))
     };
     let mut memory = due;
     for second in 60..90 {

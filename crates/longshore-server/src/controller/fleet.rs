@@ -12,7 +12,7 @@ use longshore_core::fleet::{Platform, Scaling};
 use longshore_core::id::FleetName;
 use longshore_core::json::Json;
 use longshore_core::rollout::{Phase, Plan};
-use longshore_core::scale::{self, Answer, Decision, Load, Memory};
+use longshore_core::scale::{self, Answer, Decision, Each, Load, Memory};
 use longshore_core::useful::{self, Useful};
 use longshore_store::{
     DecisionRecord, Epoch, FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerFilter, WorkerRecord,
@@ -227,7 +227,8 @@ impl Controller {
         let policy = bounded(fleet.scaling, useful.as_ref());
         let crew = observed.crew.unwrap_or(scale::Crew { ready: 0, starting: 0, draining: 0 });
         let crew = open.map_or(crew, |open| without_surge(crew, &open.plan));
-        Ok(scale::decide(&load, &crew, &policy, fleet.concurrency, record.replicas, &self.memory, now()))
+        let each = Each { concurrency: fleet.concurrency, startup_ms: fleet.probe.startup_ms };
+        Ok(scale::decide(&load, &crew, &policy, each, record.replicas, &self.memory, now()))
     }
 
     /// Stores a decision that differs from the one before: holding is one, too.

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use base64::Engine;
 use http::StatusCode;
 use longshore_core::fleet::{Fleet, Platform, ScaledBy, Scaling};
-use longshore_core::scale::{self, Crew, Load};
+use longshore_core::scale::{self, Crew, Each, Load};
 use longshore_core::settings;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
@@ -130,7 +130,8 @@ fn pods(name: &str, by: ScaledBy) -> Fleet {
 async fn decide(app: &App, fleet: &str) {
     let load = Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: true, standstill: None };
     let crew = Crew { ready: 1, starting: 0, draining: 0 };
-    let answer = scale::decide(&load, &crew, &Scaling::default(), 1, None, &Default::default(), now());
+    let each = Each { concurrency: 1, startup_ms: 1000 };
+    let answer = scale::decide(&load, &crew, &Scaling::default(), each, None, &Default::default(), now());
     let leads = async || {
         while app.epoch().is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
