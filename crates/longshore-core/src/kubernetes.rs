@@ -9,7 +9,7 @@ use crate::fleet::Fleet;
 use crate::id::FleetName;
 use crate::rollout::Release;
 
-pub use pods::{Counts, Facts, Standing, deletion_cost};
+pub use pods::{Counts, Facts, Number, Standing, deletion_cost, is_late};
 pub use template::{Agreed, Mark, Turn, turn};
 
 /// On everything that belongs to a fleet: its name.

@@ -49,8 +49,10 @@ pub struct Memory {
     ends: HashMap<String, String>,
     /// Workers that were ended since their pods were gone.
     lost: HashSet<WorkerId>,
-    /// Pods that were chosen to go, whose workers cannot hear of it.
+    /// Pods that were chosen to go, whose workers have ended and cannot be told.
     dismissed: HashSet<String>,
+    /// When the number of pods was lowered last.
+    lowered: Option<Instant>,
     /// A write that failed is tried again then.
     not_before: Option<Instant>,
     /// Marks that were set, by pod.
@@ -120,10 +122,8 @@ impl Controller {
         if self.pods.wrote.is_some_and(older) {
             return Ok(Ok(()));
         }
-        let scene = Scene::new(app, sight, record, deployment, (seen, workers), &self.pods.dismissed);
-        self.pods
-            .dismissed
-            .retain(|name| scene.pods.iter().any(|pod| pod.seen.name == *name && !pod.is_up()));
+        self.pods.dismissed.retain(|name| workers.get(name).is_some_and(|worker| !scene::is_up(worker)));
+        let scene = Scene::new(app, sight, record, deployment, (seen, workers), &self.pods);
         match record.active {
             true => self.steer(&scene, open).await,
             false => Ok(self.scale_to(&scene, 0).await),
@@ -132,9 +132,8 @@ impl Controller {
 
     async fn steer(&mut self, scene: &Scene<'_>, open: Option<RolloutRecord>) -> Done {
         let (app, record) = (scene.app, scene.record);
-        let (counts, refused) = (scene.counts(), scene.refused());
-        let mut observed =
-            Observed { crew: Some(counts.crew(scene.deployment.replicas, refused)), ..Observed::default() };
+        let crew = scene.counts().crew(scene.number);
+        let mut observed = Observed { crew: Some(crew), ..Observed::default() };
         for pod in &scene.pods {
             let workers = if pod.works() { &mut observed.active } else { &mut observed.draining };
             workers.push(pod.worker.clone());
@@ -199,15 +198,15 @@ impl Controller {
                 scene.pods.iter().filter(|pod| pod.works()).map(|pod| &pod.worker).collect();
             let candidates: Vec<_> =
                 workers.iter().map(|worker| candidate(worker, record, &leases)).collect();
-            let (_, by) = scene.counts().victims(scene.deployment.replicas, by.get(), scene.refused());
+            let (_, by) = scene.counts().victims(scene.number, by.get());
             let victims = drain::choose(&candidates, by);
             for worker in workers.into_iter().filter(|worker| victims.contains(&worker.id)) {
-                if worker.ended_at.is_some() || worker.registered_at.is_none() {
-                    self.pods.dismissed.insert(worker.id.to_string());
-                }
                 let contract = self.rollout.running(app, record, worker.release).await?.drain;
                 info!(worker = %worker.id, fleet = %record.name, in_flight = worker.in_flight, "worker is told to drain");
-                app.store.order_drain(worker.id.clone(), contract.mode, contract.timeout_ms, now()).await?;
+                let (id, at) = (worker.id.clone(), now());
+                if !app.store.order_drain(id, contract.mode, contract.timeout_ms, at).await? {
+                    self.pods.dismissed.insert(worker.id.to_string());
+                }
             }
         }
         if scene.sight.cluster.heeds_deletion_cost() {
@@ -223,7 +222,7 @@ impl Controller {
             Decision::Shrink { .. } if !shrinks => return Ok(Ok(())),
             decision => decision,
         };
-        let replicas = scene.counts().replicas(scene.deployment.replicas, decision, scene.refused());
+        let replicas = scene.counts().replicas(scene.number, decision);
         Ok(self.scale_to(scene, replicas).await)
     }
 
@@ -233,6 +232,9 @@ impl Controller {
             return Ok(());
         }
         let scaled = scene.sight.cluster.scale(&scene.deployment, replicas).await;
+        if scaled.is_ok() && replicas < now {
+            self.pods.lowered = Some(Instant::now());
+        }
         self.wrote(scene, scaled.map(|()| {
             info!(fleet = %scene.record.name, deployment = name, from = now, to = replicas, "Deployment is scaled");
             scene.deployment.generation + 1

@@ -1,15 +1,16 @@
 //! A fleet as it is in the cluster and in the store, and what there is to say of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use longshore_api::link::WorkerState;
 use longshore_core::fleet::ScaledBy;
-use longshore_core::kubernetes::{Counts, Facts, Standing};
+use longshore_core::kubernetes::{Counts, Facts, Number, Standing, is_late};
 use longshore_core::rollout::{Owner, Release};
 use longshore_platform::kubernetes::{DeploymentSeen, PodSeen};
 use longshore_store::{FleetRecord, WorkerRecord};
 
-use crate::app::App;
+use super::{CATCH_UP, Memory};
+use crate::app::{App, now};
 use crate::controller::cluster::Sight;
 use crate::convert::worker_state;
 
@@ -19,6 +20,7 @@ pub struct Scene<'a> {
     pub record: &'a FleetRecord,
     pub deployment: DeploymentSeen,
     pub pods: Vec<Pod>,
+    pub number: Number,
     /// Why longshore changes nothing of what the pods are made from.
     pub external: Option<String>,
 }
@@ -27,26 +29,24 @@ pub struct Pod {
     pub seen: PodSeen,
     pub worker: WorkerRecord,
     pub standing: Standing,
+    facts: Facts,
 }
 
 impl Pod {
-    fn new(seen: PodSeen, worker: WorkerRecord, dismissed: bool) -> Pod {
+    fn new(seen: PodSeen, worker: WorkerRecord, dismissed: bool, startup_ms: u64) -> Pod {
         let state = worker_state(&worker);
         let by_itself = state == WorkerState::Draining && worker.drain.is_none();
+        let since = worker.ended_at.or(worker.registered_at).or(worker.planned_at);
         let facts = Facts {
             leaves: seen.leaves || by_itself,
+            up: is_up(&worker),
             ready: state == WorkerState::Ready,
             seen_ready: seen.ready,
             told: worker.drain.is_some(),
-            gone: state == WorkerState::Gone,
             dismissed,
+            late: is_late(seen.stuck.is_some(), worker.in_flight, since, startup_ms, now()),
         };
-        Pod { seen, worker, standing: facts.standing() }
-    }
-
-    /// Its worker has come up, and can be told something.
-    pub fn is_up(&self) -> bool {
-        self.worker.ended_at.is_none() && self.worker.registered_at.is_some()
+        Pod { seen, worker, standing: facts.standing(), facts }
     }
 
     /// It is one of those that the fleet has.
@@ -55,37 +55,44 @@ impl Pod {
     }
 }
 
+/// A worker has come up, and can be told something.
+pub fn is_up(worker: &WorkerRecord) -> bool {
+    worker.ended_at.is_none() && worker.registered_at.is_some()
+}
+
 impl<'a> Scene<'a> {
-    /// `pods`: as they are seen, and the workers in them by name.
+    /// `seen`: the pods, and the workers in them by name.
     pub fn new(
         app: &'a App,
         sight: &'a Sight,
         record: &'a FleetRecord,
         deployment: DeploymentSeen,
         (seen, mut workers): (Vec<PodSeen>, HashMap<String, WorkerRecord>),
-        dismissed: &HashSet<String>,
+        memory: &Memory,
     ) -> Scene<'a> {
+        let startup_ms = record.declaration.probe.startup_ms;
         let pods = seen.into_iter().filter_map(|seen| {
             let worker = workers.remove(&seen.name)?;
-            let dismissed = dismissed.contains(&seen.name);
-            Some(Pod::new(seen, worker, dismissed))
+            let dismissed = memory.dismissed.contains(&seen.name);
+            Some(Pod::new(seen, worker, dismissed, startup_ms))
         });
         let pods = pods.collect();
+        let number = Number {
+            replicas: deployment.replicas,
+            // A quota or the like.
+            refused: deployment.failure.is_some(),
+            lowered: memory.lowered.is_some_and(|at| at.elapsed() < CATCH_UP),
+        };
         let external = match (record.declaration.rollout.owner, &deployment.tracked_by) {
             (_, Some(tool)) => Some(format!("{tool} keeps Deployment `{}` as Git has it", deployment.name)),
             (Owner::External, None) => Some("`rollout.owner` is \"external\"".into()),
             (Owner::Longshore, None) => None,
         };
-        Scene { app, sight, record, deployment, pods, external }
+        Scene { app, sight, record, deployment, pods, number, external }
     }
 
     pub fn counts(&self) -> Counts {
-        Counts::of(self.pods.iter().map(|pod| (pod.standing, pod.seen.ready)))
-    }
-
-    /// Pods are not made: a quota or the like forbids it.
-    pub fn refused(&self) -> bool {
-        self.deployment.failure.is_some()
+        Counts::of(self.pods.iter().map(|pod| pod.facts))
     }
 
     /// The autoscaler that scales the Deployment.
