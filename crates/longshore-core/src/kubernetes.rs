@@ -1,5 +1,6 @@
 //! The names that what is rendered for a cluster, and what works in it, have to agree on.
 
+mod marks;
 mod pods;
 mod template;
 
@@ -9,7 +10,8 @@ use crate::fleet::Fleet;
 use crate::id::FleetName;
 use crate::rollout::Release;
 
-pub use pods::{Counts, Facts, Number, Standing, deletion_cost, is_late};
+pub use marks::{Due, due};
+pub use pods::{Counts, Facts, Number, Standing, is_late};
 pub use template::{Agreed, Mark, Turn, turn};
 
 /// On everything that belongs to a fleet: its name.

@@ -171,17 +171,5 @@ impl Counts {
     }
 }
 
-/// What removing a pod costs beside others, as Kubernetes counts it: pods that nobody told to go are not marked and cost 0.
-pub fn deletion_cost(standing: Standing, invested_ms: u64) -> Option<i32> {
-    match standing {
-        Standing::Drained => Some(-2_000_000_000),
-        Standing::Draining => {
-            let seconds = i32::try_from(invested_ms / 1000).unwrap_or(i32::MAX).min(999_999_999);
-            Some(-1_000_000_000 + seconds)
-        }
-        Standing::Ready | Standing::Starting | Standing::Leaving => None,
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -9,10 +9,11 @@ use longshore_api::link::WorkerState;
 use longshore_core::drain::{self, Candidate};
 use longshore_core::errors::chain;
 use longshore_core::fleet::{Platform, Scaling};
-use longshore_core::id::FleetName;
+use longshore_core::id::{FleetName, WorkerId};
 use longshore_core::json::Json;
 use longshore_core::rollout::{Phase, Plan};
 use longshore_core::scale::{self, Answer, Decision, Each, Load, Memory};
+use longshore_core::time::Timestamp;
 use longshore_core::useful::{self, Useful};
 use longshore_store::{
     DecisionRecord, Epoch, FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerFilter, WorkerRecord,
@@ -181,7 +182,8 @@ impl Controller {
         answer: &Answer,
     ) -> Result<(), StoreError> {
         let leases = app.store.leases(None).await?;
-        let cost = |worker: &WorkerRecord| candidate(worker, record, &leases);
+        let invested = invested(&leases, now());
+        let cost = |worker: &WorkerRecord| candidate(worker, record, &invested);
         let workers: Vec<_> = observed.active.iter().map(|worker| (worker.clone(), cost(worker))).collect();
         let held = crew.held(&record.name, open.plan.to);
         let saved = rollout::decide(
@@ -375,7 +377,8 @@ impl Controller {
         by: u32,
     ) -> Result<(), StoreError> {
         let leases = app.store.leases(None).await?;
-        let candidates: Vec<_> = among.iter().map(|worker| candidate(worker, record, &leases)).collect();
+        let invested = invested(&leases, now());
+        let candidates: Vec<_> = among.iter().map(|worker| candidate(worker, record, &invested)).collect();
         let victims = drain::choose(&candidates, by);
         let victims: Vec<_> = among.iter().filter(|worker| victims.contains(&worker.id)).cloned().collect();
         self.drain(app, crew, record, &victims).await
@@ -412,15 +415,20 @@ pub(super) async fn start(crew: &Crew, record: &FleetRecord, by: u32) -> Result<
     Ok(())
 }
 
-fn candidate(worker: &WorkerRecord, record: &FleetRecord, leases: &[LeaseRecord]) -> Candidate {
+/// How long each worker's tasks have run so far, summed, in milliseconds.
+fn invested(leases: &[LeaseRecord], now: Timestamp) -> HashMap<&WorkerId, u64> {
+    let mut all = HashMap::new();
+    for lease in leases {
+        *all.entry(&lease.worker).or_default() += now.since(lease.started_at).as_millis() as u64;
+    }
+    all
+}
+
+fn candidate(worker: &WorkerRecord, record: &FleetRecord, invested: &HashMap<&WorkerId, u64>) -> Candidate {
     Candidate {
         worker: worker.id.clone(),
         in_flight: worker.in_flight,
-        invested_ms: leases
-            .iter()
-            .filter(|lease| lease.worker == worker.id)
-            .map(|lease| now().since(lease.started_at).as_millis() as u64)
-            .sum(),
+        invested_ms: invested.get(&worker.id).copied().unwrap_or_default(),
         ready: worker_state(worker) == WorkerState::Ready,
         generation_current: worker.release == record.release,
         started_at: worker.planned_at.or(worker.registered_at).unwrap_or_default(),

@@ -3,6 +3,7 @@ use std::num::NonZeroU32;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kubernetes::marks::deletion_cost;
 use crate::scale::{GrowReason, HoldReason, ShrinkReason};
 
 fn grow(by: u32) -> Decision {
@@ -145,15 +146,6 @@ fn what_is_not_made_yet_is_on_its_way_and_what_replaces_others_is_not_counted() 
     assert_eq!(going.crew(number(3)), Crew { ready: 2, starting: 0, draining: 0 });
     let surge = Counts { ready: 5, starting: 1, leaving: 1, ..Counts::default() };
     assert_eq!(surge.crew(number(5)), Crew { ready: 5, starting: 0, draining: 1 });
-}
-
-#[test]
-fn who_has_drained_costs_least_then_who_has_least_to_lose() {
-    let cost = |standing, ms| deletion_cost(standing, ms);
-    assert!(cost(Standing::Drained, 0) < cost(Standing::Draining, 0));
-    assert!(cost(Standing::Draining, 1_000) < cost(Standing::Draining, 900_000));
-    assert!(cost(Standing::Draining, u64::MAX) < Some(0));
-    assert_eq!(cost(Standing::Ready, 5), None);
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 //! those that end, is decided here.
 
 mod deployment;
+mod marks;
 mod scene;
 mod workers;
 
@@ -12,15 +13,16 @@ use longshore_core::drain;
 use longshore_core::errors::chain;
 use longshore_core::fleet::ScaledBy;
 use longshore_core::id::WorkerId;
-use longshore_core::kubernetes::{Agreed, Standing, deletion_cost};
+use longshore_core::kubernetes::Agreed;
 use longshore_core::rollout::{Canary, Order, Phase, Plan, Policy};
 use longshore_core::scale::{Answer, Decision};
 use longshore_platform::kubernetes::ClusterError;
-use longshore_store::{FleetRecord, RolloutRecord, StoreError, WorkerRecord};
+use longshore_store::{FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerRecord};
 use tracing::{info, warn};
 
-use self::scene::{Pod, Scene};
-use super::{Controller, Observed, candidate, rollout};
+use self::marks::Marks;
+use self::scene::Scene;
+use super::{Controller, Observed, candidate, invested, rollout};
 use crate::app::{App, now};
 use crate::controller::cluster::{Pods, Sight};
 use crate::owned::Owned;
@@ -55,8 +57,7 @@ pub struct Memory {
     lowered: Option<Instant>,
     /// A write that failed is tried again then.
     not_before: Option<Instant>,
-    /// Marks that were set, by pod.
-    costs: HashMap<String, i32>,
+    marks: Marks,
     /// What was said last of what is in the way.
     said: Option<String>,
     /// How many there were when others were asked to remove some.
@@ -162,7 +163,8 @@ impl Controller {
                 return Ok(Err(why));
             }
         }
-        Ok(rolled.and_then(|_| scene.trouble().map_or(Ok(()), Err)))
+        let trouble = || scene.trouble().or_else(|| self.pods.marks.trouble().map(str::to_owned));
+        Ok(rolled.and_then(|_| trouble().map_or(Ok(()), Err)))
     }
 
     /// A wish to shrink stands until it is done: whoever scales in our place may ask at any time.
@@ -196,8 +198,9 @@ impl Controller {
         {
             let workers: Vec<_> =
                 scene.pods.iter().filter(|pod| pod.works()).map(|pod| &pod.worker).collect();
+            let invested = invested(&leases, now());
             let candidates: Vec<_> =
-                workers.iter().map(|worker| candidate(worker, record, &leases)).collect();
+                workers.iter().map(|worker| candidate(worker, record, &invested)).collect();
             let (_, by) = scene.counts().victims(scene.number, by.get());
             let victims = drain::choose(&candidates, by);
             for worker in workers.into_iter().filter(|worker| victims.contains(&worker.id)) {
@@ -209,17 +212,14 @@ impl Controller {
                 }
             }
         }
-        if scene.sight.cluster.heeds_deletion_cost() {
-            let costs = scene.pods.iter().filter_map(|pod| {
-                let invested = candidate(&pod.worker, record, &leases).invested_ms;
-                Some((pod, deletion_cost(pod.standing, invested)?))
-            });
-            if let Err(why) = self.mark(scene, costs.collect()).await {
-                return Ok(Err(why));
-            }
-        }
+        let marked = !scene.sight.cluster.heeds_deletion_cost() || self.mark(scene, &leases).await;
         let decision = match decision {
             Decision::Shrink { .. } if !shrinks => return Ok(Ok(())),
+            // The rest is marked in the next look, and only then may the first go.
+            Decision::Shrink { .. } | Decision::Hold(_) if !marked => {
+                app.look_again.notify_one();
+                return Ok(Ok(()));
+            }
             decision => decision,
         };
         let replicas = scene.counts().replicas(scene.number, decision);
@@ -269,30 +269,19 @@ impl Controller {
         }
     }
 
-    /// Says which pods are to go first.
-    async fn mark(&mut self, scene: &Scene<'_>, costs: Vec<(&Pod, i32)>) -> Result<(), String> {
-        if !self.may_write(scene) {
-            return Ok(());
+    /// Says which pods are to go first. Returns whether it is said of all that may go now, or cannot be.
+    async fn mark(&mut self, scene: &Scene<'_>, leases: &[LeaseRecord]) -> bool {
+        if scene.app.epoch() != Some(self.epoch) {
+            return true;
         }
-        let marked = &mut self.pods.costs;
-        marked.retain(|name, _| scene.pods.iter().any(|pod| pod.seen.name == *name));
-        for (pod, cost) in costs {
-            // While it works on, what was written first will do.
-            let draining = pod.standing == Standing::Draining;
-            if marked.get(&pod.seen.name).is_some_and(|set| *set == cost || draining) {
-                continue;
-            }
-            match scene.sight.cluster.set_deletion_cost(&pod.seen.name, cost).await {
-                // It has gone already.
-                Ok(()) | Err(ClusterError::NotFound { .. }) => {}
-                Err(error) => {
-                    self.pods.not_before = Some(Instant::now() + AGAIN);
-                    return Err(chain(&error));
-                }
-            }
-            marked.insert(pod.seen.name.clone(), cost);
-        }
-        Ok(())
+        let invested = invested(leases, now());
+        let pods = scene.pods.iter().map(|pod| {
+            let invested = invested.get(&pod.worker.id).copied().unwrap_or_default();
+            (pod.seen.name.as_str(), pod.standing, invested)
+        });
+        let cluster = &scene.sight.cluster;
+        let write = |pod: String, cost| async move { cluster.set_deletion_cost(&pod, cost).await };
+        self.pods.marks.keep(pods, write, Instant::now()).await
     }
 
     /// Returns whether a rollout moves pods.
@@ -325,7 +314,8 @@ impl Controller {
             None => open.plan.policy,
         };
         let leases = app.store.leases(None).await?;
-        let cost = |worker: &WorkerRecord| candidate(worker, record, &leases);
+        let invested = invested(&leases, now());
+        let cost = |worker: &WorkerRecord| candidate(worker, record, &invested);
         let workers: Vec<_> = observed.active.iter().map(|it| (it.clone(), cost(it))).collect();
         let held = scene.held(open.plan.to);
         let seen = (&workers[..], desired);
