@@ -27,5 +27,5 @@ mod supervisor;
 mod verdict;
 
 pub use error::WorkerError;
-pub use options::{DEFAULT_CUT_OFF, Exit, Options, RelayTimes, Secret};
+pub use options::{DEFAULT_CUT_OFF, DEFAULT_STAY, Exit, Options, RelayTimes, Secret};
 pub use supervisor::run;

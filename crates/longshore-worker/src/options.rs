@@ -11,6 +11,10 @@ use longshore_core::id::{FleetName, WorkerId};
 /// How long a worker that cannot reach the control plane goes on.
 pub const DEFAULT_CUT_OFF: Duration = Duration::from_secs(600);
 
+/// How long a worker that has drained stays. Who told it to go removes it within seconds; where nobody does, it is of more use as
+/// a new worker, and sooner than the control plane forgets it, which is after an hour.
+pub const DEFAULT_STAY: Duration = Duration::from_secs(1800);
+
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -54,8 +58,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Without an answer of the control plane for this long, agents are stopped and the worker ends.
     pub cut_off: Duration,
-    /// Having drained by order, it stays, not ready, until a signal ends it: where what exits is started again.
-    pub stays: bool,
+    /// Having drained by order, it stays, not ready, until a signal ends it or this is over: where what exits is started again.
+    pub stays: Option<Duration>,
     pub relay: RelayTimes,
 }
 

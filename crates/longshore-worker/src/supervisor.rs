@@ -57,7 +57,7 @@ pub struct Worker {
     /// How long the control plane may hold a heartbeat.
     heartbeat: Duration,
     cut_off: Duration,
-    stays: bool,
+    stays: Option<Duration>,
     draining: watch::Sender<bool>,
     ordered: watch::Sender<Option<DrainOrder>>,
 }
@@ -165,9 +165,17 @@ async fn live(
     };
     let ended = drain::drain(&worker, order, signals, parts).await;
     worker.setting.folders.clear();
-    if worker.stays && ended.is_ok() && !signals.told() {
+    if let Some(stay) = worker.stays
+        && ended.is_ok()
+        && !signals.told()
+    {
         info!("worker has drained, and stays until it is stopped");
-        signals.next().await;
+        if tokio::time::timeout(stay, signals.next()).await.is_err() {
+            info!(
+                after_s = stay.as_secs(),
+                "nobody has removed it; it ends, to be started again as a new worker"
+            );
+        }
     }
     ended
 }

@@ -50,7 +50,7 @@ pub async fn drain(
         // Even if nothing runs: the last claim may still bring something.
         () = async { _ = (&mut parts.claims).await; worker.ledger.idle().await } => {}
         () = tokio::time::sleep_until(hand_over_at) => {}
-        name = told_again(signals, worker.stays) => info!(signal = name, "told again; handing over at once"),
+        name = told_again(signals, worker.stays.is_some()) => info!(signal = name, "told again; handing over at once"),
         () = worker.told_to_hand_over() => {}
         error = worker.link.failed() => return Err(super::abort(worker, error, parts).await),
     }

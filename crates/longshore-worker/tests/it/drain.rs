@@ -156,7 +156,7 @@ async fn results_that_cannot_be_delivered_are_said_so() {
 async fn a_worker_that_stays_is_not_ready_once_it_has_drained_and_ends_by_a_signal() {
     let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
     let command = |_: &str| ["sh", "-c", "true"].map(str::to_owned).to_vec();
-    let mut scene = Scene::with(plane, command, |config| config.stays = true);
+    let mut scene = Scene::with(plane, command, |config| config.stays_ms = Some(600_000));
     scene.run("null").await;
     let addr = scene.plane.probe_addr().await;
     scene.plane.order_drain(DrainMode::Wait, 60_000);
@@ -168,11 +168,24 @@ async fn a_worker_that_stays_is_not_ready_once_it_has_drained_and_ends_by_a_sign
 }
 
 #[tokio::test]
+async fn a_worker_that_stays_and_that_nobody_removes_ends_to_be_started_again() {
+    let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
+    let command = |_: &str| ["sh", "-c", "true"].map(str::to_owned).to_vec();
+    let mut scene = Scene::with(plane, command, |config| config.stays_ms = Some(1500));
+    scene.run("null").await;
+    let began = Instant::now();
+    scene.plane.order_drain(DrainMode::Wait, 60_000);
+    assert_eq!(scene.worker.code().await, 0);
+    assert!(began.elapsed() >= Duration::from_millis(1500), "{:?}", began.elapsed());
+    assert_eq!(scene.plane.record().deregistered, 1);
+}
+
+#[tokio::test]
 async fn a_worker_that_stays_and_is_signalled_while_it_drains_finishes_first() {
     for hurried in [false, true] {
         let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
         let command = |folder: &str| ["sh", "-c", WAITS, "agent", folder].map(str::to_owned).to_vec();
-        let mut scene = Scene::with(plane, command, |config| config.stays = true);
+        let mut scene = Scene::with(plane, command, |config| config.stays_ms = Some(600_000));
         let held = scene.submit("null");
         scene.plane.said(held).await;
         scene.plane.order_drain(DrainMode::Wait, 60_000);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use longshore_core::id::{FleetName, WorkerId};
-use longshore_worker::{DEFAULT_CUT_OFF, Options, RelayTimes, Secret, WorkerError};
+use longshore_worker::{DEFAULT_CUT_OFF, DEFAULT_STAY, Options, RelayTimes, Secret, WorkerError};
 
 use crate::cli::{Ca, ca};
 use crate::error::{Fault, Outcome};
@@ -83,7 +83,7 @@ pub struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum AfterDrain {
     Exit,
-    /// Not ready, until a signal ends it: for pods, which are started again when they exit
+    /// Not ready, until a signal ends it, half an hour at most: for pods, which are started again when they exit
     Stay,
 }
 
@@ -121,7 +121,7 @@ async fn work(args: Args) -> Outcome {
         agent_port: Some(args.agent_port.unwrap_or(if first_process() { CONTAINER_PORT } else { 0 })),
         run_dir: std::env::temp_dir(),
         cut_off: DEFAULT_CUT_OFF,
-        stays: args.after_drain == AfterDrain::Stay,
+        stays: (args.after_drain == AfterDrain::Stay).then_some(DEFAULT_STAY),
         relay: RelayTimes::default(),
     };
     let exit = longshore_worker::run(options).await.map_err(fault)?;
