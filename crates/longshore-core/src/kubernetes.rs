@@ -11,7 +11,7 @@ use crate::id::FleetName;
 use crate::rollout::Release;
 
 pub use marks::{Due, due};
-pub use pods::{Counts, Facts, Number, Standing, is_late};
+pub use pods::{Counts, Facts, Number, Standing, is_asleep, is_late};
 pub use template::{Agreed, Mark, Turn, turn};
 
 /// On everything that belongs to a fleet: its name.

@@ -66,6 +66,8 @@ pub struct Autoscaler {
     pub name: String,
     /// The Deployment that it scales.
     pub deployment: String,
+    /// The fewest pods that it leaves; only with 0 does it act on a Deployment that has none.
+    pub least: u32,
 }
 
 /// Marks of tools that keep objects as Git has them.
@@ -191,8 +193,14 @@ impl DeploymentSeen {
 impl Autoscaler {
     /// `None`: it scales something else than a Deployment.
     pub fn of(it: &HorizontalPodAutoscaler) -> Option<Autoscaler> {
-        let target = &it.spec.as_ref()?.scale_target_ref;
-        (target.kind == "Deployment")
-            .then(|| Some(Autoscaler { name: it.metadata.name.clone()?, deployment: target.name.clone() }))?
+        let spec = it.spec.as_ref()?;
+        let target = &spec.scale_target_ref;
+        (target.kind == "Deployment").then(|| {
+            Some(Autoscaler {
+                name: it.metadata.name.clone()?,
+                deployment: target.name.clone(),
+                least: spec.min_replicas.map_or(1, |least| u32::try_from(least).unwrap_or(0)),
+            })
+        })?
     }
 }

@@ -84,10 +84,10 @@ impl Sight {
     /// The autoscaler of a Deployment.
     ///
     /// Errors: why that is not known.
-    pub fn autoscaler_of(&self, deployment: &str) -> Result<Option<String>, String> {
+    pub fn autoscaler_of(&self, deployment: &str) -> Result<Option<Autoscaler>, String> {
         let known = self.autoscalers.lock().expect("no holder panics");
         let all = known.as_ref().map_err(Clone::clone)?;
-        Ok(all.iter().find(|it| it.deployment == deployment).map(|it| it.name.clone()))
+        Ok(all.iter().find(|it| it.deployment == deployment).cloned())
     }
 
     pub fn unjoined(&self, fleet: &FleetName) -> Option<String> {

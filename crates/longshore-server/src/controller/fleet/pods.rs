@@ -163,7 +163,8 @@ impl Controller {
                 return Ok(Err(why));
             }
         }
-        let trouble = || scene.trouble().or_else(|| self.pods.marks.trouble().map(str::to_owned));
+        let trouble =
+            || scene.trouble(answer.desired).or_else(|| self.pods.marks.trouble().map(str::to_owned));
         Ok(rolled.and_then(|_| trouble().map_or(Ok(()), Err)))
     }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use longshore_api::link::WorkerState;
 use longshore_core::fleet::ScaledBy;
-use longshore_core::kubernetes::{Counts, Facts, Number, Standing, is_late};
+use longshore_core::kubernetes::{Counts, Facts, Number, Standing, is_asleep, is_late};
 use longshore_core::rollout::{Owner, Release};
-use longshore_platform::kubernetes::{DeploymentSeen, PodSeen};
+use longshore_platform::kubernetes::{Autoscaler, DeploymentSeen, PodSeen};
 use longshore_store::{FleetRecord, WorkerRecord};
 
 use super::{CATCH_UP, Memory};
@@ -95,10 +95,15 @@ impl<'a> Scene<'a> {
         Counts::of(self.pods.iter().map(|pod| pod.facts))
     }
 
+    /// Some are to go, and have tasks to finish.
+    pub fn drains(&self) -> bool {
+        self.pods.iter().any(|pod| pod.standing == Standing::Draining)
+    }
+
     /// The autoscaler that scales the Deployment.
     ///
     /// Errors: why that is not known.
-    pub fn scaled_by_another(&self) -> Result<Option<String>, String> {
+    pub fn scaled_by_another(&self) -> Result<Option<Autoscaler>, String> {
         self.sight.autoscaler_of(&self.deployment.name)
     }
 
@@ -108,16 +113,32 @@ impl<'a> Scene<'a> {
         of_it.find_map(|pod| pod.seen.stuck.clone()).or_else(|| self.deployment.failure.clone())
     }
 
-    /// What keeps the fleet from being what it should be.
-    pub fn trouble(&self) -> Option<String> {
+    /// What keeps the fleet from having the `desired` workers.
+    pub fn trouble(&self, desired: u32) -> Option<String> {
         if let Some(why) = self.sight.unjoined(&self.record.name) {
             return Some(why);
         }
         if let Some(why) = &self.deployment.failure {
             return Some(format!("pods are refused: {why}"));
         }
+        if let Some(why) = self.asleep(desired) {
+            return Some(why);
+        }
         let stuck = self.pods.iter().find_map(|pod| Some((&pod.seen.name, pod.seen.stuck.as_ref()?)));
         stuck.map(|(pod, why)| format!("pod `{pod}`: {why}"))
+    }
+
+    fn asleep(&self, desired: u32) -> Option<String> {
+        let autoscaler = self.scaled_by_another().ok()??;
+        let (name, by) = (&self.deployment.name, self.record.declaration.scaling.by);
+        is_asleep(by, autoscaler.least, self.number.replicas, desired).then(|| {
+            format!(
+                "{desired} workers are wanted, and HorizontalPodAutoscaler `{}` does not scale Deployment `{name}` from 0: \
+                 `kubectl -n {} scale deployment {name} --replicas=1`",
+                autoscaler.name,
+                self.sight.cluster.namespace(),
+            )
+        })
     }
 
     /// Notes what else there is to know of the fleet.
@@ -133,8 +154,8 @@ impl<'a> Scene<'a> {
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         let (name, by) = (&self.deployment.name, self.record.declaration.scaling.by);
-        match (by, self.sight.autoscaler_of(name)) {
-            (ScaledBy::Direct, Ok(Some(autoscaler))) => notes.push(format!(
+        match (by, self.scaled_by_another()) {
+            (ScaledBy::Direct, Ok(Some(Autoscaler { name: autoscaler, .. }))) => notes.push(format!(
                 "HorizontalPodAutoscaler `{autoscaler}` scales Deployment `{name}`, so longshore does not: delete it, or set \
                  `scaling.by` to \"hpa\" or \"keda\""
             )),
