@@ -2,7 +2,7 @@
 
 mod pods;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use longshore_api::link::WorkerState;
@@ -18,6 +18,7 @@ use longshore_core::useful::{self, Useful};
 use longshore_store::{
     DecisionRecord, Epoch, FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerFilter, WorkerRecord,
 };
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::cluster::{self, Pods};
@@ -29,6 +30,9 @@ use crate::{depth, images, wanted};
 
 /// How often fleets are looked at when nothing wakes us.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// The least time between two looks: what comes meanwhile, such as the pods of a large fleet one by one, is seen in one.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The controller's loop.
 pub async fn fleets(app: App, crew: Crew, pods: Pods) -> &'static str {
@@ -49,11 +53,18 @@ pub async fn fleets(app: App, crew: Crew, pods: Pods) -> &'static str {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            () = app.look_again.notified() => {}
+            () = next(&app.look_again) => {}
             () = app.stopped() => {}
         }
     }
     "fleet controller"
+}
+
+/// Resolves when there is a reason to look again, and not before `PAUSE` is over.
+async fn next(reason: &Notify) {
+    let rested = tokio::time::sleep(PAUSE);
+    reason.notified().await;
+    rested.await;
 }
 
 /// One look, if this replica leads. A new leader first finds the workers again that the one before started here.
@@ -379,7 +390,7 @@ impl Controller {
         let leases = app.store.leases(None).await?;
         let invested = invested(&leases, now());
         let candidates: Vec<_> = among.iter().map(|worker| candidate(worker, record, &invested)).collect();
-        let victims = drain::choose(&candidates, by);
+        let victims: HashSet<_> = drain::choose(&candidates, by).into_iter().collect();
         let victims: Vec<_> = among.iter().filter(|worker| victims.contains(&worker.id)).cloned().collect();
         self.drain(app, crew, record, &victims).await
     }
@@ -432,5 +443,99 @@ fn candidate(worker: &WorkerRecord, record: &FleetRecord, invested: &HashMap<&Wo
         ready: worker_state(worker) == WorkerState::Ready,
         generation_current: worker.release == record.release,
         started_at: worker.planned_at.or(worker.registered_at).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::time::Instant;
+
+    use longshore_core::id::{Fence, Held, TaskId};
+    use longshore_core::time::ServiceTime;
+
+    use super::*;
+
+    fn lease(worker: &WorkerId, started_at: i64) -> LeaseRecord {
+        LeaseRecord {
+            held: Held { task: TaskId(uuid::Uuid::nil()), fence: Fence(1) },
+            worker: worker.clone(),
+            fleet: FleetName::new("a").expect("valid"),
+            attempt: 1,
+            started_at: Timestamp(started_at),
+            expires: ServiceTime(0),
+            alone: false,
+            cancel_requested: false,
+        }
+    }
+
+    fn crowd(workers: usize, leases: usize) -> (Vec<WorkerId>, Vec<LeaseRecord>) {
+        let workers: Vec<_> = (0..workers)
+            .map(|n| WorkerId::new(format!("research-6f7c9d5b4-{n:05}")).expect("valid"))
+            .collect();
+        let leases = (0..leases).map(|n| lease(&workers[(n * 7) % workers.len()], n as i64)).collect();
+        (workers, leases)
+    }
+
+    /// As it reads, worker by worker.
+    fn one_by_one(worker: &WorkerId, leases: &[LeaseRecord], now: Timestamp) -> u64 {
+        let its = leases.iter().filter(|lease| lease.worker == *worker);
+        its.map(|lease| now.since(lease.started_at).as_millis() as u64).sum()
+    }
+
+    #[test]
+    fn what_tasks_have_taken_is_summed_for_each_worker() {
+        let (workers, leases) = crowd(9, 20);
+        let (now, idle) = (Timestamp(1_000), WorkerId::new("idle").expect("valid"));
+        let all = invested(&leases, now);
+        for worker in workers.iter().chain([&idle]) {
+            assert_eq!(
+                all.get(worker).copied().unwrap_or_default(),
+                one_by_one(worker, &leases, now),
+                "{worker}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn looks_are_apart_however_many_reasons_there_are() {
+        let reason = Notify::new();
+        let began = Instant::now();
+        for _ in 0..3 {
+            reason.notify_one();
+            reason.notify_one();
+            next(&reason).await;
+        }
+        assert!(began.elapsed() >= 3 * PAUSE, "{:?}", began.elapsed());
+        tokio::time::timeout(PAUSE, next(&reason)).await.expect_err("a reason is used up");
+    }
+
+    /// `cargo test --release -p longshore-server --lib -- --ignored --nocapture a_look_at_5000_pods`
+    #[test]
+    #[ignore = "a measurement"]
+    fn a_look_at_5000_pods() {
+        let (workers, leases) = crowd(5_000, 10_000);
+        let took = |what: &mut dyn FnMut()| {
+            let began = Instant::now();
+            what();
+            began.elapsed()
+        };
+        let before = took(&mut || {
+            black_box(workers.iter().map(|it| one_by_one(it, &leases, now())).sum::<u64>());
+        });
+        let after = took(&mut || {
+            let all = invested(&leases, now());
+            black_box(workers.iter().filter_map(|it| all.get(it)).sum::<u64>());
+        });
+        let names: Vec<String> = workers.iter().map(WorkerId::to_string).collect();
+        let search = took(&mut || {
+            black_box(names.iter().filter(|name| workers.iter().any(|it| it.as_str() == *name)).count());
+        });
+        let sets = took(&mut || {
+            let there: HashSet<&str> = workers.iter().map(WorkerId::as_str).collect();
+            black_box(names.iter().filter(|name| there.contains(name.as_str())).count());
+        });
+        println!("costs: {before:?} worker by worker, {after:?} summed once");
+        println!("what is remembered of pods: {search:?} searched, {sets:?} by sets");
     }
 }

@@ -9,6 +9,7 @@ mod workers;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use longshore_core::drain;
 use longshore_core::errors::chain;
 use longshore_core::fleet::ScaledBy;
@@ -35,6 +36,9 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// How soon a write that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// Requests that are made at once, where there are many.
+const AT_ONCE: usize = 8;
 
 /// What a controller remembers of a fleet on a cluster.
 #[derive(Default)]
@@ -192,26 +196,18 @@ impl Controller {
 
     /// `shrinks`: false while a rollout replaces pods.
     async fn scale_pods(&mut self, scene: &Scene<'_>, decision: &Decision, shrinks: bool) -> Done {
-        let (app, record) = (scene.app, scene.record);
-        let leases = app.store.leases(None).await?;
-        if let Decision::Shrink { by, .. } = decision
-            && shrinks
-        {
-            let workers: Vec<_> =
-                scene.pods.iter().filter(|pod| pod.works()).map(|pod| &pod.worker).collect();
-            let invested = invested(&leases, now());
-            let candidates: Vec<_> =
-                workers.iter().map(|worker| candidate(worker, record, &invested)).collect();
-            let (_, by) = scene.counts().victims(scene.number, by.get());
-            let victims = drain::choose(&candidates, by);
-            for worker in workers.into_iter().filter(|worker| victims.contains(&worker.id)) {
-                let contract = self.rollout.running(app, record, worker.release).await?.drain;
-                info!(worker = %worker.id, fleet = %record.name, in_flight = worker.in_flight, "worker is told to drain");
-                let (id, at) = (worker.id.clone(), now());
-                if !app.store.order_drain(id, contract.mode, contract.timeout_ms, at).await? {
-                    self.pods.dismissed.insert(worker.id.to_string());
-                }
-            }
+        let app = scene.app;
+        let victims = match decision {
+            Decision::Shrink { by, .. } if shrinks => scene.counts().victims(scene.number, by.get()).1,
+            _ => 0,
+        };
+        // Most looks have no use for them, and there may be many.
+        let leases = match victims > 0 || scene.drains() {
+            true => app.store.leases(None).await?,
+            false => Vec::new(),
+        };
+        if victims > 0 {
+            self.dismiss(scene, victims, &leases).await?;
         }
         let marked = !scene.sight.cluster.heeds_deletion_cost() || self.mark(scene, &leases).await;
         let decision = match decision {
@@ -225,6 +221,35 @@ impl Controller {
         };
         let replicas = scene.counts().replicas(scene.number, decision);
         Ok(self.scale_to(scene, replicas).await)
+    }
+
+    /// Tells those to drain that have the least to lose.
+    async fn dismiss(
+        &mut self,
+        scene: &Scene<'_>,
+        by: u32,
+        leases: &[LeaseRecord],
+    ) -> Result<(), StoreError> {
+        let (app, record) = (scene.app, scene.record);
+        let workers: Vec<_> = scene.pods.iter().filter(|pod| pod.works()).map(|pod| &pod.worker).collect();
+        let invested = invested(leases, now());
+        let candidates: Vec<_> = workers.iter().map(|it| candidate(it, record, &invested)).collect();
+        let victims: HashSet<_> = drain::choose(&candidates, by).into_iter().collect();
+        let mut orders = Vec::new();
+        for worker in workers.into_iter().filter(|worker| victims.contains(&worker.id)) {
+            let contract = self.rollout.running(app, record, worker.release).await?.drain;
+            info!(worker = %worker.id, fleet = %record.name, in_flight = worker.in_flight, "worker is told to drain");
+            let (store, id) = (&app.store, worker.id.clone());
+            orders.push(async move {
+                let told = store.order_drain(id.clone(), contract.mode, contract.timeout_ms, now()).await;
+                told.map(|told| (!told).then(|| id.to_string()))
+            });
+        }
+        let mut told = stream::iter(orders).buffer_unordered(AT_ONCE);
+        while let Some(untold) = told.next().await {
+            self.pods.dismissed.extend(untold?);
+        }
+        Ok(())
     }
 
     async fn scale_to(&mut self, scene: &Scene<'_>, replicas: u32) -> Result<(), String> {

@@ -8,11 +8,10 @@ use longshore_core::errors::chain;
 use longshore_core::kubernetes::{Standing, due};
 use longshore_platform::kubernetes::ClusterError;
 
-use super::AGAIN;
+use super::{AGAIN, AT_ONCE};
 
-/// Marks that one look writes, and how many of them at once.
+/// Marks that one look writes.
 const MOST: usize = 64;
-const AT_ONCE: usize = 8;
 
 /// What was written.
 #[derive(Default)]

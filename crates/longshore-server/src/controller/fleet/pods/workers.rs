@@ -42,7 +42,8 @@ pub async fn follow(
         }
     }
     controller.pods.lost.retain(|id| !names.contains(id.as_str()));
-    controller.pods.ends.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+    let uids: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+    controller.pods.ends.retain(|uid, _| uids.contains(uid.as_str()));
     let mut changed = false;
     // A pod may be seen before it is known which release somebody else's change is.
     let agreed = controller.pods.agreed.clone().flatten();
