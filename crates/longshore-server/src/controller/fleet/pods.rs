@@ -57,13 +57,13 @@ pub struct Memory {
     lost: HashSet<WorkerId>,
     /// Pods that were chosen to go, whose workers have ended and cannot be told.
     dismissed: HashSet<String>,
-    /// When the number of pods was lowered last.
-    lowered: Option<Instant>,
     /// A write that failed is tried again then.
     not_before: Option<Instant>,
     marks: Marks,
     /// What was said last of what is in the way.
     said: Option<String>,
+    /// When the number of pods was lowered last.
+    lowered: Option<Instant>,
     /// How many there were when others were asked to remove some.
     asked: Option<u32>,
     /// Who was last written down to own rollouts.
