@@ -9,8 +9,8 @@ use longshore_api::tls::Trust;
 use longshore_core::errors::chain;
 use longshore_core::fleet::Platform;
 use longshore_core::id::FleetName;
-use longshore_core::kubernetes::{FLEET, JOIN_CA, JOIN_TOKEN, MANAGER, join_secret};
-use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch, Written};
+use longshore_core::kubernetes::{JOIN_CA, JOIN_TOKEN, join_secret};
+use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch};
 use longshore_store::{FleetRecord, StoreError, WorkerFilter};
 use tracing::{info, warn};
 
