@@ -161,10 +161,9 @@ class Registry:
         """Puts an image there under a name such as `agents:1`; it is not on the engine by that name. Returns name and digest."""
         there = f"{self.address}/{name}"
         run("docker", "tag", image, there)
-        run("docker", "--config", str(self.logins), "push", "-q", there)
-        (known,) = json.loads(run("docker", "inspect", "--format", "{{json .RepoDigests}}", there))[-1:]
-        run("docker", "rmi", there, known)
-        return there, known.split("@")[1]
+        said = run("docker", "--config", str(self.logins), "push", there)
+        run("docker", "rmi", there)
+        return there, re.search(r"digest: (sha256:\w+)", said)[1]
 
     def stop(self):
         self.process.kill()
