@@ -7,7 +7,7 @@ use longshore_core::id::WorkerId;
 use longshore_core::kubernetes::release_of;
 use longshore_core::rollout::Release;
 use longshore_core::task::Interruption;
-use longshore_platform::End;
+use longshore_core::time::Timestamp;
 use longshore_platform::kubernetes::PodSeen;
 use longshore_store::{FleetRecord, PlannedWorker, StoreError, WorkerEnd, WorkerFilter, WorkerRecord};
 use tracing::{info, warn};
@@ -16,6 +16,7 @@ use super::Controller;
 use crate::app::{App, now, roll};
 use crate::controller::cluster::Sight;
 use crate::controller::crew::cause;
+use crate::ends::Ending;
 
 /// Releases that a pod may be of.
 const RELEASES: usize = 50;
@@ -63,8 +64,8 @@ pub async fn follow(
             continue;
         }
         controller.pods.ends.insert(pod.uid.clone(), container);
-        if let Some((end_of, why)) = ended(pod, worker) {
-            end(app, worker, cause(end_of), why).await?;
+        if let Some((cause, how)) = ended(pod, worker.registered_at) {
+            end(app, worker, cause, how).await?;
             changed = true;
         }
     }
@@ -115,21 +116,24 @@ async fn release(
 }
 
 /// How a pod's worker ended, if it did since it registered.
-fn ended(pod: &PodSeen, worker: &WorkerRecord) -> Option<(End, String)> {
-    let Some(ended) = &pod.ended else {
-        return pod.over.then(|| (End::Gone, "its pod has ended".into()));
-    };
-    let said = ended.said.as_deref().map(|said| format!(": {}", said.trim())).unwrap_or_default();
+fn ended(pod: &PodSeen, registered_at: Option<Timestamp>) -> Option<(Interruption, Ending)> {
+    let ended = pod.ended.as_ref()?;
+    let said = ended.said.as_deref().map(|said| said.trim().to_owned());
     // A container that is started again registers anew. Clocks of nodes and of the store may differ a little.
-    let came_later = worker.registered_at.is_some_and(|at| at.0 / 1000 >= ended.at);
-    (pod.over || !came_later).then(|| (ended.end, format!("{}{said}", ended.end)))
+    let came_later = registered_at.is_some_and(|at| at.0 / 1000 >= ended.at);
+    let taken = pod.over || pod.leaves && !ended.end.is_crash();
+    let how = match taken {
+        true => Ending::PodTaken(said.unwrap_or_else(|| ended.end.to_string())),
+        false => Ending::Seen(ended.end, said),
+    };
+    (pod.over || !came_later).then(|| (cause(ended.end), how))
 }
 
 /// A worker whose pod is not to be seen has ended; one that speaks up again, since somebody took the fleet's label off its pod,
 /// is told to drain and left alone.
 async fn lose(app: &App, worker: &WorkerRecord, controller: &mut Controller) -> Result<(), StoreError> {
     if controller.pods.lost.insert(worker.id.clone()) {
-        return end(app, worker, Interruption::WorkerEnded, "its pod is gone".into()).await;
+        return end(app, worker, Interruption::WorkerEnded, Ending::PodGone).await;
     }
     if worker.drain.is_none() {
         warn!(worker = %worker.id, "worker goes on without a pod of the fleet: it is told to drain");
@@ -138,7 +142,8 @@ async fn lose(app: &App, worker: &WorkerRecord, controller: &mut Controller) -> 
     Ok(())
 }
 
-async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, why: String) -> Result<(), StoreError> {
+async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, how: Ending) -> Result<(), StoreError> {
+    let why = how.to_string();
     info!(worker = %worker.id, why, "worker ended");
     let end = WorkerEnd { worker: worker.id.clone(), nonce: worker.nonce, cause, why };
     let released = app.store.worker_ended(end, roll(), now()).await?;
@@ -147,4 +152,42 @@ async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, why: String)
     }
     app.look_again.notify_one();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_platform::End;
+    use longshore_platform::kubernetes::Ended;
+
+    use super::*;
+    use crate::ends::is_its_own;
+
+    const AT: i64 = 1_000;
+
+    fn pod(end: End) -> PodSeen {
+        let ended = Ended { container: "c1".into(), end, at: AT, said: None };
+        PodSeen { ended: Some(ended), ..PodSeen::default() }
+    }
+
+    /// Whether its release is to blame; none: it has not ended.
+    fn blamed(pod: &PodSeen, registered_at: Option<Timestamp>) -> Option<bool> {
+        ended(pod, registered_at).map(|(_, how)| is_its_own(&how.to_string()))
+    }
+
+    #[test]
+    fn a_release_is_not_blamed_for_pods_that_somebody_or_their_node_took_away() {
+        let killed = pod(End::Signaled(9));
+        assert_eq!(blamed(&killed, None), Some(true));
+        // Deleted before it came up, or drained with its node.
+        assert_eq!(blamed(&PodSeen { leaves: true, ..killed.clone() }, None), Some(false));
+        assert_eq!(blamed(&PodSeen { leaves: true, ..pod(End::Exited(1)) }, None), Some(false));
+        // What it crashed of itself it crashed of.
+        assert_eq!(blamed(&PodSeen { leaves: true, ..pod(End::OutOfMemory) }, None), Some(true));
+        for end in [End::Gone, End::Signaled(9), End::Exited(1)] {
+            let over = PodSeen { leaves: true, over: true, ..pod(end) };
+            assert_eq!(blamed(&over, None), Some(false), "{end}");
+        }
+        let (_, how) = ended(&PodSeen { over: true, ..killed }, None).expect("it ended");
+        assert_eq!(how.to_string(), "its pod was taken away: killed by SIGKILL");
+    }
 }
