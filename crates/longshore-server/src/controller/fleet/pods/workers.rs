@@ -21,6 +21,9 @@ use crate::ends::Ending;
 /// Releases that a pod may be of.
 const RELEASES: usize = 50;
 
+/// Seconds by which the clock of a node may be ahead of the store's: a worker that runs is not taken for one that ended before.
+const CLOCKS_S: i64 = 10;
+
 /// Brings the store's workers up to what is seen of their pods. Returns those that have one, by its name.
 pub async fn follow(
     app: &App,
@@ -119,14 +122,23 @@ async fn release(
 fn ended(pod: &PodSeen, registered_at: Option<Timestamp>) -> Option<(Interruption, Ending)> {
     let ended = pod.ended.as_ref()?;
     let said = ended.said.as_deref().map(|said| said.trim().to_owned());
-    // A container that is started again registers anew. Clocks of nodes and of the store may differ a little.
-    let came_later = registered_at.is_some_and(|at| at.0 / 1000 >= ended.at);
+    let came_later = registered_at.is_some_and(|at| came_later(pod, at.0 / 1000, ended.at));
     let taken = pod.over || pod.leaves && !ended.end.is_crash();
     let how = match taken {
         true => Ending::PodTaken(said.unwrap_or_else(|| ended.end.to_string())),
         false => Ending::Seen(ended.end, said),
     };
     (pod.over || !came_later).then(|| (cause(ended.end), how))
+}
+
+/// Whether a worker registered after its pod's container had ended, in which case that is no end of it: a container that is
+/// started again registers anew, and that gives back by itself what was held before.
+fn came_later(pod: &PodSeen, registered_at: i64, ended_at: i64) -> bool {
+    match pod.runs {
+        // Once it is ready it has registered, whatever the clocks say.
+        true => pod.ready || registered_at + CLOCKS_S >= ended_at,
+        false => registered_at >= ended_at,
+    }
 }
 
 /// A worker whose pod is not to be seen has ended; one that speaks up again, since somebody took the fleet's label off its pod,
@@ -189,5 +201,19 @@ mod tests {
         }
         let (_, how) = ended(&PodSeen { over: true, ..killed }, None).expect("it ended");
         assert_eq!(how.to_string(), "its pod was taken away: killed by SIGKILL");
+    }
+
+    #[test]
+    fn what_runs_again_is_not_taken_for_what_ended_though_its_nodes_clock_is_ahead() {
+        let again = PodSeen { runs: true, ..pod(End::OutOfMemory) };
+        let ends =
+            |pod: &PodSeen, after_s: i64| blamed(pod, Some(Timestamp((AT + after_s) * 1000 + 500))).is_some();
+        assert!(!ends(&again, 1), "it has registered since");
+        assert!(!ends(&again, -5), "it has, by a clock that is behind");
+        assert!(!ends(&PodSeen { ready: true, ..again.clone() }, -3600), "only who has registered is ready");
+        assert!(ends(&again, -60), "it has not registered yet, and what it held is given to others");
+        // Nothing runs that could have registered.
+        let waits = PodSeen { runs: false, ..again };
+        assert!(ends(&waits, -5) && !ends(&waits, 1));
     }
 }
