@@ -36,6 +36,9 @@ pub async fn follow(
     let all = app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: true }).await?;
     let names: HashSet<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
     let mut known: HashMap<String, WorkerRecord> = HashMap::new();
+    // Whoever the store has forgotten is not heard of again.
+    let stored: HashSet<&str> = all.iter().map(|worker| worker.id.as_str()).collect();
+    controller.pods.lost.retain(|id| stored.contains(id.as_str()));
     for worker in all {
         match names.contains(worker.id.as_str()) {
             true => drop(known.insert(worker.id.to_string(), worker)),
@@ -58,20 +61,7 @@ pub async fn follow(
     for pod in pods.iter().filter(|pod| !pod.over).filter(new) {
         changed |= plan(app, record, pod, &place, controller).await?;
     }
-    for pod in pods {
-        let Some(worker) = known.get(&pod.name).filter(|worker| worker.ended_at.is_none()) else { continue };
-        // Each end once: a container that is started again registers anew, and its last end stays to be seen.
-        let container = pod.ended.as_ref().map(|ended| ended.container.clone()).unwrap_or_default();
-        let seen = |last: &String| !pod.over && !container.is_empty() && *last == container;
-        if controller.pods.ends.get(&pod.uid).is_some_and(seen) {
-            continue;
-        }
-        controller.pods.ends.insert(pod.uid.clone(), container);
-        if let Some((cause, how)) = ended(pod, worker.registered_at) {
-            end(app, worker, cause, how).await?;
-            changed = true;
-        }
-    }
+    changed |= end_those_that_did(app, &known, pods, controller).await?;
     if changed {
         // What was written just now.
         let all = app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: true }).await?;
@@ -79,6 +69,31 @@ pub async fn follow(
         known = there.map(|worker| (worker.id.to_string(), worker)).collect();
     }
     Ok(known)
+}
+
+/// Each end once, when it is written down: a container that is started again registers anew, and its last end stays to be seen.
+/// Returns whether there was one.
+async fn end_those_that_did(
+    app: &App,
+    known: &HashMap<String, WorkerRecord>,
+    pods: &[PodSeen],
+    controller: &mut Controller,
+) -> Result<bool, StoreError> {
+    let mut changed = false;
+    for pod in pods {
+        let Some(worker) = known.get(&pod.name).filter(|worker| worker.ended_at.is_none()) else { continue };
+        let container = pod.ended.as_ref().map(|ended| ended.container.clone()).unwrap_or_default();
+        let seen = |last: &String| !pod.over && !container.is_empty() && *last == container;
+        if controller.pods.ends.get(&pod.uid).is_some_and(seen) {
+            continue;
+        }
+        if let Some((cause, how)) = ended(pod, worker.registered_at) {
+            end(app, worker, cause, how).await?;
+            changed = true;
+        }
+        controller.pods.ends.insert(pod.uid.clone(), container);
+    }
+    Ok(changed)
 }
 
 async fn plan(
@@ -144,8 +159,10 @@ fn came_later(pod: &PodSeen, registered_at: i64, ended_at: i64) -> bool {
 /// A worker whose pod is not to be seen has ended; one that speaks up again, since somebody took the fleet's label off its pod,
 /// is told to drain and left alone.
 async fn lose(app: &App, worker: &WorkerRecord, controller: &mut Controller) -> Result<(), StoreError> {
-    if controller.pods.lost.insert(worker.id.clone()) {
-        return end(app, worker, Interruption::WorkerEnded, Ending::PodGone).await;
+    if !controller.pods.lost.contains(&worker.id) {
+        end(app, worker, Interruption::WorkerEnded, Ending::PodGone).await?;
+        controller.pods.lost.insert(worker.id.clone());
+        return Ok(());
     }
     if worker.drain.is_none() {
         warn!(worker = %worker.id, "worker goes on without a pod of the fleet: it is told to drain");
@@ -168,6 +185,8 @@ async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, how: Ending)
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use longshore_platform::End;
     use longshore_platform::kubernetes::Ended;
 
@@ -215,5 +234,44 @@ mod tests {
         // Nothing runs that could have registered.
         let waits = PodSeen { runs: false, ..again };
         assert!(ends(&waits, -5) && !ends(&waits, 1));
+    }
+
+    #[tokio::test]
+    async fn a_death_that_could_not_be_written_down_is_not_taken_for_handled() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut server = crate::tests::scene::start(&dir, "", None).await.expect("it starts");
+        let app = server.app().clone();
+        let leads = async {
+            loop {
+                match app.epoch() {
+                    Some(epoch) => return epoch,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let epoch = tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        let mut controller = Controller::new(epoch);
+        for name in ["gone", "crashed"] {
+            let (id, fleet) = (WorkerId::new(name).expect("a name"), crate::tests::scene::fleet("a"));
+            let planned = PlannedWorker { id, fleet, release: 1, platform: "kubernetes@x".into() };
+            assert!(app.store.plan_worker(planned, epoch, now()).await.expect("stored"));
+        }
+        let workers = app.store.workers(WorkerFilter::default()).await.expect("read");
+        let known: HashMap<_, _> = workers.into_iter().map(|it| (it.id.to_string(), it)).collect();
+        let crashed = PodSeen { name: "crashed".into(), uid: "u".into(), ..pod(End::Exited(1)) };
+        let pods = [crashed];
+        server.stop().await;
+        lose(&app, &known["gone"], &mut controller).await.expect_err("it is closed");
+        end_those_that_did(&app, &known, &pods, &mut controller).await.expect_err("it is closed");
+        assert!(controller.pods.lost.is_empty() && controller.pods.ends.is_empty());
+        // Nothing of it was lost with the process either.
+        let server = crate::tests::scene::start(&dir, "", None).await.expect("it starts again");
+        let app = server.app().clone();
+        lose(&app, &known["gone"], &mut controller).await.expect("stored");
+        assert!(end_those_that_did(&app, &known, &pods, &mut controller).await.expect("stored"));
+        let left = app.store.workers(WorkerFilter::default()).await.expect("read");
+        assert_eq!(left.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), [""; 0]);
+        // Each end once: of one that has registered since, the last end is not new.
+        assert!(!end_those_that_did(&app, &known, &pods, &mut controller).await.expect("nothing to do"));
     }
 }
