@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use longshore_core::fleet::DrainMode;
 use longshore_core::id::WorkerId;
-use longshore_core::kubernetes::release_of;
+use longshore_core::kubernetes::release_of_pod;
 use longshore_core::rollout::Release;
 use longshore_core::task::Interruption;
 use longshore_core::time::Timestamp;
@@ -122,15 +122,13 @@ async fn release(
     pod: &PodSeen,
     controller: &Controller,
 ) -> Result<Release, StoreError> {
-    if let Some(Some(agreed)) = &controller.pods.agreed
-        && agreed.mark == pod.mark
-    {
+    let agreed = controller.pods.agreed.as_ref().and_then(Option::as_ref);
+    if let Some(agreed) = agreed.filter(|agreed| agreed.mark == pod.mark) {
         return Ok(agreed.release);
     }
     let releases = app.store.releases(record.name.clone(), RELEASES).await?;
     let releases: Vec<_> = releases.into_iter().map(|it| (it.number, it.declaration)).collect();
-    let (declaration, image) = (pod.mark.declaration.as_deref(), pod.mark.image.as_deref());
-    Ok(release_of(&releases, declaration, image).unwrap_or(record.release))
+    Ok(release_of_pod(&releases, agreed, &pod.mark).unwrap_or(record.release))
 }
 
 /// How a pod's worker ended, if it did since it registered.
