@@ -10,7 +10,7 @@ use crate::id::FleetName;
 use crate::rollout::Release;
 
 pub use pods::{Counts, Facts, Standing, deletion_cost};
-pub use template::{Agreed, Mark, Turn, turn};
+pub use template::{Agreed, Mark, Turn, Version, turn};
 
 /// On everything that belongs to a fleet: its name.
 pub const FLEET: &str = "longshore.dev/fleet";

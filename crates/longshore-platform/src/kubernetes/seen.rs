@@ -51,6 +51,7 @@ pub struct DeploymentSeen {
     pub commit: Option<String>,
     /// Pods that it is to have.
     pub replicas: u32,
+    pub uid: String,
     /// Of this sight, for writes that are to fail where it is out of date.
     pub version: String,
     /// Grows with each change of what it is to be.
@@ -188,6 +189,7 @@ impl DeploymentSeen {
             commit: noted.and_then(|all| all.get(COMMIT)).cloned(),
             // Where nobody has said a number it is one.
             replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| u32::try_from(n).unwrap_or(0)),
+            uid: meta.uid.clone().unwrap_or_default(),
             version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),

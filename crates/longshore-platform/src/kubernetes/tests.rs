@@ -113,7 +113,7 @@ fn a_pod_that_was_evicted_is_over_and_says_why() {
 
 fn deployment(more: Value) -> DeploymentSeen {
     let base = json!({
-        "metadata": { "name": "research", "generation": 7, "labels": { "longshore.dev/fleet": "research" } },
+        "metadata": { "name": "research", "uid": "d-1", "generation": 7, "labels": { "longshore.dev/fleet": "research" } },
         "spec": {
             "replicas": 4, "selector": {},
             "template": {
@@ -129,7 +129,7 @@ fn deployment(more: Value) -> DeploymentSeen {
 #[test]
 fn a_deployment_is_seen_with_its_template_its_numbers_and_what_is_in_its_way() {
     let seen = deployment(json!({}));
-    assert_eq!((seen.replicas, seen.generation), (4, 7));
+    assert_eq!((seen.replicas, seen.generation, seen.uid.as_str()), (4, 7, "d-1"));
     assert_eq!((seen.mark.image.as_deref(), seen.commit.as_deref()), (Some("research:1"), Some("abc")));
     assert!(!seen.paused && seen.failure.is_none() && seen.tracked_by.is_none());
     let refused = json!({ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota" });

@@ -1,7 +1,7 @@
 //! What a Deployment makes its pods from: written by longshore, or by somebody else and followed.
 
 use longshore_core::fleet::Fleet;
-use longshore_core::kubernetes::{Agreed, Mark, Turn, release_of, turn};
+use longshore_core::kubernetes::{Agreed, Mark, Turn, Version, release_of, turn};
 use longshore_core::rollout::Release;
 use longshore_platform::kubernetes::Template;
 use longshore_store::{Deployed, NewRelease, ReleaseRecord, StoreError};
@@ -39,9 +39,10 @@ impl Controller {
         };
         let wanted = Agreed { release: target, mark: template.mark() };
         let seen = &scene.deployment.mark;
+        let seen_at = Version { uid: scene.deployment.uid.clone(), generation: scene.deployment.generation };
         match turn(seen, &wanted, known.as_ref(), scene.external.is_none()) {
             // What is seen is from before our own change.
-            Turn::Follow if scene.deployment.generation < self.pods.templated => Ok(Ok(())),
+            Turn::Follow if seen_at.is_before(&self.pods.templated) => Ok(Ok(())),
             Turn::Write if !self.may_write(scene) => Ok(Ok(())),
             Turn::Nothing | Turn::Ask => Ok(Ok(())),
             Turn::Agree => self.agree(scene, wanted).await.map(Ok),
@@ -54,7 +55,7 @@ impl Controller {
                 }
                 match generation {
                     Some(generation) => {
-                        self.pods.templated = generation;
+                        self.pods.templated = Version { generation, ..seen_at };
                         self.agree(scene, wanted).await.map(Ok)
                     }
                     None => Ok(Ok(())),
