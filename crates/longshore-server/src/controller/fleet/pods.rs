@@ -342,7 +342,7 @@ impl Controller {
         if let Err(why) = self.pause(scene, paused).await {
             return Ok(Err(why));
         }
-        Ok(Ok(matches!(plan.phase, Phase::Forward | Phase::Finishing | Phase::Back { .. }) && !paused))
+        Ok(Ok(deployment::moves_pods(&plan, scene.external.is_some())))
     }
 }
 

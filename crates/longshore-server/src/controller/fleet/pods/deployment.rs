@@ -2,7 +2,7 @@
 
 use longshore_core::fleet::Fleet;
 use longshore_core::kubernetes::{Agreed, Mark, Turn, Version, release_of, turn};
-use longshore_core::rollout::Release;
+use longshore_core::rollout::{Plan, Release};
 use longshore_platform::kubernetes::Template;
 use longshore_store::{Deployed, NewRelease, ReleaseRecord, StoreError};
 use tracing::{info, warn};
@@ -111,4 +111,30 @@ impl Controller {
 
 fn key(scene: &Scene<'_>) -> String {
     format!("template:{}", scene.record.name)
+}
+
+/// Whether a rollout replaces pods that the scaler is not to remove meanwhile. `external`: somebody else began it, and alone
+/// decides when it is over: no fleet waits for that.
+pub(super) fn moves_pods(plan: &Plan, external: bool) -> bool {
+    !external && !plan.paused && !plan.has_ended()
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::rollout::{Phase, Policy};
+    use longshore_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn only_a_rollout_of_ours_that_goes_on_keeps_a_fleet_from_shrinking() {
+        let plan = Plan::new(1, 2, Policy::default(), Default::default(), Timestamp(0));
+        let back = Plan { phase: Phase::Back { reason: "worse".into() }, ..plan.clone() };
+        for it in [&plan, &Plan { phase: Phase::Finishing, ..plan.clone() }, &back] {
+            assert!(moves_pods(it, false), "{:?}", it.phase);
+            assert!(!moves_pods(it, true), "it may stay open for ever: {:?}", it.phase);
+        }
+        assert!(!moves_pods(&Plan { paused: true, ..plan.clone() }, false));
+        assert!(!moves_pods(&Plan { phase: Phase::Done, ..plan }, false));
+    }
 }
