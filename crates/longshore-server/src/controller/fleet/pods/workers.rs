@@ -137,9 +137,11 @@ fn ended(pod: &PodSeen, registered_at: Option<Timestamp>) -> Option<(Interruptio
     let said = ended.said.as_deref().map(|said| said.trim().to_owned());
     let came_later = registered_at.is_some_and(|at| came_later(pod, at.0 / 1000, ended.at));
     let taken = pod.over || pod.leaves && !ended.end.is_crash();
-    let how = match taken {
-        true => Ending::PodTaken(said.unwrap_or_else(|| ended.end.to_string())),
-        false => Ending::Seen(ended.end, said),
+    let how = match (taken, said) {
+        // The node's word, where it has one, says more than how the container took it.
+        (true, Some(why)) if pod.over => Ending::PodTaken(why),
+        (true, said) => Ending::PodTaken(Ending::Seen(ended.end, said).to_string()),
+        (false, said) => Ending::Seen(ended.end, said),
     };
     (pod.over || !came_later).then(|| (cause(ended.end), how))
 }
