@@ -23,7 +23,9 @@ pub struct PodSeen {
     pub stuck: Option<String>,
     /// How its agent's container ended last; it may run again.
     pub ended: Option<Ended>,
-    /// It has ended for good.
+    /// Its agent's container runs, as the kubelet has told last.
+    pub runs: bool,
+    /// It has ended for good: its node or an eviction ended it, since its containers are started again.
     pub over: bool,
 }
 
@@ -49,6 +51,7 @@ pub struct DeploymentSeen {
     pub commit: Option<String>,
     /// Pods that it is to have.
     pub replicas: u32,
+    pub uid: String,
     /// Of this sight, for writes that are to fail where it is out of date.
     pub version: String,
     /// Grows with each change of what it is to be.
@@ -112,7 +115,8 @@ impl PodSeen {
             leaves: over || meta.deletion_timestamp.is_some(),
             ready: condition("Ready").is_some_and(|it| it.status == "True"),
             stuck: stuck.filter(|_| !over),
-            ended: of_agent.and_then(last_end).or_else(|| evicted(pod).filter(|_| over)),
+            ended: if over { Some(taken(pod, of_agent)) } else { of_agent.and_then(last_end) },
+            runs: of_agent.and_then(|it| it.state.as_ref()).is_some_and(|it| it.running.is_some()),
             over,
         })
     }
@@ -129,8 +133,11 @@ fn stuck(of: &ContainerStatus) -> Option<String> {
 }
 
 fn last_end(of: &ContainerStatus) -> Option<Ended> {
-    let ended = |state: Option<&ContainerState>| state?.terminated.clone();
-    let it = ended(of.state.as_ref()).or_else(|| ended(of.last_state.as_ref()))?;
+    end_in(of.state.as_ref()).or_else(|| end_in(of.last_state.as_ref()))
+}
+
+fn end_in(state: Option<&ContainerState>) -> Option<Ended> {
+    let it = state?.terminated.clone()?;
     let end = match (it.reason.as_deref(), it.signal, it.exit_code) {
         (Some("OOMKilled"), ..) => End::OutOfMemory,
         (_, Some(signal), _) if signal > 0 => End::Signaled(signal),
@@ -146,11 +153,14 @@ fn last_end(of: &ContainerStatus) -> Option<Ended> {
     })
 }
 
-/// A pod that ended without a word of its containers: the node was out of memory or disk, or went.
-fn evicted(pod: &Pod) -> Option<Ended> {
-    let status = pod.status.as_ref()?;
-    let said = status.message.clone().or_else(|| status.reason.clone());
-    Some(Ended { container: String::new(), end: End::Gone, at: 0, said })
+/// The end of a pod that has ended for good. Why is the node's to say: it was out of memory or disk, or went. What its container
+/// was started again after before is no part of it.
+fn taken(pod: &Pod, agent: Option<&ContainerStatus>) -> Ended {
+    let status = pod.status.as_ref();
+    let why = status.and_then(|status| status.message.clone().or_else(|| status.reason.clone()));
+    let unseen = || Ended { container: String::new(), end: End::Gone, at: 0, said: None };
+    let seen = agent.and_then(|agent| end_in(agent.state.as_ref())).unwrap_or_else(unseen);
+    Ended { said: why.or(seen.said), ..seen }
 }
 
 impl DeploymentSeen {
@@ -179,6 +189,7 @@ impl DeploymentSeen {
             commit: noted.and_then(|all| all.get(COMMIT)).cloned(),
             // Where nobody has said a number it is one.
             replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| u32::try_from(n).unwrap_or(0)),
+            uid: meta.uid.clone().unwrap_or_default(),
             version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),

@@ -72,11 +72,14 @@ fn what_keeps_a_pod_from_running_is_told_and_what_passes_is_not() {
 
 #[test]
 fn the_end_of_an_agents_container_is_told_with_its_cause() {
-    let ended = |last: Value| {
+    let seen = |last: Value| {
         let last =
             merged(json!({ "exitCode": 0, "finishedAt": "2026-11-30T12:00:00Z", "containerID": "c" }), last);
-        pod(agent(json!({ "lastState": { "terminated": last }, "state": { "running": {} } }))).ended
+        pod(agent(json!({ "lastState": { "terminated": last }, "state": { "running": {} } })))
     };
+    let ended = |last: Value| seen(last).ended;
+    assert!(seen(json!({})).runs, "again");
+    assert!(!pod(agent(json!({ "state": { "terminated": { "exitCode": 1 } } }))).runs);
     let memory = ended(json!({ "reason": "OOMKilled", "exitCode": 137 })).expect("it ended");
     assert_eq!((memory.end, memory.at, memory.container.as_str()), (End::OutOfMemory, 1_796_040_000, "c"));
     assert_eq!(ended(json!({ "exitCode": 3 })).map(|it| it.end), Some(End::Exited(3)));
@@ -94,12 +97,23 @@ fn a_pod_that_was_evicted_is_over_and_says_why() {
     assert!(seen.over && seen.leaves);
     let ended = seen.ended.expect("it ended");
     assert_eq!((ended.end, ended.said.as_deref()), (End::Gone, Some("low on memory")));
+    // Its container was out of memory once, and was started again; then the node went.
+    let again = json!({
+        "state": { "terminated": { "exitCode": 137, "reason": "Error", "containerID": "c2" } },
+        "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled", "containerID": "c1" } },
+    });
+    let over = json!({ "status": { "phase": "Failed", "reason": "Terminated", "message": "node shutdown" } });
+    let ended = pod(merged(agent(again), over.clone())).ended.expect("it ended");
+    assert_eq!((ended.end, ended.container.as_str()), (End::Signaled(9), "c2"));
+    assert_eq!(ended.said.as_deref(), Some("node shutdown"));
+    let unseen = json!({ "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } } });
+    assert_eq!(pod(merged(agent(unseen), over)).ended.map(|it| it.end), Some(End::Gone));
     assert!(pod(json!({ "metadata": { "deletionTimestamp": "2026-11-30T12:00:00Z" } })).leaves);
 }
 
 fn deployment(more: Value) -> DeploymentSeen {
     let base = json!({
-        "metadata": { "name": "research", "generation": 7, "labels": { "longshore.dev/fleet": "research" } },
+        "metadata": { "name": "research", "uid": "d-1", "generation": 7, "labels": { "longshore.dev/fleet": "research" } },
         "spec": {
             "replicas": 4, "selector": {},
             "template": {
@@ -115,7 +129,7 @@ fn deployment(more: Value) -> DeploymentSeen {
 #[test]
 fn a_deployment_is_seen_with_its_template_its_numbers_and_what_is_in_its_way() {
     let seen = deployment(json!({}));
-    assert_eq!((seen.replicas, seen.generation), (4, 7));
+    assert_eq!((seen.replicas, seen.generation, seen.uid.as_str()), (4, 7, "d-1"));
     assert_eq!((seen.mark.image.as_deref(), seen.commit.as_deref()), (Some("research:1"), Some("abc")));
     assert!(!seen.paused && seen.failure.is_none() && seen.tracked_by.is_none());
     let refused = json!({ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota" });

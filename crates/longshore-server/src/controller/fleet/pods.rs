@@ -12,7 +12,7 @@ use longshore_core::drain;
 use longshore_core::errors::chain;
 use longshore_core::fleet::ScaledBy;
 use longshore_core::id::WorkerId;
-use longshore_core::kubernetes::{Agreed, Standing, deletion_cost};
+use longshore_core::kubernetes::{Agreed, Standing, Version, deletion_cost};
 use longshore_core::rollout::{Canary, Order, Phase, Plan, Policy};
 use longshore_core::scale::{Answer, Decision};
 use longshore_platform::kubernetes::ClusterError;
@@ -41,8 +41,8 @@ pub struct Memory {
     agreed: Option<Option<Agreed>>,
     /// What we wrote last: older sights of the Deployment say nothing, for a while.
     wrote: Option<(i64, Instant)>,
-    /// The generation of the template that we wrote last: what is older is nobody's change.
-    templated: i64,
+    /// The Deployment with the template that we wrote last: what is older is nobody's change.
+    templated: Version,
     /// The Deployment's own rollout, as we set it last.
     paused: Option<bool>,
     /// Ends of containers that were taken notice of, by pod.
@@ -342,7 +342,7 @@ impl Controller {
         if let Err(why) = self.pause(scene, paused).await {
             return Ok(Err(why));
         }
-        Ok(Ok(matches!(plan.phase, Phase::Forward | Phase::Finishing | Phase::Back { .. }) && !paused))
+        Ok(Ok(deployment::moves_pods(&plan, scene.external.is_some())))
     }
 }
 
