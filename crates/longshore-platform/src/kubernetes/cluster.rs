@@ -59,7 +59,13 @@ impl Cluster {
     /// Errors: no cluster is known here, or it does not answer.
     pub async fn connect(namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let config = Config::infer().await.map_err(|error| ClusterError::NotConfigured(error.into()))?;
+        Cluster::reach(config, namespace).await
+    }
+
+    pub(super) async fn reach(mut config: Config, namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let namespace = namespace_of(&config, namespace);
+        // The library would try again by itself, for minutes where the API server says that it is busy, and say nothing of it.
+        config.default_retry = false;
         let client = Client::try_from(config).map_err(|error| ClusterError::NotConfigured(error.into()))?;
         let version = client.apiserver_version().await;
         let version =
