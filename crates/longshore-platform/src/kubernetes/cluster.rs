@@ -118,13 +118,14 @@ impl Cluster {
         Ok(done.metadata.generation.unwrap_or_default())
     }
 
-    /// Lets a Deployment's own rollout stand still, or go on.
-    pub async fn pause(&self, deployment: &str, paused: bool) -> Result<(), ClusterError> {
+    /// Lets a Deployment's own rollout stand still, or go on. Returns its generation with it.
+    pub async fn pause(&self, deployment: &str, paused: bool) -> Result<i64, ClusterError> {
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
         let patch = Patch::Merge(json!({ "spec": { "paused": paused } }));
         let deployments = self.deployments();
         let asked = deployments.patch(deployment, &params, &patch);
-        self.within("pause Deployment", deployment, asked).await.map(drop)
+        let done = self.within("pause Deployment", deployment, asked).await?;
+        Ok(done.metadata.generation.unwrap_or_default())
     }
 
     /// Says what removing a pod would cost, beside others.
