@@ -7,10 +7,10 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, Config};
 use longshore_core::kubernetes::MANAGER;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::change::Template;
 use super::error::ClusterError;
@@ -42,14 +42,6 @@ pub(super) fn namespace_of(config: &Config, given: Option<&str>) -> String {
         other => other,
     };
     given.unwrap_or(theirs).to_owned()
-}
-
-/// Whether something had to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    Created,
-    Changed,
-    Same,
 }
 
 impl Cluster {
@@ -150,45 +142,31 @@ impl Cluster {
         Ok(found.items.iter().filter_map(Autoscaler::of).collect())
     }
 
-    /// Keeps a Secret as it is to be.
-    pub async fn keep_secret(
-        &self,
-        name: &str,
-        labels: &[(&str, &str)],
-        data: &[(&str, &str)],
-    ) -> Result<Written, ClusterError> {
+    /// Keeps what is in a Secret as it is to be; says whether it had to be changed. What else is said of it stays: it is
+    /// rendered, and this only fills it.
+    ///
+    /// Errors: it is not there, among others.
+    pub async fn fill_secret(&self, name: &str, data: &[(&str, &str)]) -> Result<bool, ClusterError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let data: BTreeMap<String, ByteString> = data
             .iter()
             .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
             .collect();
-        let there = self.within("read Secret", name, secrets.get_opt(name)).await?;
-        if there.as_ref().is_some_and(|there| there.data.as_ref() == Some(&data)) {
-            return Ok(Written::Same);
+        let there = self.within("read Secret", name, secrets.get(name)).await?;
+        if there.data.as_ref() == Some(&data) {
+            return Ok(false);
         }
-        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let version = there.as_ref().and_then(|there| there.metadata.resource_version.clone());
-        let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(name.into()),
-                labels: Some(labels),
-                resource_version: version,
-                ..Default::default()
-            },
-            data: Some(data),
-            ..Default::default()
-        };
-        let params = PostParams { field_manager: Some(MANAGER.into()), ..Default::default() };
-        match there {
-            Some(_) => {
-                self.within("write Secret", name, secrets.replace(name, &params, &secret)).await?;
-                Ok(Written::Changed)
-            }
-            None => {
-                self.within("write Secret", name, secrets.create(&params, &secret)).await?;
-                Ok(Written::Created)
-            }
-        }
+        let surplus = there.data.unwrap_or_default().into_keys().filter(|key| !data.contains_key(key));
+        let surplus: BTreeMap<String, Value> = surplus.map(|key| (key, Value::Null)).collect();
+        let mut wanted = json!(data);
+        wanted.as_object_mut().expect("a mapping").extend(surplus);
+        let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
+        let patch = Patch::Merge(json!({
+            "metadata": { "resourceVersion": there.metadata.resource_version },
+            "data": wanted,
+        }));
+        self.within("write Secret", name, secrets.patch(name, &params, &patch)).await?;
+        Ok(true)
     }
 
     /// Nobody waits for an API server for ever: others' fleets are looked at in the same turn.

@@ -9,8 +9,8 @@ use longshore_api::tls::Trust;
 use longshore_core::errors::chain;
 use longshore_core::fleet::Platform;
 use longshore_core::id::FleetName;
-use longshore_core::kubernetes::{FLEET, JOIN_CA, JOIN_TOKEN, MANAGER, join_secret};
-use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch, Written};
+use longshore_core::kubernetes::{JOIN_CA, JOIN_TOKEN, join_secret};
+use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch};
 use longshore_store::{FleetRecord, StoreError, WorkerFilter};
 use tracing::{info, warn};
 
@@ -212,21 +212,20 @@ async fn keep_secrets(app: &App, sight: &Sight, fleets: &[FleetRecord]) {
         Some(trust) => Ok(trust.to_string()),
     };
     for record in fleets.iter().filter(|record| record.active && is_for_cluster(record)) {
-        let labels = [(FLEET, record.name.as_str()), ("app.kubernetes.io/managed-by", MANAGER)];
         let token = app.signer.worker_token(&record.name);
         let kept = match &trust {
             Ok(ca) => {
                 let data = [(JOIN_TOKEN, token.as_str()), (JOIN_CA, ca.as_str())];
-                let kept = sight.cluster.keep_secret(&join_secret(&record.name), &labels, &data).await;
+                let kept = sight.cluster.fill_secret(&join_secret(&record.name), &data).await;
                 kept.map_err(|error: ClusterError| chain(&error))
             }
             Err(why) => Err(why.clone()),
         };
         let mut unjoined = sight.unjoined.lock().expect("no holder panics");
         match kept {
-            Ok(written) => {
-                if written != Written::Same {
-                    info!(fleet = %record.name, secret = join_secret(&record.name), ?written, "Secret for workers to join with");
+            Ok(changed) => {
+                if changed {
+                    info!(fleet = %record.name, secret = join_secret(&record.name), "Secret for workers to join with was filled");
                 }
                 unjoined.remove(&record.name);
             }
