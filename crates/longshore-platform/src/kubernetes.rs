@@ -8,6 +8,7 @@ mod change;
 mod cluster;
 mod error;
 pub mod render;
+mod rest;
 mod seen;
 #[cfg(test)]
 mod tests;

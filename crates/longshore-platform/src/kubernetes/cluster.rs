@@ -51,7 +51,13 @@ impl Cluster {
     /// Errors: no cluster is known here, or it does not answer.
     pub async fn connect(namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let config = Config::infer().await.map_err(|error| ClusterError::NotConfigured(error.into()))?;
+        Cluster::reach(config, namespace).await
+    }
+
+    pub(super) async fn reach(mut config: Config, namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let namespace = namespace_of(&config, namespace);
+        // The library would try again by itself, for minutes where the API server says that it is busy, and say nothing of it.
+        config.default_retry = false;
         let client = Client::try_from(config).map_err(|error| ClusterError::NotConfigured(error.into()))?;
         let version = client.apiserver_version().await;
         let version =
@@ -104,13 +110,14 @@ impl Cluster {
         Ok(done.metadata.generation.unwrap_or_default())
     }
 
-    /// Lets a Deployment's own rollout stand still, or go on.
-    pub async fn pause(&self, deployment: &str, paused: bool) -> Result<(), ClusterError> {
+    /// Lets a Deployment's own rollout stand still, or go on. Returns its generation with it.
+    pub async fn pause(&self, deployment: &str, paused: bool) -> Result<i64, ClusterError> {
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
         let patch = Patch::Merge(json!({ "spec": { "paused": paused } }));
         let deployments = self.deployments();
         let asked = deployments.patch(deployment, &params, &patch);
-        self.within("pause Deployment", deployment, asked).await.map(drop)
+        let done = self.within("pause Deployment", deployment, asked).await?;
+        Ok(done.metadata.generation.unwrap_or_default())
     }
 
     /// Says what removing a pod would cost, beside others.

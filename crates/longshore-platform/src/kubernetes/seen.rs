@@ -3,8 +3,10 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use longshore_core::fleet::Fleet;
 use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, FLEET, Mark};
 
+use super::rest::Rest;
 use crate::End;
 
 /// A pod of a fleet.
@@ -61,6 +63,8 @@ pub struct DeploymentSeen {
     pub failure: Option<String>,
     /// What says that it is kept by a tool that takes it from Git.
     pub tracked_by: Option<String>,
+    /// What else its pods are made from; none: it has no agent.
+    pub(super) rest: Option<Rest>,
 }
 
 /// A HorizontalPodAutoscaler.
@@ -195,7 +199,15 @@ impl DeploymentSeen {
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
             failure: failed.map(|it| it.message.clone().or(it.reason.clone()).unwrap_or_default()),
             tracked_by: TRACKING.iter().find(|(key, _)| marked(key)).map(|(_, tool)| (*tool).to_owned()),
+            rest: pod.and_then(Rest::of),
         })
+    }
+
+    /// The keys of a fleet that its pods are not made from as it declares them, though no release writes those: a rendering
+    /// does. What an owner changes on purpose, by an overlay, is not told from what is old.
+    pub fn unlike(&self, fleet: &Fleet) -> Vec<&'static str> {
+        let rest = self.rest.as_ref().filter(|_| fleet.overlay.is_none());
+        rest.map(|rest| rest.differs(fleet)).unwrap_or_default()
     }
 }
 

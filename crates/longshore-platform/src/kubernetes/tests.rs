@@ -155,6 +155,8 @@ fn a_release_writes_its_own_fields_and_no_others() {
     let mut fleet = Fleet::new(name, vec!["python".into(), "agent.py".into()], String::new());
     fleet.platform = Platform::Kubernetes;
     fleet.env.insert("MODEL".into(), "small".into());
+    // A worker is told of it when it registers, its kubelet by nothing else.
+    fleet.drain.timeout_ms = 600_000;
     fleet.container = Some(Container {
         image: Image::parse("research:2").expect("an image"),
         image_id: None,
@@ -170,7 +172,7 @@ fn a_release_writes_its_own_fields_and_no_others() {
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "research" },
         "spec": { "template": {
             "metadata": { "annotations": { "longshore.dev/declaration": digest, "longshore.dev/commit": "abc" } },
-            "spec": { "containers": [{
+            "spec": { "terminationGracePeriodSeconds": 615, "containers": [{
                 "name": "agent", "image": "research:2", "args": ["python", "agent.py"],
                 "env": [{ "name": "MODEL", "value": "small" }],
                 "resources": {
@@ -181,4 +183,50 @@ fn a_release_writes_its_own_fields_and_no_others() {
         } },
     });
     assert_eq!(template.apply("research"), expected);
+}
+
+#[test]
+fn what_a_release_does_not_write_is_told_apart_by_its_key_until_it_is_rendered_again() {
+    let base = "[kubernetes]\nimage = \"longshore:1\"\n[fleet.research]\nplatform = \"kubernetes\"\n\
+                image = \"research:1\"\ncommand = [\"run\"]\n";
+    let declared = |more: &str| {
+        let declared =
+            render::read(&format!("{base}{more}"), "longshore.toml", "/srv").expect("a valid file");
+        let fleet = declared.settings.fleets[0].clone();
+        (declared, fleet)
+    };
+    let seen = |more: &str| {
+        let (declared, _) = declared(more);
+        let request = render::Request {
+            declared: &declared,
+            config: base,
+            overlays: &Default::default(),
+            version: "1.2.3",
+            only: &[],
+            prepull: false,
+        };
+        let rendered = render::render(&request).expect("it renders");
+        let mut objects = rendered.groups.into_iter().flat_map(|group| group.objects);
+        let it = objects.find(|it| it["kind"] == "Deployment" && it["metadata"]["name"] == "research");
+        let it: Deployment = serde_json::from_value(it.expect("its Deployment")).expect("a Deployment");
+        DeploymentSeen::of(&it).expect("of a fleet")
+    };
+    let plain = seen("");
+    for (more, keys) in [
+        ("env = { MODEL = \"a\" }\ndrain = { timeout = \"30m\" }\n", vec![]),
+        ("working_dir = \"/app\"\n", vec!["working_dir"]),
+        ("supervisor = \"inject\"\n", vec!["supervisor"]),
+        ("probe = { interval = \"1500ms\" }\n", vec!["probe"]),
+        ("probe = { timeout = \"1s\", startup = \"5s\" }\n", vec!["probe"]),
+        ("probe = { startup = \"1ms\", interval = \"1ms\", failures = 9 }\n", vec!["probe"]),
+        ("secrets = { KEY = { env = \"OTHER\" } }\n", vec!["secrets"]),
+        ("working_dir = \"/app\"\nsupervisor = \"inject\"\n", vec!["working_dir", "supervisor"]),
+    ] {
+        let (_, fleet) = declared(more);
+        assert_eq!(plain.unlike(&fleet), keys, "{more}");
+        assert_eq!(seen(more).unlike(&fleet), [""; 0], "rendered again: {more}");
+    }
+    let (_, mut fleet) = declared("working_dir = \"/app\"\n");
+    fleet.overlay = Some("/srv/pod.yaml".into());
+    assert_eq!(plain.unlike(&fleet), [""; 0], "it may be the overlay's doing");
 }

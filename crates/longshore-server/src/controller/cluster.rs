@@ -23,7 +23,7 @@ pub const PLACE: &str = "kubernetes@";
 /// How often it is looked whether a cluster is needed, and tried again to reach it.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How often autoscalers are listed, which also shows that the API server answers.
+/// How often autoscalers are listed.
 const ASK: Duration = Duration::from_secs(5);
 
 /// How often the Secrets are looked at again.
@@ -153,11 +153,9 @@ async fn see(pods: &Pods) -> Result<Arc<Sight>, String> {
         let ready = tokio::time::timeout(PATIENCE / 2, watch.ready()).await;
         if ready.is_err() {
             let why = watch.broken().map(|(_, why)| why);
-            return Err(format!(
-                "pods and Deployments of namespace `{}` cannot be listed: {}",
-                cluster.namespace(),
-                why.unwrap_or_else(|| "the API server does not answer in time".into())
-            ));
+            return Err(why.unwrap_or_else(|| {
+                format!("pods and Deployments of namespace `{}` are not listed in time", cluster.namespace())
+            }));
         }
         info!(namespace = cluster.namespace(), "cluster is watched");
         let autoscalers = Mutex::new(Err("they have not been listed yet".into()));
@@ -197,16 +195,7 @@ async fn follow(app: &App, sight: &Sight) {
 async fn ask(sight: &Sight) {
     let listed = tokio::time::timeout(ASK, sight.cluster.autoscalers()).await;
     let known = match listed {
-        Ok(Ok(all)) => {
-            sight.watch.answered();
-            Ok(all)
-        }
-        Ok(Err(error)) => {
-            if error.is_answer() {
-                sight.watch.answered();
-            }
-            Err(chain(&error))
-        }
+        Ok(listed) => listed.map_err(|error| chain(&error)),
         Err(_) => Err("the API server does not answer in time".into()),
     };
     *sight.autoscalers.lock().expect("no holder panics") = known;

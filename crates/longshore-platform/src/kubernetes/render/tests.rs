@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use longshore_core::fleet::Platform;
 use longshore_core::kubernetes::digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -375,7 +375,8 @@ fn where_the_store_is_comes_from_a_secret_unless_the_file_says_it() {
 
 #[test]
 fn an_overlay_that_breaks_what_longshore_needs_is_refused() {
-    let file = format!("{SMALL}kubernetes = {{ overlay = \"pod.yaml\" }}\n");
+    let own = "command = [\"run\"]\nenv = { MODEL = \"small\" }\n";
+    let file = format!("{SMALL}{own}kubernetes = {{ overlay = \"pod.yaml\" }}\n");
     let refused = |overlay: &str| Case { overlays: &[("pod.yaml", overlay)], ..case(&file) }.problems();
     for (overlay, expected) in [
         ("- a", "/srv/pod.yaml: is no mapping"),
@@ -400,12 +401,54 @@ fn an_overlay_that_breaks_what_longshore_needs_is_refused() {
             "its pods need the label `longshore.dev/fleet: research`",
         ),
         ("spec: {containers: [{name: agent, $patch: delete}]}", "its container `agent` is longshore's own"),
+        (
+            "spec: {containers: [{name: agent, resources: {limits: {memory: 8Gi}}}]}",
+            "`spec.template.spec.containers[agent].resources.limits.memory` is written again by every `longshore deploy`, \
+             without the overlay: set `resources` in longshore.toml",
+        ),
+        (
+            "kind: Deployment\nspec: {template: {spec: {containers: [{name: agent, resources: null}]}}}",
+            "resources.requests.cpu` is written again",
+        ),
+        ("spec: {containers: [{name: agent, args: [a]}]}", "set `command` in longshore.toml"),
+        ("spec: {containers: [{name: agent, image: other}]}", "set `image` in longshore.toml"),
+        (
+            "spec: {containers: [{name: agent, env: [{name: MODEL, value: x}]}]}",
+            "containers[agent].env[MODEL]` is written",
+        ),
+        (
+            "spec: {containers: [{name: agent, env: [{name: MODEL, $patch: replace, valueFrom: {fieldRef: {fieldPath: a}}}]}]}",
+            "set `env` in longshore.toml",
+        ),
+        ("spec: {terminationGracePeriodSeconds: 7200}", "set `drain.timeout` in longshore.toml"),
+        ("metadata: {annotations: {longshore.dev/declaration: x}}", "without the overlay: leave it out"),
         ("spec: {containers: [{image: a}]}", "/srv/pod.yaml: spec.containers[0]: has no `name`"),
         ("kind: Pod\n---\nspec: {volumes: {}}", "/srv/pod.yaml, document 2: spec.volumes: is a list"),
     ] {
         let told = refused(overlay);
         assert!(told.contains(expected), "{overlay}: {told}");
     }
+}
+
+#[test]
+fn an_overlay_may_change_beside_what_a_release_writes_and_all_where_none_is_written() {
+    let own = "env = { MODEL = \"small\" }\nkubernetes = { overlay = \"pod.yaml\" }\n";
+    let file = format!("{SMALL}{own}");
+    let rendered = |file: &str, overlay: &str| {
+        let objects = Case { overlays: &[("pod.yaml", overlay)], ..case(file) }.objects();
+        find(&objects, "Deployment", "research")["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    let agent = rendered(
+        &file,
+        "spec: {containers: [{name: agent, args: [a], resources: {limits: {example.com/gpu: 1}}, env: [{name: PROXY, value: x}]}]}",
+    );
+    assert_eq!(
+        (&agent["resources"]["limits"]["example.com/gpu"], &agent["args"][0]),
+        (&json!(1), &json!("a"))
+    );
+    let by_git = format!("{file}rollout = {{ owner = \"external\" }}\n");
+    let agent = rendered(&by_git, "spec: {containers: [{name: agent, resources: {limits: {memory: 8Gi}}}]}");
+    assert_eq!(agent["resources"]["limits"]["memory"], "8Gi");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A fleet whose workers are pods: Kubernetes starts and replaces them; what there is to be, and what becomes of the work of
 //! those that end, is decided here.
 
+mod conflicts;
 mod deployment;
+mod paused;
 mod scene;
 mod workers;
 
@@ -19,6 +21,8 @@ use longshore_platform::kubernetes::ClusterError;
 use longshore_store::{FleetRecord, RolloutRecord, StoreError, WorkerRecord};
 use tracing::{info, warn};
 
+use self::conflicts::Conflicts;
+use self::paused::Paused;
 use self::scene::{Pod, Scene};
 use super::{Controller, Observed, candidate, rollout};
 use crate::app::{App, now};
@@ -44,13 +48,15 @@ pub struct Memory {
     /// The Deployment with the template that we wrote last: what is older is nobody's change.
     templated: Version,
     /// The Deployment's own rollout, as we set it last.
-    paused: Option<bool>,
+    paused: Paused,
     /// Ends of containers that were taken notice of, by pod.
     ends: HashMap<String, String>,
     /// Workers that were ended since their pods were gone.
     lost: HashSet<WorkerId>,
     /// Pods that were chosen to go, whose workers cannot hear of it.
     dismissed: HashSet<String>,
+    /// Writes that were refused since what was seen was out of date.
+    conflicts: Conflicts,
     /// A write that failed is tried again then.
     not_before: Option<Instant>,
     /// Marks that were set, by pod.
@@ -252,10 +258,13 @@ impl Controller {
         match written {
             Ok(generation) => {
                 self.pods.wrote = Some((generation, Instant::now()));
+                self.pods.conflicts.none();
                 Ok(())
             }
-            // What is seen is out of date.
-            Err(ClusterError::Conflict { .. }) => Ok(()),
+            // What is seen is out of date, which it is not for long.
+            Err(ClusterError::Conflict { .. }) if self.pods.conflicts.another(Instant::now()) < PATIENCE => {
+                Ok(())
+            }
             Err(error) => {
                 let why = chain(&error);
                 self.pods.not_before = Some(Instant::now() + AGAIN);
@@ -307,7 +316,7 @@ impl Controller {
                 return Ok(Err(why));
             }
             // What we have paused is not left so.
-            let ours = self.pods.paused == Some(true);
+            let ours = self.pods.paused.is_ours();
             return Ok(if ours { self.pause(scene, false).await.map(|()| false) } else { Ok(false) });
         };
         if let Some(order) = self.ordered_by_hand(scene, &open.plan) {
@@ -349,18 +358,12 @@ impl Controller {
 impl Controller {
     /// What somebody meant who paused the Deployment's own rollout, or let it go on, by other means than longshore.
     fn ordered_by_hand(&mut self, scene: &Scene<'_>, plan: &Plan) -> Option<Order> {
-        let seen = scene.deployment.paused;
+        let (seen, generation) = (scene.deployment.paused, scene.deployment.generation);
         if scene.external.is_some() || plan.phase != Phase::Forward || seen == plan.paused {
-            // They agree, whoever wrote it.
-            self.pods.paused = Some(seen);
+            self.pods.paused.agree(seen, generation);
             return None;
         }
-        match (seen, self.pods.paused) {
-            (true, Some(true)) | (false, Some(false) | None) => None,
-            (true, _) => Some(Order::Pause),
-            (false, Some(true)) => Some(Order::Resume),
-        }
-        .inspect(|_| self.pods.paused = Some(seen))
+        self.pods.paused.by_hand(seen, generation)
     }
 
     /// Errors: why the Deployment's own rollout could not be stopped or let go on, for people.
@@ -370,8 +373,11 @@ impl Controller {
         }
         info!(fleet = %scene.record.name, paused, "the Deployment's rollout is paused, or goes on");
         let written = scene.sight.cluster.pause(&scene.deployment.name, paused).await;
-        self.wrote(scene, written.map(|()| scene.deployment.generation + 1))?;
-        self.pods.paused = Some(paused);
+        let generation = written.as_ref().ok().copied();
+        self.wrote(scene, written)?;
+        if let Some(generation) = generation {
+            self.pods.paused.wrote(paused, generation);
+        }
         Ok(())
     }
 }
