@@ -101,7 +101,7 @@ impl Link {
 
     /// The control plane answered.
     pub fn answered(&self) {
-        self.health.answered(None);
+        self.health.answered();
         let now = self.client.address();
         let before =
             std::mem::replace(&mut *self.address.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
