@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -91,7 +92,8 @@ class Cluster:
             return
         folder, log = self.folder / "engine", (self.folder / "engine.log").open("w")
         command = ["dockerd", "--host", f"unix://{SOCKET}", "--data-root", folder / "data", "--exec-root", folder / "exec"]
-        command += ["--pidfile", folder / "pid", "--bip", f"{HOST}/16"]
+        # The registry of the script speaks plain HTTP.
+        command += ["--pidfile", folder / "pid", "--bip", f"{HOST}/16", "--insecure-registry", f"{HOST}/32"]
         self.engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + 60
         while subprocess.run(["docker", "info"], capture_output=True).returncode:
@@ -120,6 +122,52 @@ class Cluster:
             self.engine.terminate()
             self.engine.wait(60)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Registry:
+    """Debian's registry, which lets one user in, where pods' images are pulled from."""
+
+    USER, PASSWORD = "puller", "s3cret-of-e2e"
+    # As `htpasswd -nbB` makes it of these.
+    HTPASSWD = "puller:$2y$05$pTb6RNNEmDT/B3uqHTMUSulGIB047HyjIjq/iP40IwFdYbvVk/ASy\n"
+
+    def __init__(self, folder):
+        folder = folder / "registry"
+        folder.mkdir()
+        (folder / "htpasswd").write_text(self.HTPASSWD)
+        config = {
+            "version": 0.1, "storage": {"filesystem": {"rootdirectory": str(folder / "data")}}, "http": {"addr": f"{HOST}:0"},
+            "auth": {"htpasswd": {"realm": "e2e", "path": str(folder / "htpasswd")}},
+        }
+        (folder / "config.yml").write_text(json.dumps(config))
+        self.log = folder / "log"
+        env = os.environ | {"OTEL_TRACES_EXPORTER": "none"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log, env=env)
+        said = f"listening on {HOST}:"
+        wait_for("the registry", lambda: said in self.log.read_text(), 30)
+        self.address = f"{HOST}:" + re.match(r"\d+", self.log.read_text().split(said)[1])[0]
+        # Where `docker login` keeps it.
+        self.logins = folder / "logins"
+        run("docker", "--config", str(self.logins), "login", "-u", self.USER, "--password-stdin", self.address, text=self.PASSWORD)
+
+    @staticmethod
+    def usable():
+        """Whether the engine would speak plain HTTP with it, and it is installed."""
+        told = run("docker", "info", "--format", "{{json .RegistryConfig.InsecureRegistryCIDRs}}")
+        return shutil.which("docker-registry") and f"{HOST}/32" in told
+
+    def push(self, image, name):
+        """Puts an image there under a name such as `agents:1`; it is not on the engine by that name. Returns name and digest."""
+        there = f"{self.address}/{name}"
+        run("docker", "tag", image, there)
+        said = run("docker", "--config", str(self.logins), "push", there)
+        run("docker", "rmi", there)
+        return there, re.search(r"digest: (sha256:\w+)", said)[1]
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
 
 
 class Databases:
@@ -151,8 +199,9 @@ class Databases:
 class System(Api):
     """longshore in a namespace of its own: rendered, applied, asked."""
 
-    def __init__(self, folder, databases, toml):
+    def __init__(self, folder, databases, toml, registry):
         self.namespace, self.folder, self.databases = f"longshore-e2e-{os.getpid()}", folder, databases
+        self.registry = registry
         self.toml = f'[kubernetes]\nnamespace = "{self.namespace}"\n{toml}'
         self.token = base64.b16encode(os.urandom(24)).decode().lower()
 
@@ -165,7 +214,10 @@ class System(Api):
 
     def render(self):
         (self.folder / "longshore.toml").write_text(self.toml)
-        return run(LONGSHORE, "render", "kubernetes", cwd=self.folder)
+        words, env = ["render", "kubernetes"], dict(os.environ)
+        if self.registry:
+            words, env["DOCKER_CONFIG"] = words + ["--pin"], str(self.registry.logins)
+        return run(LONGSHORE, *words, cwd=self.folder, env=env)
 
     def install(self):
         run("kubectl", "create", "namespace", self.namespace)
@@ -174,6 +226,9 @@ class System(Api):
             "OPENAI_API_KEY": "a-key-that-no-agent-sees", "admin-token": self.token,
         }
         self.kubectl("create", "secret", "generic", "longshore", *(f"--from-literal={key}={value}" for key, value in secrets.items()))
+        if self.registry:
+            login = f"--from-file=.dockerconfigjson={self.registry.logins / 'config.json'}"
+            self.kubectl("create", "secret", "generic", "registry", "--type=kubernetes.io/dockerconfigjson", login)
         self.apply()
 
     def apply(self):

@@ -242,9 +242,13 @@ pub struct HeartbeatAnswer {
     /// Drain, then exit 0. Repeated until the worker says that it is draining.
     #[serde(default)]
     pub drain: Option<DrainOrder>,
-    /// The control plane's dependencies (`database`, `redis`, `llm`): empty text for fine, else what is wrong.
+    /// What the control plane cannot do without (`database`, `llm`): empty text for fine, else what is wrong. A worker whose
+    /// control plane lacks one of these is not ready.
     #[serde(default)]
     pub checks: BTreeMap<String, String>,
+    /// What it goes on without, only slower (`redis`): the same, but no reason to take no tasks.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<String, String>,
     /// Addresses of all replicas of the control plane that live now and take workers, `http://10.0.0.7:7118`; none: not
     /// known. The worker tries them before those that it was started with, once the one that it uses fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,6 +5,7 @@
 //! the relay has to know what became of it. Where gateways run apart from links, its LLM calls have addresses of their own.
 
 mod addresses;
+mod connections;
 mod gateways;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::problem::Problem;
 use crate::tls::{self, Trust};
 use addresses::Addresses;
 pub use addresses::Round;
+use connections::Connections;
 use gateways::Gateways;
 
 /// Added to what a request asks to be held for: past this the control plane hangs or is gone.
@@ -36,9 +38,9 @@ const IDLE_CALLS: usize = 1024;
 /// Speaks for one worker. Cheap to clone; clones share the address in use.
 #[derive(Clone)]
 pub struct LinkClient {
-    http: reqwest::Client,
+    own: Arc<Connections>,
     /// For what agents send: its connections are its own, so that no flood of calls delays a heartbeat.
-    carrier: reqwest::Client,
+    carrier: Arc<Connections>,
     addresses: Arc<Addresses>,
     gateways: Arc<Gateways>,
 }
@@ -90,6 +92,11 @@ impl LinkError {
     fn blames_the_address(&self) -> bool {
         self.problem().is_none_or(|problem| is_away(problem.status))
     }
+
+    /// Whether another connection may do better, if only since it leads to another replica of the same address.
+    fn blames_the_connection(&self) -> bool {
+        self.problem().is_none_or(|problem| problem.status >= 500 || is_away(problem.status))
+    }
 }
 
 /// A replica that stops or does not serve this, or something before one that finds nobody: another may do better. A 500 or
@@ -126,12 +133,13 @@ impl LinkClient {
             builder
         };
         let own = || client(4).user_agent(concat!("longshore-worker/", env!("CARGO_PKG_VERSION")));
-        let http = tls::client(own, trust).map_err(LinkSetupError::Client)?;
+        let own = Connections::to_be_tried(tls::client(own, trust).map_err(LinkSetupError::Client)?);
         // What agents send bears their own name, or none: the provider sees it.
         let carrier = tls::client(|| client(IDLE_CALLS), trust).map_err(LinkSetupError::Client)?;
+        let carrier = Connections::to_be_kept(carrier);
         let addresses = Arc::new(addresses);
         let gateways = Arc::new(Gateways::new(Arc::clone(&addresses)));
-        Ok(LinkClient { http, carrier, addresses, gateways })
+        Ok(LinkClient { own: own.into(), carrier: carrier.into(), addresses, gateways })
     }
 
     /// The address that the next request goes to.
@@ -195,6 +203,7 @@ impl LinkClient {
             Err(error) => error.blames_the_address(),
         };
         if fails {
+            self.carrier.failed();
             addresses.failed(&address, round);
         }
         carried
@@ -202,6 +211,7 @@ impl LinkClient {
 
     /// An answer that had begun broke off: the next request to this door goes elsewhere.
     pub fn broke_off(&self, to: Door, address: &Arc<str>, round: &mut Round) {
+        self.carrier.failed();
         match to {
             Door::Link => self.addresses.failed(address, round),
             Door::Gateway => self.gateways.addresses().failed(address, round),
@@ -256,6 +266,10 @@ impl LinkClient {
                 };
                 read(&body).map_err(unexpected)
             });
+            match &answer {
+                Err(error) if error.blames_the_connection() => self.own.failed(),
+                _ => self.own.answered(),
+            }
             let Err(error) = answer else { return answer };
             if !error.blames_the_address() {
                 return Err(error);
@@ -279,7 +293,7 @@ impl LinkClient {
             source: source.without_url(),
         };
         let time = PATIENCE + Duration::from_millis(held_ms);
-        let request = self.http.post(format!("{address}{path}")).timeout(time).json(request);
+        let request = self.own.request(Method::POST, format!("{address}{path}")).timeout(time).json(request);
         let response = request.send().await.map_err(transport)?;
         let status = response.status();
         let body = response.bytes().await.map_err(transport)?;

@@ -91,6 +91,15 @@ impl Destination {
                 "`{shown}`: the address has bits beyond the first {bits}: which range is meant?"
             ));
         }
+        // Kubernetes refuses such a range from 1.36 on. All of its first 96 bits count: the last of them are ones.
+        if let IpAddr::V6(mapped) = address
+            && let Some(meant) = mapped.to_ipv4_mapped()
+        {
+            return Err(format!(
+                "`{shown}` is an IPv4 range written as IPv6: write it as IPv4, {meant}/{}",
+                bits.saturating_sub(96)
+            ));
+        }
         Ok(Destination { address, bits, port })
     }
 
@@ -337,6 +346,23 @@ mod tests {
         {
             assert!(Destination::parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_ipv4_range_written_as_ipv6_is_refused_and_named() {
+        for (text, meant) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:a00:0/104", "10.0.0.0/8"),
+            ("[::FFFF:10.1.2.3]:443", "10.1.2.3/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+        ] {
+            let problem = Destination::parse(text).expect_err(text);
+            assert!(problem.ends_with(&format!("write it as IPv4, {meant}")), "{text}: {problem}");
+        }
+        for other in ["::/0", "::fffe:0:0/96", "64:ff9b::/96", "ffff::/16"] {
+            assert_eq!(Destination::parse(other).map(|it| it.cidr()), Ok(other.to_owned()));
+        }
+        assert!(Destination::parse("::ffff:10.0.0.0/88").is_err(), "no range begins there");
     }
 
     #[test]

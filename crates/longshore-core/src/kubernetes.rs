@@ -12,7 +12,7 @@ use crate::rollout::Release;
 
 pub use marks::{Due, due};
 pub use pods::{Counts, Facts, Number, Standing, is_asleep, is_late};
-pub use template::{Agreed, Mark, Turn, turn};
+pub use template::{Agreed, Mark, Turn, Version, turn};
 
 /// On everything that belongs to a fleet: its name.
 pub const FLEET: &str = "longshore.dev/fleet";
@@ -88,7 +88,7 @@ pub fn digest_of(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Which of a fleet's releases, newest first, a pod runs that says so of itself; none: one that is not known yet.
+/// Which of a fleet's releases, newest first, a Deployment makes pods of; none: one that is not known yet.
 pub fn release_of(
     releases: &[(Release, Fleet)],
     declaration: Option<&str>,
@@ -99,6 +99,26 @@ pub fn release_of(
     // Somebody may have set another image and left what longshore wrote beside it.
     let exact = by_image().find(|(_, fleet)| declaration == Some(digest(fleet).as_str()));
     exact.or_else(|| by_image().next()).map(|(release, _)| *release)
+}
+
+/// Which of them a pod is of that is made from what was `agreed`, or was from what was agreed before: on its way a cluster may
+/// give it another image, of a mirror or by digest, and leaves what longshore wrote beside it.
+pub fn release_of_pod(
+    releases: &[(Release, Fleet)],
+    agreed: Option<&Agreed>,
+    mark: &Mark,
+) -> Option<Release> {
+    let (declaration, image) = (mark.declaration.as_deref(), mark.image.as_deref());
+    let exact = agreed.filter(|agreed| agreed.mark == *mark).map(|agreed| agreed.release);
+    let newest = || agreed.filter(|it| it.mark.declaration.as_deref() == declaration).map(|it| it.release);
+    let by_declaration = || {
+        let declaration = declaration?;
+        // An image that was set by hand is a release of its own, beside what longshore wrote for the one before.
+        newest().or_else(|| {
+            releases.iter().find(|(_, fleet)| declaration == digest(fleet)).map(|(release, _)| *release)
+        })
+    };
+    exact.or_else(|| release_of(releases, declaration, image)).or_else(by_declaration)
 }
 
 /// What an autoscaler has to be told so that it acts: it leaves a fleet alone whose number differs from the wanted one by a
@@ -151,6 +171,27 @@ mod tests {
         assert_eq!(release_of(&releases, None, Some("a:1")), Some(2), "the newest with this image");
         assert_eq!(release_of(&releases, Some(&small), Some("a:3")), None);
         assert_eq!(release_of(&releases, Some(&small), None), None);
+    }
+
+    #[test]
+    fn a_pod_whose_image_the_cluster_replaces_is_of_the_release_that_it_declares() {
+        let releases = [(3, fleet("a:2", "large")), (2, fleet("a:1", "large")), (1, fleet("a:1", "small"))];
+        let mark = |declaration: &str, image: &str| Mark {
+            declaration: Some(declaration.into()).filter(|it: &String| !it.is_empty()),
+            image: Some(image.into()),
+        };
+        let digests = releases.each_ref().map(|(_, fleet)| digest(fleet));
+        let of = |declaration: &str, image: &str| release_of_pod(&releases, None, &mark(declaration, image));
+        assert_eq!((of(&digests[0], "mirror/a:2"), of(&digests[2], "a@sha256:77")), (Some(3), Some(1)));
+        assert_eq!(of(&digests[2], "a:2"), Some(3), "an image that is known says more");
+        assert_eq!((of("0000", "mirror/a:2"), of("", "mirror/a:2")), (None, None));
+        // Somebody set `a:9` where release 3 was.
+        let agreed = Agreed { release: 4, mark: mark(&digests[0], "a:9") };
+        let of = |declaration: &str, image: &str| {
+            release_of_pod(&releases, Some(&agreed), &mark(declaration, image))
+        };
+        assert_eq!((of(&digests[0], "a:9"), of(&digests[0], "mirror/a:9")), (Some(4), Some(4)));
+        assert_eq!((of(&digests[0], "a:2"), of(&digests[1], "mirror/a:1")), (Some(3), Some(2)));
     }
 
     #[test]

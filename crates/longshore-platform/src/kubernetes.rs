@@ -8,13 +8,14 @@ mod change;
 mod cluster;
 mod error;
 pub mod render;
+mod rest;
 mod seen;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 pub use change::Template;
-pub use cluster::{Cluster, Written};
+pub use cluster::Cluster;
 pub use error::ClusterError;
 pub use seen::{Autoscaler, DeploymentSeen, Ended, PodSeen};
 pub use watch::Watch;

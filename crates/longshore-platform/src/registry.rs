@@ -74,7 +74,14 @@ impl Registries {
             .to_string()
             .parse()
             .map_err(|error| Unknown::Unasked(format!("`{image}` cannot be asked for: {error}")))?;
-        let client = self.client(&reference).map_err(|error| unknown(image, known, &error))?;
+        let client = self.client(&reference).map_err(|error| {
+            Unknown::Unasked(format!(
+                "registry `{}` cannot be asked ({}): mount authorities of certificates at \
+                 /etc/ssl/certs/ca-certificates.crt, or name a PEM file by SSL_CERT_FILE",
+                image.registry(),
+                chain(&error)
+            ))
+        })?;
         let digest = client.fetch_manifest_digest(&reference, &auth).await;
         let digest = digest.map_err(|error| unknown(image, known, &error))?;
         let revision = match client.pull_manifest_and_config(&reference, &auth).await {
@@ -88,12 +95,12 @@ impl Registries {
         Ok(Found { digest, revision })
     }
 
+    /// Errors: no authority of certificates is installed here, whether one is needed or not.
     fn client(&self, reference: &Reference) -> Result<Client, OciDistributionError> {
         let host = reference.resolve_registry();
         let plain = is_this_machine(host) || self.insecure.iter().any(|insecure| insecure == host);
-        let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
         Client::try_from(ClientConfig {
-            protocol,
+            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT),
             read_timeout: Some(PATIENCE),
             user_agent: concat!("longshore/", env!("CARGO_PKG_VERSION")),

@@ -12,6 +12,7 @@ mod convert;
 mod cursor;
 mod depth;
 mod door;
+mod ends;
 mod error;
 mod external_metrics;
 mod extract;

@@ -26,6 +26,7 @@ use tracing::info;
 
 use crate::app::{App, now, roll};
 use crate::caller::refused;
+use crate::ends::Ending;
 use crate::error::{Answer, Refused, unknown_worker};
 use crate::extract::{LinkBody, bearer};
 use crate::routes::{unknown_route, wrong_method};
@@ -266,7 +267,7 @@ async fn deregister(
         worker: bye.worker.clone(),
         nonce: Some(bye.nonce),
         cause: Interruption::WorkerEnded,
-        why: "said goodbye".into(),
+        why: Ending::Goodbye.to_string(),
     };
     let released = app.store.worker_ended(end, roll(), now()).await?;
     info!(worker = %bye.worker, released = released.len(), "worker says goodbye");

@@ -52,10 +52,12 @@ async fn metrics(State(app): State<App>) -> Answer<Response> {
 
 /// What this process depends on: empty text for fine, else what is wrong.
 pub async fn checks(app: &App) -> BTreeMap<String, String> {
-    others(app, database(app).await)
+    let mut checks = others(app, database(app).await);
+    checks.extend(notes(app));
+    checks
 }
 
-/// The same; the database was looked at a moment ago.
+/// What it cannot do without; the database was looked at a moment ago.
 pub async fn checks_lately(app: &App) -> BTreeMap<String, String> {
     // One looks, the others wait for what it finds.
     let mut known = app.database.lock().await;
@@ -83,12 +85,17 @@ fn others(app: &App, database: String) -> BTreeMap<String, String> {
     if app.gateway.is_some() {
         checks.insert("llm".to_owned(), unreachable(app, |_| true));
     }
-    if let Some(health) = app.store.redis() {
-        let lost = "away: wake-ups come late, histories come from the database, permits are split";
-        let why = if health.up { String::new() } else { format!("{lost} ({})", health.why) };
-        checks.insert("redis".to_owned(), why);
-    }
     checks
+}
+
+/// What it goes on without, only slower.
+pub fn notes(app: &App) -> BTreeMap<String, String> {
+    let lost = "away: wake-ups come late, histories come from the database, permits are split";
+    let redis = app.store.redis().map(|health| match health.up {
+        true => String::new(),
+        false => format!("{lost} ({})", health.why),
+    });
+    redis.map(|why| ("redis".to_owned(), why)).into_iter().collect()
 }
 
 /// Which of these providers cannot be reached, and why; empty: all can.

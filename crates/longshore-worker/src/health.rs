@@ -28,7 +28,10 @@ struct Inner {
     failed_starts: u32,
     answered: Option<Instant>,
     draining: bool,
+    /// What the control plane cannot do without; empty texts for fine.
     dependencies: BTreeMap<String, String>,
+    /// What it goes on without: shown, and no reason to take no tasks.
+    notes: BTreeMap<String, String>,
     turned: Instant,
 }
 
@@ -61,6 +64,7 @@ impl Default for Health {
                 answered: None,
                 draining: false,
                 dependencies: BTreeMap::new(),
+                notes: BTreeMap::new(),
                 turned: Instant::now(),
             }),
         }
@@ -82,12 +86,16 @@ impl Health {
         self.lock().failed_starts += 1;
     }
 
-    pub fn answered(&self, dependencies: Option<BTreeMap<String, String>>) {
+    /// The control plane answered.
+    pub fn answered(&self) {
+        self.lock().answered = Some(Instant::now());
+    }
+
+    /// It answered a heartbeat, and said how what it depends on is.
+    pub fn told(&self, dependencies: BTreeMap<String, String>, notes: BTreeMap<String, String>) {
         let mut inner = self.lock();
         inner.answered = Some(Instant::now());
-        if let Some(dependencies) = dependencies {
-            inner.dependencies = dependencies;
-        }
+        (inner.dependencies, inner.notes) = (dependencies, notes);
     }
 
     pub fn drain(&self) {
@@ -116,8 +124,11 @@ impl Health {
 
     pub fn readiness(&self) -> Readiness {
         let inner = self.lock();
+        let noted =
+            inner.notes.iter().map(|(name, detail)| (name, Check { ok: true, detail: detail.clone() }));
+        let needed = inner.dependencies.iter().map(|(name, wrong)| (name, check(wrong.clone())));
         let mut checks: BTreeMap<String, Check> =
-            inner.dependencies.iter().map(|(name, wrong)| (name.clone(), check(wrong.clone()))).collect();
+            noted.chain(needed).map(|(name, check)| (name.clone(), check)).collect();
         checks.insert("control_plane".into(), check(inner.control_plane()));
         checks.insert("agent".into(), check(inner.agent()));
         let draining = if inner.draining { "the worker takes no more tasks".into() } else { String::new() };
@@ -177,10 +188,14 @@ mod tests {
         assert_eq!(health.condition().state, WorkerState::Starting);
         health.agent(AgentState::Up);
         assert_eq!(health.condition().state, WorkerState::NotReady);
-        health.answered(Some(BTreeMap::from([("llm".into(), String::new())])));
+        let named = |name: &str, why: &str| BTreeMap::from([(name.to_owned(), why.to_owned())]);
+        health.told(named("llm", ""), BTreeMap::new());
         assert!(health.readiness().ready && health.condition().reason.is_empty());
-        health.answered(Some(BTreeMap::from([("llm".into(), "no route".into())])));
+        health.told(named("llm", "no route"), BTreeMap::new());
         assert_eq!(health.condition().reason, "llm: no route");
+        health.told(named("llm", ""), named("redis", "away"));
+        assert_eq!((health.condition().state, &*health.condition().reason), (WorkerState::Ready, ""));
+        assert_eq!(health.readiness().checks["redis"], Check { ok: true, detail: "away".into() });
         health.drain();
         assert_eq!(health.condition().state, WorkerState::Draining);
     }
@@ -189,7 +204,7 @@ mod tests {
     async fn a_silent_control_plane_and_a_hanging_loop_are_seen() {
         let health = Health::default();
         health.agent(AgentState::Up);
-        health.answered(None);
+        health.answered();
         tokio::time::advance(Duration::from_secs(16)).await;
         assert!(!health.readiness().checks["control_plane"].ok);
         assert!(health.alive().is_err());

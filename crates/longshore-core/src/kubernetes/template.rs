@@ -24,6 +24,22 @@ pub struct Agreed {
     pub mark: Mark,
 }
 
+/// Which Deployment, and what of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Of one that was deleted and made again it is another one.
+    pub uid: String,
+    /// Grows with each change of what it is to be.
+    pub generation: i64,
+}
+
+impl Version {
+    /// What is seen at this version does not know yet of what was written with the other one.
+    pub fn is_before(&self, written: &Version) -> bool {
+        self.uid == written.uid && self.generation < written.generation
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -86,5 +102,15 @@ mod tests {
     fn another_digest_of_the_same_release_rolls_nothing() {
         let before = agreed(1, "old-digest", "a:1");
         assert_eq!(turn(&before.mark, &agreed(1, "new-digest", "a:1"), Some(&before), true), Turn::Nothing);
+    }
+
+    #[test]
+    fn a_deployment_that_was_made_again_is_not_one_of_before() {
+        let version = |uid: &str, generation| Version { uid: uid.into(), generation };
+        let written = version("a", 40);
+        assert!(version("a", 39).is_before(&written));
+        assert!(!version("a", 40).is_before(&written) && !version("a", 41).is_before(&written));
+        assert!(!version("b", 1).is_before(&written), "generations are counted anew");
+        assert!(!version("a", 1).is_before(&Version::default()), "nothing has been written");
     }
 }

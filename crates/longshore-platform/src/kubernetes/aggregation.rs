@@ -57,6 +57,9 @@ pub enum AggregationError {
     Forbidden { what: &'static str, said: String },
     #[error("the Kubernetes API could not be asked to {what}")]
     Failed { what: &'static str, source: Box<Error> },
+    /// Somebody else changed it meanwhile: it is to be looked at again.
+    #[error("could not {what}: somebody else changed it")]
+    Conflict { what: &'static str },
     #[error("the Kubernetes API did not answer within {} s when asked to {what}", PATIENCE.as_secs())]
     Silent { what: &'static str },
     #[error("ConfigMap `kube-system/{AUTHENTICATION}` says nothing of a front proxy: {0}")]
@@ -72,6 +75,7 @@ async fn within<T>(
         Ok(Err(Error::Api(status))) if matches!(status.code, 401 | 403) => {
             Err(AggregationError::Forbidden { what, said: status.message.clone() })
         }
+        Ok(Err(Error::Api(status))) if status.code == 409 => Err(AggregationError::Conflict { what }),
         Ok(Err(source)) => Err(AggregationError::Failed { what, source: source.into() }),
         Err(_) => Err(AggregationError::Silent { what }),
     }
@@ -187,6 +191,8 @@ pub struct Registered {
     pub unverified: bool,
     /// Why the API server does not use it.
     pub unavailable: Option<String>,
+    /// Of this sight, for a write that is to fail where it is out of date.
+    pub version: String,
 }
 
 /// Reads an APIService; `None`: there is none.
@@ -204,13 +210,15 @@ fn registered(service: APIService) -> Registered {
         authority: spec.ca_bundle.map(|ByteString(pem)| String::from_utf8_lossy(&pem).into_owned()),
         unverified: spec.insecure_skip_tls_verify.unwrap_or(false),
         unavailable: down.map(|it| it.message.or(it.reason).unwrap_or_default()),
+        version: service.metadata.resource_version.unwrap_or_default(),
     }
 }
 
-/// Has the API server hold the server's certificate against this authority, in PEM.
+/// Has the API server hold the server's certificate against this authority, in PEM: of the APIService that was seen, for
+/// another one may have come in its place since, whose server is somebody else's.
 pub async fn trust_authority(
     client: &Client,
-    name: &str,
+    (name, seen): (&str, &Registered),
     manager: &str,
     authority: &str,
 ) -> Result<(), AggregationError> {
@@ -219,7 +227,7 @@ pub async fn trust_authority(
     // With both the API server would refuse it.
     let spec = json!({ "caBundle": bundle, "insecureSkipTLSVerify": null });
     let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-    let patch = Patch::Merge(json!({ "spec": spec }));
+    let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": seen.version }, "spec": spec }));
     within("patch the APIService of external metrics", services.patch(name, &params, &patch)).await.map(drop)
 }
 
@@ -262,7 +270,7 @@ mod tests {
     #[test]
     fn an_api_service_tells_who_serves_it_and_why_it_is_not_used() {
         let service = serde_json::from_value(json!({
-            "metadata": { "name": "v1beta1.external.metrics.k8s.io" },
+            "metadata": { "name": "v1beta1.external.metrics.k8s.io", "resourceVersion": "7" },
             "spec": {
                 "service": { "namespace": "keda", "name": "keda-metrics" }, "caBundle": "Q0E=",
                 "groupPriorityMinimum": 100, "versionPriority": 100,
@@ -274,6 +282,6 @@ mod tests {
         let read = registered(service.expect("an APIService"));
         assert_eq!(read.service, Some(("keda".into(), "keda-metrics".into())));
         assert_eq!((read.authority.as_deref(), read.unverified), (Some("CA"), false));
-        assert_eq!(read.unavailable.as_deref(), Some("no endpoints"));
+        assert_eq!((read.unavailable.as_deref(), read.version.as_str()), (Some("no endpoints"), "7"));
     }
 }

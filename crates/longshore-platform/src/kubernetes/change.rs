@@ -1,7 +1,7 @@
 //! What is written to a cluster, as the bodies of patches.
 
 use longshore_core::fleet::Fleet;
-use longshore_core::kubernetes::{COMMIT, DECLARATION, Mark, digest};
+use longshore_core::kubernetes::{COMMIT, DECLARATION, GRACE_MS, Mark, digest};
 use serde_json::{Map, Value, json};
 
 use super::render::pod;
@@ -12,6 +12,8 @@ pub struct Template {
     mark: Mark,
     commit: Option<String>,
     agent: Value,
+    /// Seconds that the kubelet waits for the worker: as long as it is told to drain, or it would be killed at it.
+    grace_s: u64,
 }
 
 impl Template {
@@ -20,7 +22,8 @@ impl Template {
         let container = fleet.container.as_ref()?;
         let mark = Mark { declaration: Some(digest(fleet)), image: Some(container.image.to_string()) };
         let agent = pod::released(fleet, container);
-        Some(Template { mark, commit: commit.map(str::to_owned), agent })
+        let grace_s = (fleet.drain.timeout_ms + GRACE_MS).div_ceil(1000);
+        Some(Template { mark, commit: commit.map(str::to_owned), agent, grace_s })
     }
 
     pub fn mark(&self) -> Mark {
@@ -34,11 +37,12 @@ impl Template {
             .into_iter()
             .filter_map(|(key, text)| Some((key.to_owned(), json!(text.as_ref()?))))
             .collect();
+        let pod = json!({ "terminationGracePeriodSeconds": self.grace_s, "containers": [self.agent] });
         json!({
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "metadata": { "name": name },
-            "spec": { "template": { "metadata": { "annotations": notes }, "spec": { "containers": [self.agent] } } },
+            "spec": { "template": { "metadata": { "annotations": notes }, "spec": pod } },
         })
     }
 }

@@ -7,10 +7,10 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, Config};
 use longshore_core::kubernetes::MANAGER;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::change::Template;
 use super::error::ClusterError;
@@ -44,14 +44,6 @@ pub(super) fn namespace_of(config: &Config, given: Option<&str>) -> String {
     given.unwrap_or(theirs).to_owned()
 }
 
-/// Whether something had to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    Created,
-    Changed,
-    Same,
-}
-
 impl Cluster {
     /// Connects to the cluster that this process runs in, or that KUBECONFIG names.
     ///
@@ -59,7 +51,13 @@ impl Cluster {
     /// Errors: no cluster is known here, or it does not answer.
     pub async fn connect(namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let config = Config::infer().await.map_err(|error| ClusterError::NotConfigured(error.into()))?;
+        Cluster::reach(config, namespace).await
+    }
+
+    pub(super) async fn reach(mut config: Config, namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let namespace = namespace_of(&config, namespace);
+        // The library would try again by itself, for minutes where the API server says that it is busy, and say nothing of it.
+        config.default_retry = false;
         let client = Client::try_from(config).map_err(|error| ClusterError::NotConfigured(error.into()))?;
         let version = client.apiserver_version().await;
         let version =
@@ -112,13 +110,14 @@ impl Cluster {
         Ok(done.metadata.generation.unwrap_or_default())
     }
 
-    /// Lets a Deployment's own rollout stand still, or go on.
-    pub async fn pause(&self, deployment: &str, paused: bool) -> Result<(), ClusterError> {
+    /// Lets a Deployment's own rollout stand still, or go on. Returns its generation with it.
+    pub async fn pause(&self, deployment: &str, paused: bool) -> Result<i64, ClusterError> {
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
         let patch = Patch::Merge(json!({ "spec": { "paused": paused } }));
         let deployments = self.deployments();
         let asked = deployments.patch(deployment, &params, &patch);
-        self.within("pause Deployment", deployment, asked).await.map(drop)
+        let done = self.within("pause Deployment", deployment, asked).await?;
+        Ok(done.metadata.generation.unwrap_or_default())
     }
 
     /// Says what removing a pod would cost, beside others.
@@ -143,45 +142,31 @@ impl Cluster {
         Ok(found.items.iter().filter_map(Autoscaler::of).collect())
     }
 
-    /// Keeps a Secret as it is to be.
-    pub async fn keep_secret(
-        &self,
-        name: &str,
-        labels: &[(&str, &str)],
-        data: &[(&str, &str)],
-    ) -> Result<Written, ClusterError> {
+    /// Keeps what is in a Secret as it is to be; says whether it had to be changed. What else is said of it stays: it is
+    /// rendered, and this only fills it.
+    ///
+    /// Errors: it is not there, among others.
+    pub async fn fill_secret(&self, name: &str, data: &[(&str, &str)]) -> Result<bool, ClusterError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
         let data: BTreeMap<String, ByteString> = data
             .iter()
             .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
             .collect();
-        let there = self.within("read Secret", name, secrets.get_opt(name)).await?;
-        if there.as_ref().is_some_and(|there| there.data.as_ref() == Some(&data)) {
-            return Ok(Written::Same);
+        let there = self.within("read Secret", name, secrets.get(name)).await?;
+        if there.data.as_ref() == Some(&data) {
+            return Ok(false);
         }
-        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let version = there.as_ref().and_then(|there| there.metadata.resource_version.clone());
-        let secret = Secret {
-            metadata: ObjectMeta {
-                name: Some(name.into()),
-                labels: Some(labels),
-                resource_version: version,
-                ..Default::default()
-            },
-            data: Some(data),
-            ..Default::default()
-        };
-        let params = PostParams { field_manager: Some(MANAGER.into()), ..Default::default() };
-        match there {
-            Some(_) => {
-                self.within("write Secret", name, secrets.replace(name, &params, &secret)).await?;
-                Ok(Written::Changed)
-            }
-            None => {
-                self.within("write Secret", name, secrets.create(&params, &secret)).await?;
-                Ok(Written::Created)
-            }
-        }
+        let surplus = there.data.unwrap_or_default().into_keys().filter(|key| !data.contains_key(key));
+        let surplus: BTreeMap<String, Value> = surplus.map(|key| (key, Value::Null)).collect();
+        let mut wanted = json!(data);
+        wanted.as_object_mut().expect("a mapping").extend(surplus);
+        let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
+        let patch = Patch::Merge(json!({
+            "metadata": { "resourceVersion": there.metadata.resource_version },
+            "data": wanted,
+        }));
+        self.within("write Secret", name, secrets.patch(name, &params, &patch)).await?;
+        Ok(true)
     }
 
     /// Nobody waits for an API server for ever: others' fleets are looked at in the same turn.

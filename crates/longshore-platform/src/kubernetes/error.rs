@@ -40,14 +40,8 @@ impl ClusterError {
         }
     }
 
-    /// The API server answered, and said no.
-    pub fn is_answer(&self) -> bool {
-        match self {
-            ClusterError::Forbidden { .. }
-            | ClusterError::NotFound { .. }
-            | ClusterError::Conflict { .. } => true,
-            ClusterError::Failed { source, .. } => matches!(**source, kube::Error::Api(_)),
-            ClusterError::NotConfigured(_) | ClusterError::Silent { .. } => false,
-        }
+    /// The API server does not know any more what has changed since a version that is this old.
+    pub(super) fn is_expired(&self) -> bool {
+        matches!(self, ClusterError::Failed { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 410))
     }
 }

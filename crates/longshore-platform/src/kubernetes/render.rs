@@ -20,6 +20,7 @@ mod read;
 mod scale;
 #[cfg(test)]
 mod tests;
+mod weak;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use std::fmt;
 
 use longshore_core::fleet::{Fleet, Platform, ScaledBy};
 use longshore_core::id::FleetName;
-use longshore_core::settings::Settings;
+use longshore_core::settings::{Settings, Tls};
 use serde_json::Value;
 
 pub use chart::{ChartFile, chart};
@@ -139,6 +140,7 @@ pub fn render(request: &Request<'_>) -> Result<Rendered, Vec<Problem>> {
         return Err(problems);
     }
     rendered.warnings = warnings(&scene);
+    rendered.warnings.extend(rendered.groups.iter().flat_map(|group| weak::found(&group.objects)));
     Ok(rendered)
 }
 
@@ -180,6 +182,12 @@ fn warnings(scene: &Scene<'_>) -> Vec<Problem> {
             )),
             Platform::Kubernetes | Platform::External => {}
         }
+    }
+    if scene.settings.server.tls == Tls::Off && !scene.fleets.is_empty() {
+        warnings.push(Problem::new(
+            "server.tls",
+            "off: keys, tasks and LLM calls cross the cluster's network as they are; `tls = \"auto\"` encrypts them",
+        ));
     }
     if scene.fleets.is_empty() {
         warnings.push(Problem::new(

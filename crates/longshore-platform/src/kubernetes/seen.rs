@@ -3,8 +3,10 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use longshore_core::fleet::Fleet;
 use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, FLEET, Mark};
 
+use super::rest::Rest;
 use crate::End;
 
 /// A pod of a fleet.
@@ -23,7 +25,9 @@ pub struct PodSeen {
     pub stuck: Option<String>,
     /// How its agent's container ended last; it may run again.
     pub ended: Option<Ended>,
-    /// It has ended for good.
+    /// Its agent's container runs, as the kubelet has told last.
+    pub runs: bool,
+    /// It has ended for good: its node or an eviction ended it, since its containers are started again.
     pub over: bool,
 }
 
@@ -49,6 +53,7 @@ pub struct DeploymentSeen {
     pub commit: Option<String>,
     /// Pods that it is to have.
     pub replicas: u32,
+    pub uid: String,
     /// Of this sight, for writes that are to fail where it is out of date.
     pub version: String,
     /// Grows with each change of what it is to be.
@@ -58,6 +63,8 @@ pub struct DeploymentSeen {
     pub failure: Option<String>,
     /// What says that it is kept by a tool that takes it from Git.
     pub tracked_by: Option<String>,
+    /// What else its pods are made from; none: it has no agent.
+    pub(super) rest: Option<Rest>,
 }
 
 /// A HorizontalPodAutoscaler.
@@ -114,7 +121,8 @@ impl PodSeen {
             leaves: over || meta.deletion_timestamp.is_some(),
             ready: condition("Ready").is_some_and(|it| it.status == "True"),
             stuck: stuck.filter(|_| !over),
-            ended: of_agent.and_then(last_end).or_else(|| evicted(pod).filter(|_| over)),
+            ended: if over { Some(taken(pod, of_agent)) } else { of_agent.and_then(last_end) },
+            runs: of_agent.and_then(|it| it.state.as_ref()).is_some_and(|it| it.running.is_some()),
             over,
         })
     }
@@ -131,8 +139,11 @@ fn stuck(of: &ContainerStatus) -> Option<String> {
 }
 
 fn last_end(of: &ContainerStatus) -> Option<Ended> {
-    let ended = |state: Option<&ContainerState>| state?.terminated.clone();
-    let it = ended(of.state.as_ref()).or_else(|| ended(of.last_state.as_ref()))?;
+    end_in(of.state.as_ref()).or_else(|| end_in(of.last_state.as_ref()))
+}
+
+fn end_in(state: Option<&ContainerState>) -> Option<Ended> {
+    let it = state?.terminated.clone()?;
     let end = match (it.reason.as_deref(), it.signal, it.exit_code) {
         (Some("OOMKilled"), ..) => End::OutOfMemory,
         (_, Some(signal), _) if signal > 0 => End::Signaled(signal),
@@ -148,11 +159,14 @@ fn last_end(of: &ContainerStatus) -> Option<Ended> {
     })
 }
 
-/// A pod that ended without a word of its containers: the node was out of memory or disk, or went.
-fn evicted(pod: &Pod) -> Option<Ended> {
-    let status = pod.status.as_ref()?;
-    let said = status.message.clone().or_else(|| status.reason.clone());
-    Some(Ended { container: String::new(), end: End::Gone, at: 0, said })
+/// The end of a pod that has ended for good. Why is the node's to say: it was out of memory or disk, or went. What its container
+/// was started again after before is no part of it.
+fn taken(pod: &Pod, agent: Option<&ContainerStatus>) -> Ended {
+    let status = pod.status.as_ref();
+    let why = status.and_then(|status| status.message.clone().or_else(|| status.reason.clone()));
+    let unseen = || Ended { container: String::new(), end: End::Gone, at: 0, said: None };
+    let seen = agent.and_then(|agent| end_in(agent.state.as_ref())).unwrap_or_else(unseen);
+    Ended { said: why.or(seen.said), ..seen }
 }
 
 impl DeploymentSeen {
@@ -181,12 +195,21 @@ impl DeploymentSeen {
             commit: noted.and_then(|all| all.get(COMMIT)).cloned(),
             // Where nobody has said a number it is one.
             replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| u32::try_from(n).unwrap_or(0)),
+            uid: meta.uid.clone().unwrap_or_default(),
             version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
             failure: failed.map(|it| it.message.clone().or(it.reason.clone()).unwrap_or_default()),
             tracked_by: TRACKING.iter().find(|(key, _)| marked(key)).map(|(_, tool)| (*tool).to_owned()),
+            rest: pod.and_then(Rest::of),
         })
+    }
+
+    /// The keys of a fleet that its pods are not made from as it declares them, though no release writes those: a rendering
+    /// does. What an owner changes on purpose, by an overlay, is not told from what is old.
+    pub fn unlike(&self, fleet: &Fleet) -> Vec<&'static str> {
+        let rest = self.rest.as_ref().filter(|_| fleet.overlay.is_none());
+        rest.map(|rest| rest.differs(fleet)).unwrap_or_default()
     }
 }
 

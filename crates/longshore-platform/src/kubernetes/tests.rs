@@ -72,11 +72,14 @@ fn what_keeps_a_pod_from_running_is_told_and_what_passes_is_not() {
 
 #[test]
 fn the_end_of_an_agents_container_is_told_with_its_cause() {
-    let ended = |last: Value| {
+    let seen = |last: Value| {
         let last =
             merged(json!({ "exitCode": 0, "finishedAt": "2026-11-30T12:00:00Z", "containerID": "c" }), last);
-        pod(agent(json!({ "lastState": { "terminated": last }, "state": { "running": {} } }))).ended
+        pod(agent(json!({ "lastState": { "terminated": last }, "state": { "running": {} } })))
     };
+    let ended = |last: Value| seen(last).ended;
+    assert!(seen(json!({})).runs, "again");
+    assert!(!pod(agent(json!({ "state": { "terminated": { "exitCode": 1 } } }))).runs);
     let memory = ended(json!({ "reason": "OOMKilled", "exitCode": 137 })).expect("it ended");
     assert_eq!((memory.end, memory.at, memory.container.as_str()), (End::OutOfMemory, 1_796_040_000, "c"));
     assert_eq!(ended(json!({ "exitCode": 3 })).map(|it| it.end), Some(End::Exited(3)));
@@ -94,12 +97,23 @@ fn a_pod_that_was_evicted_is_over_and_says_why() {
     assert!(seen.over && seen.leaves);
     let ended = seen.ended.expect("it ended");
     assert_eq!((ended.end, ended.said.as_deref()), (End::Gone, Some("low on memory")));
+    // Its container was out of memory once, and was started again; then the node went.
+    let again = json!({
+        "state": { "terminated": { "exitCode": 137, "reason": "Error", "containerID": "c2" } },
+        "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled", "containerID": "c1" } },
+    });
+    let over = json!({ "status": { "phase": "Failed", "reason": "Terminated", "message": "node shutdown" } });
+    let ended = pod(merged(agent(again), over.clone())).ended.expect("it ended");
+    assert_eq!((ended.end, ended.container.as_str()), (End::Signaled(9), "c2"));
+    assert_eq!(ended.said.as_deref(), Some("node shutdown"));
+    let unseen = json!({ "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } } });
+    assert_eq!(pod(merged(agent(unseen), over)).ended.map(|it| it.end), Some(End::Gone));
     assert!(pod(json!({ "metadata": { "deletionTimestamp": "2026-11-30T12:00:00Z" } })).leaves);
 }
 
 fn deployment(more: Value) -> DeploymentSeen {
     let base = json!({
-        "metadata": { "name": "research", "generation": 7, "labels": { "longshore.dev/fleet": "research" } },
+        "metadata": { "name": "research", "uid": "d-1", "generation": 7, "labels": { "longshore.dev/fleet": "research" } },
         "spec": {
             "replicas": 4, "selector": {},
             "template": {
@@ -115,7 +129,7 @@ fn deployment(more: Value) -> DeploymentSeen {
 #[test]
 fn a_deployment_is_seen_with_its_template_its_numbers_and_what_is_in_its_way() {
     let seen = deployment(json!({}));
-    assert_eq!((seen.replicas, seen.generation), (4, 7));
+    assert_eq!((seen.replicas, seen.generation, seen.uid.as_str()), (4, 7, "d-1"));
     assert_eq!((seen.mark.image.as_deref(), seen.commit.as_deref()), (Some("research:1"), Some("abc")));
     assert!(!seen.paused && seen.failure.is_none() && seen.tracked_by.is_none());
     let refused = json!({ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota" });
@@ -141,6 +155,8 @@ fn a_release_writes_its_own_fields_and_no_others() {
     let mut fleet = Fleet::new(name, vec!["python".into(), "agent.py".into()], String::new());
     fleet.platform = Platform::Kubernetes;
     fleet.env.insert("MODEL".into(), "small".into());
+    // A worker is told of it when it registers, its kubelet by nothing else.
+    fleet.drain.timeout_ms = 600_000;
     fleet.container = Some(Container {
         image: Image::parse("research:2").expect("an image"),
         image_id: None,
@@ -156,7 +172,7 @@ fn a_release_writes_its_own_fields_and_no_others() {
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "research" },
         "spec": { "template": {
             "metadata": { "annotations": { "longshore.dev/declaration": digest, "longshore.dev/commit": "abc" } },
-            "spec": { "containers": [{
+            "spec": { "terminationGracePeriodSeconds": 615, "containers": [{
                 "name": "agent", "image": "research:2", "args": ["python", "agent.py"],
                 "env": [{ "name": "MODEL", "value": "small" }],
                 "resources": {
@@ -167,4 +183,50 @@ fn a_release_writes_its_own_fields_and_no_others() {
         } },
     });
     assert_eq!(template.apply("research"), expected);
+}
+
+#[test]
+fn what_a_release_does_not_write_is_told_apart_by_its_key_until_it_is_rendered_again() {
+    let base = "[kubernetes]\nimage = \"longshore:1\"\n[fleet.research]\nplatform = \"kubernetes\"\n\
+                image = \"research:1\"\ncommand = [\"run\"]\n";
+    let declared = |more: &str| {
+        let declared =
+            render::read(&format!("{base}{more}"), "longshore.toml", "/srv").expect("a valid file");
+        let fleet = declared.settings.fleets[0].clone();
+        (declared, fleet)
+    };
+    let seen = |more: &str| {
+        let (declared, _) = declared(more);
+        let request = render::Request {
+            declared: &declared,
+            config: base,
+            overlays: &Default::default(),
+            version: "1.2.3",
+            only: &[],
+            prepull: false,
+        };
+        let rendered = render::render(&request).expect("it renders");
+        let mut objects = rendered.groups.into_iter().flat_map(|group| group.objects);
+        let it = objects.find(|it| it["kind"] == "Deployment" && it["metadata"]["name"] == "research");
+        let it: Deployment = serde_json::from_value(it.expect("its Deployment")).expect("a Deployment");
+        DeploymentSeen::of(&it).expect("of a fleet")
+    };
+    let plain = seen("");
+    for (more, keys) in [
+        ("env = { MODEL = \"a\" }\ndrain = { timeout = \"30m\" }\n", vec![]),
+        ("working_dir = \"/app\"\n", vec!["working_dir"]),
+        ("supervisor = \"inject\"\n", vec!["supervisor"]),
+        ("probe = { interval = \"1500ms\" }\n", vec!["probe"]),
+        ("probe = { timeout = \"1s\", startup = \"5s\" }\n", vec!["probe"]),
+        ("probe = { startup = \"1ms\", interval = \"1ms\", failures = 9 }\n", vec!["probe"]),
+        ("secrets = { KEY = { env = \"OTHER\" } }\n", vec!["secrets"]),
+        ("working_dir = \"/app\"\nsupervisor = \"inject\"\n", vec!["working_dir", "supervisor"]),
+    ] {
+        let (_, fleet) = declared(more);
+        assert_eq!(plain.unlike(&fleet), keys, "{more}");
+        assert_eq!(seen(more).unlike(&fleet), [""; 0], "rendered again: {more}");
+    }
+    let (_, mut fleet) = declared("working_dir = \"/app\"\n");
+    fleet.overlay = Some("/srv/pod.yaml".into());
+    assert_eq!(plain.unlike(&fleet), [""; 0], "it may be the overlay's doing");
 }

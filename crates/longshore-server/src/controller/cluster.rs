@@ -9,8 +9,8 @@ use longshore_api::tls::Trust;
 use longshore_core::errors::chain;
 use longshore_core::fleet::Platform;
 use longshore_core::id::FleetName;
-use longshore_core::kubernetes::{FLEET, JOIN_CA, JOIN_TOKEN, MANAGER, join_secret};
-use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch, Written};
+use longshore_core::kubernetes::{JOIN_CA, JOIN_TOKEN, join_secret};
+use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch};
 use longshore_store::{FleetRecord, StoreError, WorkerFilter};
 use tracing::{info, warn};
 
@@ -23,7 +23,7 @@ pub const PLACE: &str = "kubernetes@";
 /// How often it is looked whether a cluster is needed, and tried again to reach it.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How often autoscalers are listed, which also shows that the API server answers.
+/// How often autoscalers are listed.
 const ASK: Duration = Duration::from_secs(5);
 
 /// How often the Secrets are looked at again.
@@ -153,11 +153,9 @@ async fn see(pods: &Pods) -> Result<Arc<Sight>, String> {
         let ready = tokio::time::timeout(PATIENCE / 2, watch.ready()).await;
         if ready.is_err() {
             let why = watch.broken().map(|(_, why)| why);
-            return Err(format!(
-                "pods and Deployments of namespace `{}` cannot be listed: {}",
-                cluster.namespace(),
-                why.unwrap_or_else(|| "the API server does not answer in time".into())
-            ));
+            return Err(why.unwrap_or_else(|| {
+                format!("pods and Deployments of namespace `{}` are not listed in time", cluster.namespace())
+            }));
         }
         info!(namespace = cluster.namespace(), "cluster is watched");
         let autoscalers = Mutex::new(Err("they have not been listed yet".into()));
@@ -197,16 +195,7 @@ async fn follow(app: &App, sight: &Sight) {
 async fn ask(sight: &Sight) {
     let listed = tokio::time::timeout(ASK, sight.cluster.autoscalers()).await;
     let known = match listed {
-        Ok(Ok(all)) => {
-            sight.watch.answered();
-            Ok(all)
-        }
-        Ok(Err(error)) => {
-            if error.is_answer() {
-                sight.watch.answered();
-            }
-            Err(chain(&error))
-        }
+        Ok(listed) => listed.map_err(|error| chain(&error)),
         Err(_) => Err("the API server does not answer in time".into()),
     };
     *sight.autoscalers.lock().expect("no holder panics") = known;
@@ -223,21 +212,20 @@ async fn keep_secrets(app: &App, sight: &Sight, fleets: &[FleetRecord]) {
         Some(trust) => Ok(trust.to_string()),
     };
     for record in fleets.iter().filter(|record| record.active && is_for_cluster(record)) {
-        let labels = [(FLEET, record.name.as_str()), ("app.kubernetes.io/managed-by", MANAGER)];
         let token = app.signer.worker_token(&record.name);
         let kept = match &trust {
             Ok(ca) => {
                 let data = [(JOIN_TOKEN, token.as_str()), (JOIN_CA, ca.as_str())];
-                let kept = sight.cluster.keep_secret(&join_secret(&record.name), &labels, &data).await;
+                let kept = sight.cluster.fill_secret(&join_secret(&record.name), &data).await;
                 kept.map_err(|error: ClusterError| chain(&error))
             }
             Err(why) => Err(why.clone()),
         };
         let mut unjoined = sight.unjoined.lock().expect("no holder panics");
         match kept {
-            Ok(written) => {
-                if written != Written::Same {
-                    info!(fleet = %record.name, secret = join_secret(&record.name), ?written, "Secret for workers to join with");
+            Ok(changed) => {
+                if changed {
+                    info!(fleet = %record.name, secret = join_secret(&record.name), "Secret for workers to join with was filled");
                 }
                 unjoined.remove(&record.name);
             }

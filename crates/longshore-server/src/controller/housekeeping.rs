@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::sleep_or_stop;
 use crate::app::{App, now, roll};
+use crate::ends::Ending;
 
 const EVERY: Duration = Duration::from_secs(60);
 
@@ -81,7 +82,7 @@ async fn end_the_silent(app: &App, silences: &mut Silences) -> Result<(), StoreE
     let silent = silences.look(seen);
     for worker in workers.into_iter().filter(|worker| silent.contains(&worker.id)) {
         info!(worker = %worker.id, "worker was silent for too long and counts as ended");
-        let (nonce, cause, why) = (worker.nonce, Interruption::LeaseExpired, "silent for too long".into());
+        let (nonce, cause, why) = (worker.nonce, Interruption::LeaseExpired, Ending::Silent.to_string());
         app.store.worker_ended(WorkerEnd { worker: worker.id, nonce, cause, why }, roll(), now()).await?;
     }
     Ok(())

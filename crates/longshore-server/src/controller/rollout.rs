@@ -14,6 +14,7 @@ use super::Crew;
 use super::fleet::is_ours;
 use crate::app::{App, now};
 use crate::convert::worker_state;
+use crate::ends::is_its_own;
 
 /// A plan in which nothing but time has passed is saved this often; a restart loses no more of it.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
@@ -200,7 +201,7 @@ fn ended(worker: &WorkerRecord, plan: &Plan) -> Option<Seen> {
         WorkerState::Draining => Standing::Draining,
         WorkerState::Gone => {
             let why = worker.end.clone().unwrap_or_default();
-            let by_itself = worker.drain.is_none() && !is_nobodys_fault(&why);
+            let by_itself = worker.drain.is_none() && is_its_own(&why);
             let of_this = worker.release == plan.to && worker.planned_at >= Some(plan.started_at);
             if !by_itself || !of_this {
                 return None;
@@ -218,10 +219,4 @@ fn ended(worker: &WorkerRecord, plan: &Plan) -> Option<Seen> {
         started_at: worker.planned_at.unwrap_or_default(),
     };
     Some(Seen { release: worker.release, standing, cost })
-}
-
-/// It was asked to end, or went with its machine or its control plane: that says nothing of its release.
-fn is_nobodys_fault(end: &str) -> bool {
-    let nobodys = ["said goodbye", "silent for too long", "exited with status 0"];
-    nobodys.contains(&end) || end == longshore_platform::End::Gone.to_string()
 }

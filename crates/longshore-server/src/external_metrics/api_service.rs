@@ -91,16 +91,21 @@ pub async fn keep(app: App, server: ApiServer, authority: String) -> &'static st
 /// Mends what it may. Returns what is wrong.
 async fn look(server: &ApiServer, authority: &str) -> Option<String> {
     let (client, namespace) = (server.client(), server.namespace());
-    let looked = async {
+    let looked = async || {
         let found = aggregation::read_api_service(client, METRICS_API_SERVICE).await?;
         let verdict = judge(found.as_ref(), namespace, authority);
-        if verdict == Verdict::Mend {
-            aggregation::trust_authority(client, METRICS_API_SERVICE, MANAGER, authority).await?;
+        if let (Verdict::Mend, Some(seen)) = (&verdict, &found) {
+            aggregation::trust_authority(client, (METRICS_API_SERVICE, seen), MANAGER, authority).await?;
             info!(name = METRICS_API_SERVICE, "the API server is told whose certificates to trust");
         }
         Ok::<_, AggregationError>(verdict)
     };
-    match looked.await {
+    let mut answer = looked().await;
+    // It may be somebody else's by now.
+    if matches!(answer, Err(AggregationError::Conflict { .. })) {
+        answer = looked().await;
+    }
+    match answer {
         Ok(Verdict::Good | Verdict::Mend) => None,
         Ok(Verdict::Trouble(why)) => Some(why),
         Err(error) => Some(format!("autoscalers may get no numbers: {}", chain(&error))),
@@ -128,6 +133,7 @@ mod tests {
             authority: Some("CA".into()),
             unverified: false,
             unavailable: None,
+            version: "1".into(),
         }
     }
 

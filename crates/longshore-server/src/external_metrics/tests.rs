@@ -60,6 +60,9 @@ struct Facts {
     service: Value,
     reviews: Vec<Value>,
     broken: bool,
+    /// What somebody else puts in the APIService's place, just before the next change of it.
+    overtakes: Option<Value>,
+    refused: usize,
 }
 
 impl Known {
@@ -89,16 +92,25 @@ async fn review(State(known): State<Known>, Json(mut review): Json<Value>) -> im
     (StatusCode::CREATED, Json(review))
 }
 
-async fn patch(State(known): State<Known>, Json(change): Json<Value>) -> Json<Value> {
+async fn patch(State(known): State<Known>, Json(change): Json<Value>) -> impl IntoResponse {
     known.with(|facts| {
+        if let Some(other) = facts.overtakes.take() {
+            facts.service = other;
+        }
+        let version = &change["metadata"]["resourceVersion"];
+        if !version.is_null() && *version != facts.service["metadata"]["resourceVersion"] {
+            facts.refused += 1;
+            let refusal = json!({ "kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409 });
+            return (StatusCode::CONFLICT, Json(refusal));
+        }
         facts.service["spec"]["caBundle"] = change["spec"]["caBundle"].clone();
-        Json(facts.service.clone())
+        (StatusCode::OK, Json(facts.service.clone()))
     })
 }
 
 fn api_service(namespace: &str, name: &str) -> Value {
     json!({
-        "metadata": { "name": "v1beta1.external.metrics.k8s.io" },
+        "metadata": { "name": "v1beta1.external.metrics.k8s.io", "resourceVersion": format!("of-{namespace}") },
         "spec": {
             "service": { "namespace": namespace, "name": name }, "group": "external.metrics.k8s.io",
             "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
@@ -152,6 +164,8 @@ impl World {
             service: api_service(NAMESPACE, "longshore-metrics"),
             reviews: Vec::new(),
             broken: false,
+            overtakes: None,
+            refused: 0,
         })));
         let service = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.external.metrics.k8s.io";
         let found = async |State(known): State<Known>| Json(known.with(|facts| facts.service.clone()));
@@ -361,6 +375,23 @@ async fn the_leader_has_the_api_server_trust_us_and_says_who_is_in_the_way() {
         Value::Null,
         "what is not ours stays"
     );
+}
+
+#[tokio::test]
+async fn an_api_service_that_becomes_somebody_elses_while_it_is_mended_is_left_alone() {
+    let world = World::new().await;
+    world.known.with(|facts| {
+        facts.service = api_service(NAMESPACE, "longshore-metrics");
+        facts.overtakes = Some(api_service("keda", "keda-operator-metrics-apiserver"));
+    });
+    let end = Instant::now() + Duration::from_secs(30);
+    let told = async || world.api("/v1/fleets/research").await.1["notes"].to_string();
+    while !told().await.contains("keda/keda-operator-metrics-apiserver") {
+        assert!(Instant::now() < end, "nobody is told: {}", told().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (service, refused) = world.known.with(|facts| (facts.service.clone(), facts.refused));
+    assert_eq!((&service["spec"]["caBundle"], refused), (&Value::Null, 1), "what is not ours stays");
 }
 
 /// What KEDA's `metrics-api` trigger does with `valueLocation: desired`: any status but 200, and anything but a number, is an

@@ -69,6 +69,13 @@ async fn answer(app: &App, token: &Token, outcome: HeartbeatNews) -> HeartbeatAn
         let own = super::llm::providers(app, &token.0).await.unwrap_or_default();
         checks.insert("llm".into(), crate::probes::unreachable(app, |name| own.contains(name)));
     }
-    let (links, gateways) = (super::links(app), app.live_gateways());
-    HeartbeatAnswer { lost: outcome.lost, cancel: outcome.cancel, drain, checks, links, gateways }
+    HeartbeatAnswer {
+        lost: outcome.lost,
+        cancel: outcome.cancel,
+        drain,
+        checks,
+        notes: crate::probes::notes(app),
+        links: super::links(app),
+        gateways: app.live_gateways(),
+    }
 }

@@ -27,6 +27,9 @@ const TASK_TOKEN: HeaderName = HeaderName::from_static(llm::TASK_TOKEN);
 const CALL: HeaderName = HeaderName::from_static(llm::CALL);
 const UNDELIVERED: HeaderName = HeaderName::from_static(llm::UNDELIVERED);
 
+/// What an agent is told where something else than a gateway answers.
+const NOT_A_GATEWAY: &str = "not_a_gateway";
+
 pub struct Call {
     pub entry: Arc<Entry>,
     relay: Arc<Relay>,
@@ -71,6 +74,13 @@ enum Miss {
     Away(String),
     Unauthorised(Box<Problem>),
     Final(Unanswered),
+}
+
+impl Miss {
+    /// Somebody answers there who is no gateway.
+    fn is_of_a_stranger(&self) -> bool {
+        matches!(self, Miss::Final(Unanswered::Refused(problem)) if problem.code == NOT_A_GATEWAY)
+    }
 }
 
 impl Call {
@@ -168,12 +178,16 @@ impl Call {
         }
         self.asked = true;
         let reply = self.relay.client.carry(&self.carried, &mut self.round).await.map_err(miss)?;
-        if reply.status() != 200 || !is_frames(&reply) {
-            return Err(refused(reply, self.relay.times.silence).await);
-        }
-        self.entry.told(&undelivered);
         let silence = self.relay.times.silence;
         let at = Arc::clone(reply.address());
+        if reply.status() != 200 || !is_frames(&reply) {
+            let miss = refused(reply, silence).await;
+            if miss.is_of_a_stranger() {
+                self.relay.client.broke_off(Door::Gateway, &at, &mut self.round);
+            }
+            return Err(miss);
+        }
+        self.entry.told(&undelivered);
         let mut frames = Frames { first: None, reply, decoder: Decoder::default(), silence };
         match head(&mut frames).await {
             Ok(head) => {
@@ -246,7 +260,7 @@ async fn refused(reply: Reply, silence: Duration) -> Miss {
                 format!("the answer with status {status} is not a gateway's: a proxy may have sent it");
             // To an agent a 2xx would be an answer.
             let status = if status < 400 { 502 } else { status };
-            Miss::Final(Unanswered::Refused(Box::new(Problem::new(status, "not_a_gateway", detail))))
+            Miss::Final(Unanswered::Refused(Box::new(Problem::new(status, NOT_A_GATEWAY, detail))))
         }
     }
 }

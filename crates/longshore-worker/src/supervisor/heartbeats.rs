@@ -96,7 +96,7 @@ fn changed(worker: &Worker, told: &Condition) -> bool {
 fn hear(worker: &Worker, answer: HeartbeatAnswer) {
     worker.link.answered();
     let was_ready = worker.health.readiness().ready;
-    worker.health.answered(Some(answer.checks));
+    worker.health.told(answer.checks, answer.notes);
     if !was_ready {
         worker.ledger.freed.notify_one();
     }

@@ -1,7 +1,7 @@
 //! The link to the control plane with its rules: what an error means, when to ask again, when to give up.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use longshore_api::link::{Register, Registered};
@@ -19,12 +19,16 @@ use crate::metrics::Metrics;
 /// Registering again is not asked for twice within this time, however many requests were told to.
 const ONCE: Duration = Duration::from_millis(500);
 
+/// So many reasons are said while a control plane is away.
+const REASONS: usize = 20;
+
 pub struct Link {
     pub client: LinkClient,
     pub register: Register,
     pub health: Arc<Health>,
     pub metrics: Arc<Metrics>,
-    away: AtomicBool,
+    /// Why the control plane did not answer since it did last; each is said once.
+    away: Mutex<BTreeSet<String>>,
     /// Who answered last.
     address: Mutex<Arc<str>>,
     registered: tokio::sync::Mutex<Instant>,
@@ -48,7 +52,7 @@ impl Link {
             register,
             health,
             metrics,
-            away: AtomicBool::new(false),
+            away: Mutex::default(),
             registered: tokio::sync::Mutex::new(Instant::now()),
             fatal: Mutex::default(),
             failed: Notify::new(),
@@ -97,11 +101,11 @@ impl Link {
 
     /// The control plane answered.
     pub fn answered(&self) {
-        self.health.answered(None);
+        self.health.answered();
         let now = self.client.address();
         let before =
             std::mem::replace(&mut *self.address.lock().unwrap_or_else(PoisonError::into_inner), now.clone());
-        if self.away.swap(false, Ordering::Relaxed) {
+        if !std::mem::take(&mut *self.away()).is_empty() {
             info!(address = &*now, "control plane answers again");
         } else if before != now {
             info!(address = &*now, before = &*before, "control plane answers at another address");
@@ -152,14 +156,19 @@ impl Link {
 
     async fn wait(&self, error: &LinkError) {
         let error = chain(error);
-        if self.away.swap(true, Ordering::Relaxed) {
-            debug!(error, "control plane still does not answer");
-        } else {
+        let is_new = |away: &mut BTreeSet<String>| away.len() < REASONS && away.insert(error.clone());
+        if is_new(&mut self.away()) {
             warn!(error, "control plane does not answer; trying again");
+        } else {
+            debug!(error, "control plane still does not answer");
         }
         // Spread out: all workers lose a control plane at the same moment.
         let pause = rand::random_range(200..2000);
         tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+
+    fn away(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn meaning(&self, error: &LinkError) -> Answer {

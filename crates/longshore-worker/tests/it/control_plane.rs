@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Json, Request, State};
+use axum::extract::{ConnectInfo, Json, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -79,8 +79,13 @@ pub struct Record {
     pub released: Vec<Held>,
     pub deregistered: usize,
     pub gateway: Gateway,
-    /// How many connections were ever made.
-    pub connections: usize,
+    /// Who has ever connected.
+    peers: BTreeSet<SocketAddr>,
+    /// Those of them who get to somebody else, for as long as their connections last.
+    misled: BTreeSet<SocketAddr>,
+    misleads: bool,
+    /// How often somebody else was asked.
+    pub asked_elsewhere: usize,
 }
 
 #[derive(Clone)]
@@ -155,9 +160,15 @@ impl ControlPlane {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
             let listener = listener.tap_io(move |stream| {
                 _ = stream.set_nodelay(true);
-                counting.record.lock().expect("not poisoned").connections += 1;
+                let Ok(peer) = stream.peer_addr() else { return };
+                let mut record = counting.record.lock().expect("not poisoned");
+                record.peers.insert(peer);
+                if record.misleads {
+                    record.misled.insert(peer);
+                }
             });
-            _ = axum::serve(listener, router).await;
+            let service = router.into_make_service_with_connect_info::<SocketAddr>();
+            _ = axum::serve(listener, service).await;
         });
         *self.served.lock().expect("not poisoned") = Some(Served(Some(runtime)));
     }
@@ -224,6 +235,17 @@ impl ControlPlane {
         self.shared.changed.notify_waiters();
     }
 
+    /// From now on connections lead to somebody else, or here again; those that are there lead where they led.
+    pub fn mislead(&self, misleads: bool) {
+        self.record().misleads = misleads;
+    }
+
+    /// All connections that there are lead to somebody else from now on; new ones lead here.
+    pub fn mislead_all(&self) {
+        let mut record = self.record();
+        record.misled = record.peers.clone();
+    }
+
     /// Waits for the ending of an attempt; handing over counts as one.
     pub async fn ending(&self, held: Held) -> Outcome {
         eventually("an ending", || {
@@ -255,7 +277,19 @@ impl ControlPlane {
 
 type Replica = (SocketAddr, Arc<Shared>);
 
-async fn scripted(State((addr, shared)): State<Replica>, request: Request, next: Next) -> Response {
+async fn scripted(
+    State((addr, shared)): State<Replica>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    {
+        let mut record = shared.record.lock().expect("not poisoned");
+        if record.misled.contains(&peer) {
+            record.asked_elsewhere += 1;
+            return StatusCode::NOT_FOUND.into_response();
+        }
+    }
     let authorised =
         request.headers().get("authorization").is_some_and(|value| value == &format!("Bearer {TOKEN}"));
     if !authorised {
@@ -373,6 +407,11 @@ async fn deregister(State(shared): State<Arc<Shared>>, Json(_): Json<Deregister>
 }
 
 impl Record {
+    /// How many connections were ever made.
+    pub fn connections(&self) -> usize {
+        self.peers.len()
+    }
+
     fn no_news(&self) -> HeartbeatAnswer {
         HeartbeatAnswer {
             checks: self.checks.clone(),

@@ -108,6 +108,41 @@ async fn a_control_plane_that_is_away_is_waited_for() {
     assert_eq!(words(&scene.run("null").await), r#"succeeded "done""#);
 }
 
+/// A Service that leads elsewhere until the control plane is behind it, and keeps what is connected where it led.
+#[tokio::test]
+async fn a_connection_to_somebody_else_is_not_kept_to_when_a_new_one_leads_to_the_control_plane() {
+    let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
+    plane.mislead(true);
+    let scene = Scene::with(plane, shell("echo done"), |_| {});
+    eventually("two requests", || (scene.plane.record().asked_elsewhere >= 2).then_some(())).await;
+    scene.plane.mislead(false);
+    assert_eq!(words(&scene.run("null").await), r#"succeeded "done""#);
+    assert!(scene.worker.log().contains("not a control plane's: status 404"), "{}", scene.worker.log());
+}
+
+#[tokio::test]
+async fn connections_that_do_not_lead_to_the_control_plane_any_more_are_left_for_new_ones() {
+    let scene = Scene::shell("echo done").await;
+    scene.run("null").await;
+    scene.plane.mislead_all();
+    assert_eq!(words(&scene.run("null").await), r#"succeeded "done""#);
+    let told = scene.plane.record().heartbeats.len();
+    eventually("a heartbeat", || (scene.plane.record().heartbeats.len() > told + 1).then_some(())).await;
+    assert_eq!(scene.plane.record().registers.len(), 1, "its leases are in the store");
+}
+
+#[tokio::test]
+async fn each_reason_for_which_no_control_plane_answers_is_said_once() {
+    let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;
+    let away = || problem(503, "away");
+    plane.instead(link::REGISTER, [away(), problem(503, "starting"), away()]);
+    let scene = Scene::with(plane, shell("echo done"), |_| {});
+    scene.run("null").await;
+    let warned = scene.log().into_iter().filter(|line| line["level"] == "WARN");
+    let reasons: Vec<_> = warned.map(|line| line["error"].as_str().unwrap_or("").to_owned()).collect();
+    assert_eq!(reasons, ["away", "starting"]);
+}
+
 #[tokio::test]
 async fn of_several_addresses_one_that_answers_is_found() {
     let plane = ControlPlane::start(registered(Protocol::Exec, 1)).await;

@@ -601,6 +601,6 @@ result([len(seen), all(answer == [200, '{{"ok":1}}'] for answer in seen)])"#
         asked(&scene).iter().map(|ask| ask.call().to_owned()).collect();
     assert_eq!(calls.len(), THREADS * 10);
     // Some more than threads: the worker's own, and a call that comes before a connection is free again.
-    let connections = scene.plane.record().connections;
+    let connections = scene.plane.record().connections();
     assert!(connections < THREADS * 2, "{connections}");
 }

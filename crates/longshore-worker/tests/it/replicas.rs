@@ -317,3 +317,19 @@ async fn a_replica_that_does_not_serve_what_it_is_asked_for_is_left_for_the_next
     assert_ne!(replicas.asked(link::COMPLETE, 1).await.addr, replicas.asked(link::COMPLETE, 2).await.addr);
     replicas.check_quiet();
 }
+
+/// What an agent is told meanwhile is its own business; that all of its calls go astray is not.
+#[tokio::test]
+async fn calls_over_a_connection_that_leads_elsewhere_are_followed_by_calls_over_a_new_one() {
+    let replicas = Replicas::start(false).await;
+    replicas.call().await;
+    replicas.scene.plane.mislead_all();
+    let answer = || Scripted::Frames(vec![head(200, EVENTS, false), data("hello"), end()]);
+    replicas.scene.plane.record().gateway.plan([answer()]);
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        let held = replicas.submit("ask");
+        said.push(replicas.ending(held).await);
+    }
+    assert_eq!(said.last().map(String::as_str), Some(r#"succeeded "hello""#), "{said:?}");
+}

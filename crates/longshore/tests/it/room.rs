@@ -8,17 +8,27 @@ use crate::plane::Plane;
 pub struct Room {
     shared: Shared,
     name: String,
+    /// The address given for Redis.
+    redis: String,
 }
 
 impl Room {
     /// `None` where there are no servers for tests.
     pub fn new() -> Option<Room> {
         let shared = longshore_testkit::shared()?;
-        Some(Room { shared, name: format!("room_{}", uuid::Uuid::new_v4().simple()) })
+        let redis = shared.redis.clone();
+        Some(Room { shared, name: format!("room_{}", uuid::Uuid::new_v4().simple()), redis })
+    }
+
+    /// Where Redis should be nobody listens.
+    pub fn without_redis() -> Option<Room> {
+        let mut room = Room::new()?;
+        room.redis = "redis://127.0.0.1:1".into();
+        Some(room)
     }
 
     pub fn toml(&self) -> String {
-        let (name, Shared { postgres, redis, .. }) = (&self.name, &self.shared);
+        let (name, redis, Shared { postgres, .. }) = (&self.name, &self.redis, &self.shared);
         format!(
             "[store]\ndatabase = \"{postgres}\"\nschema = \"{name}\"\nconnections = 4\n\
              redis = \"{redis}\"\nredis_prefix = \"{name}:\"\n"

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::by_hand::ByHand;
 use crate::plane::{Plane, binary, is_alive, python, shell, skip, wait_for};
+use crate::room::Room;
 
 /// Says its pid, then waits until the file of its input exists; deaf to SIGTERM if told so.
 const PATIENT: &str = r#"
@@ -77,6 +78,24 @@ async fn sigterm_lets_a_worker_finish_and_its_probes_tell() {
     assert_eq!(plane.task(other).await.state, State::Queued);
     assert_eq!(ask("live", &address).status.code(), Some(1), "nobody is there");
     assert!(plane.workers().await.is_empty());
+}
+
+#[tokio::test]
+async fn without_redis_a_worker_is_ready_all_the_same_and_takes_one_task_after_the_other() {
+    let Some(room) = Room::without_redis() else { return };
+    let fleet = shell("echo", "cat > /dev/null; echo done", "platform = \"external\"");
+    let plane = Plane::start(&format!("{}{fleet}", room.toml())).await;
+    let worker = ByHand::ready(&plane, "echo", |_| {}).await;
+    let address = worker.reaches(&plane, WorkerState::Ready).await.probe_addr.expect("it told its probes");
+    for n in 0..3 {
+        let id = plane.submit("echo", json!(n)).await;
+        assert_eq!(plane.result(id).await, json!("done"));
+    }
+    let (status, body) = probe(&address, "/readyz").await;
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    let redis = &body["checks"]["redis"];
+    assert_eq!((status, &redis["ok"]), (200, &json!(true)));
+    assert!(redis["detail"].as_str().is_some_and(|detail| detail.starts_with("away")), "{body}");
 }
 
 #[tokio::test]

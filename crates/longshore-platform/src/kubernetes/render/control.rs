@@ -5,7 +5,7 @@ use longshore_core::kubernetes::{CONFIG, CONTROL_PLANE, LINK, LOGINS, METRICS_PO
 use longshore_core::settings::Tls;
 use serde_json::{Value, json};
 
-use super::harden::{TMP, container_security, disruption, pod_security, pull_secrets, spread};
+use super::harden::{TMP, container_security, disruption, folder, pod_security, pull_secrets, spread};
 use super::meta::{Of, meta};
 use super::pod::own_image;
 use super::{Group, Problem, Scene, env, network, overlay};
@@ -14,7 +14,7 @@ use super::{Group, Problem, Scene, env, network, overlay};
 const GRACE_S: u32 = 150;
 
 /// In the Secret of the settings: the first key.
-const ADMIN_TOKEN: &str = "admin-token";
+pub(super) const ADMIN_TOKEN: &str = "admin-token";
 const ADMIN_DIR: &str = "/var/run/secrets/longshore";
 
 /// What images are pulled with: to ask registries what a tag stands for.
@@ -34,11 +34,12 @@ pub(super) fn render(scene: &Scene<'_>) -> Result<Group, Vec<Problem>> {
             "metadata": meta(scene, Of::Plane, CONTROL_PLANE),
             "data": { "longshore.toml": scene.request.config },
         }),
+        // Before what it is for: no pod is without it for a moment.
+        network::of_plane(scene),
         deployment,
         service(scene, CONTROL_PLANE, &[("api", 7117, 7117)]),
         service(scene, LINK, &[("link", 7118, 7118)]),
         disruption(meta(scene, Of::Plane, CONTROL_PLANE), Of::Plane.selector()),
-        network::of_plane(scene),
     ];
     overlay::apply_to_plane(scene, &mut objects)?;
     Ok(Group { name: "control-plane".into(), objects })
@@ -87,6 +88,7 @@ fn deployment(scene: &Scene<'_>) -> Result<Value, Vec<Problem>> {
         problems.extend(found);
         Vec::new()
     });
+    problems.extend(exposed(scene));
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -108,6 +110,24 @@ fn deployment(scene: &Scene<'_>) -> Result<Value, Vec<Problem>> {
             },
         },
     }))
+}
+
+/// What is right for a machine of one's own, and not where others' pods are.
+fn exposed(scene: &Scene<'_>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if scene.settings.server.allow_insecure {
+        problems.push(Problem::new(
+            "server.allow_insecure",
+            "lets every pod of the cluster do everything: leave it out; `admin-token` in the Secret is the first key",
+        ));
+    }
+    if matches!(scene.settings.server.tls, Tls::Files { .. }) {
+        problems.push(Problem::new(
+            "server.tls",
+            "a certificate of your own names no pod that workers speak to: set `tls = \"auto\"`, and let an Ingress have yours",
+        ));
+    }
+    problems
 }
 
 fn pod(scene: &Scene<'_>, image: &str, mut variables: Vec<Value>) -> Value {
@@ -135,8 +155,8 @@ fn pod(scene: &Scene<'_>, image: &str, mut variables: Vec<Value>) -> Value {
     ];
     let mut volumes = vec![
         json!({ "name": "config", "configMap": { "name": CONTROL_PLANE } }),
-        json!({ "name": "state", "emptyDir": {} }),
-        json!({ "name": TMP, "emptyDir": {} }),
+        folder("state"),
+        folder(TMP),
     ];
     if wants_admin_token(scene) {
         let items = json!([{ "key": ADMIN_TOKEN, "path": ADMIN_TOKEN }]);

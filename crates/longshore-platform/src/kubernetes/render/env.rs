@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use longshore_core::fleet::{Fleet, SecretSource};
-use longshore_core::settings::{Address, RedisSettings, Settings, Tls};
+use longshore_core::settings::{Address, RedisSettings, Settings};
 use serde_json::{Value, json};
 
+use super::control::ADMIN_TOKEN;
+use super::keda::TOKEN as KEDA_TOKEN;
 use super::read::{DATABASE, REDIS};
 use super::{Problem, Scene};
 
@@ -111,9 +113,20 @@ fn files(settings: &Settings) -> Vec<Problem> {
     let shared = settings.store.shared.as_ref();
     let redis_ca = shared.and_then(|shared| shared.redis.as_ref()?.ca.as_ref());
     let redis_ca = redis_ca.map(|_| Problem::new("store.redis_ca", mount));
-    let tls = matches!(settings.server.tls, Tls::Files { .. })
-        .then(|| Problem::new("server.tls", format!("{mount}, or set `tls = \"auto\"`")));
-    redis_ca.into_iter().chain(tls).collect()
+    redis_ca.into_iter().collect()
+}
+
+/// Whether a key of the Secret that agents' secrets are in is one that is for the control plane alone.
+fn longshores_own(scene: &Scene<'_>, key: &str) -> bool {
+    let is = |source: &SecretSource| matches!(source, SecretSource::Env(name) if name == key);
+    let store_is_elsewhere = scene.settings.kubernetes.store_secret.is_some();
+    let of_plane = sources(scene.settings).into_iter().any(|(path, source)| match path.split('.').next() {
+        Some("server") => is(source),
+        // Of the store its addresses alone are in a Secret of their own.
+        Some("store") => is(source) && !(store_is_elsewhere && [DATABASE, REDIS].contains(&key)),
+        _ => false,
+    });
+    of_plane || [ADMIN_TOKEN, KEDA_TOKEN].contains(&key)
 }
 
 /// What a fleet gives its agents.
@@ -125,6 +138,13 @@ pub(super) fn of_agent(scene: &Scene<'_>, fleet: &Fleet) -> Result<Vec<Value>, V
     let mut variables: Vec<Value> = fleet.env.iter().map(|(name, text)| value(name, text)).collect();
     for (name, source) in &fleet.secrets {
         match source {
+            SecretSource::Env(key) if longshores_own(scene, key) => problems.push(Problem::new(
+                format!("fleet.{}.secrets.{name}", fleet.name),
+                format!(
+                    "`{key}` of the Secret `{from}` is longshore's own and opens all of it: give agents a value of their own, \
+                     under another key"
+                ),
+            )),
             SecretSource::Env(key) => variables.push(secret(name, from, key)),
             SecretSource::File(_) => problems.push(Problem::new(
                 format!("fleet.{}.secrets.{name}", fleet.name),

@@ -1,7 +1,7 @@
 //! A fleet: its Deployment and what belongs to it.
 
 use longshore_core::fleet::{Fleet, ScaledBy};
-use longshore_core::kubernetes::{CONTROL_PLANE, service_account};
+use longshore_core::kubernetes::{CONTROL_PLANE, join_secret, service_account};
 use longshore_core::rollout::Policy;
 use serde_json::{Value, json};
 
@@ -29,9 +29,10 @@ pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<Group, Vec<Prob
         (Ok(deployment), Ok(prepulled)) => (deployment, prepulled),
         (one, other) => return Err(one.err().into_iter().chain(other.err()).flatten().collect()),
     };
-    let mut objects = vec![account(scene, fleet), deployment];
+    // Before the Deployment what its pods are not to be without for a moment.
+    let mut objects =
+        vec![account(scene, fleet), join(scene, fleet), network::of_fleet(scene, fleet), deployment];
     objects.push(disruption(meta(scene, of, name), of.selector()));
-    objects.push(network::of_fleet(scene, fleet));
     match fleet.scaling.by {
         ScaledBy::Direct => {}
         ScaledBy::Hpa => objects.push(scale::hpa(scene, fleet)),
@@ -50,6 +51,16 @@ fn account(scene: &Scene<'_>, fleet: &Fleet) -> Value {
         "kind": "ServiceAccount",
         "metadata": meta(scene, Of::Fleet(fleet), &service_account(&fleet.name)),
         "automountServiceAccountToken": false,
+    })
+}
+
+/// What its workers join with. The control plane fills it, and so needs no right to make Secrets.
+fn join(scene: &Scene<'_>, fleet: &Fleet) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": meta(scene, Of::Fleet(fleet), &join_secret(&fleet.name)),
+        "type": "Opaque",
     })
 }
 

@@ -8,6 +8,14 @@ const USER: u32 = 65532;
 /// Where programs write.
 pub(super) const TMP: &str = "tmp";
 
+/// Of a folder that is there for one pod: what does not fit has the pod evicted, not its neighbours.
+const FOLDER: &str = "1Gi";
+
+/// A folder that ends with its pod.
+pub(super) fn folder(name: &str) -> Value {
+    json!({ "name": name, "emptyDir": { "sizeLimit": FOLDER } })
+}
+
 pub(super) fn pod_security() -> Value {
     json!({
         "runAsNonRoot": true,

@@ -10,7 +10,7 @@ use super::scale::{behavior, least, most};
 use super::{Problem, Scene};
 
 /// In the Secret of the settings: an API key with the verb `read`.
-const TOKEN: &str = "keda-token";
+pub(super) const TOKEN: &str = "keda-token";
 
 /// How many workers are wanted, in the answer at `/v1/fleets/{name}/scale`; while nobody knows there is an error in its place.
 const DESIRED: &str = "desired";
@@ -18,9 +18,9 @@ const DESIRED: &str = "desired";
 const EVERY_S: u64 = 10;
 
 pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<[Value; 2], Vec<Problem>> {
-    if scene.settings.server.tls == Tls::Auto {
-        let problem = "KEDA cannot check a certificate of `[server] tls = \"auto\"`: use \"hpa\" or \"direct\", or a \
-                       certificate whose authority KEDA knows";
+    if scene.settings.server.tls != Tls::Off {
+        let problem =
+            "KEDA cannot check a certificate of `[server] tls = \"auto\"`: use \"hpa\" or \"direct\"";
         return Err(vec![Problem::new(format!("fleet.{}.scaling.by", fleet.name), problem)]);
     }
     Ok([authentication(scene, fleet), scaled(scene, fleet)])
@@ -39,8 +39,7 @@ fn authentication(scene: &Scene<'_>, fleet: &Fleet) -> Value {
 /// Without a fallback: where the API does not answer, nothing is changed.
 fn scaled(scene: &Scene<'_>, fleet: &Fleet) -> Value {
     let name = fleet.name.as_str();
-    let scheme = if scene.settings.server.tls == Tls::Off { "http" } else { "https" };
-    let url = format!("{scheme}://{CONTROL_PLANE}.{}.svc:7117/v1/fleets/{name}/scale", scene.namespace);
+    let url = format!("http://{CONTROL_PLANE}.{}.svc:7117/v1/fleets/{name}/scale", scene.namespace);
     json!({
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",

@@ -4,10 +4,12 @@
 
 use longshore_core::fleet::Fleet;
 use longshore_core::kubernetes::{AGENT, CONTROL_PLANE};
+use longshore_core::rollout::Owner;
 use serde_json::Value;
 
 use super::merge::merge;
 use super::{Problem, Scene, prepull, yaml};
+use crate::kubernetes::Template;
 
 /// What the owner of the overlay may not change.
 struct Fixed {
@@ -17,6 +19,8 @@ struct Fixed {
     container: &'static str,
     /// The number of pods is somebody else's.
     scaled: bool,
+    /// What each release writes of its pods again; null: none does.
+    released: Value,
 }
 
 pub(super) fn apply_to_fleet(
@@ -25,20 +29,24 @@ pub(super) fn apply_to_fleet(
     objects: &mut [Value],
 ) -> Result<(), Vec<Problem>> {
     let key = format!("fleet.{}.kubernetes.overlay", fleet.name);
-    apply(scene, &key, fleet.overlay.as_deref(), objects, AGENT)
+    // Where Git owns rollouts, longshore writes no release.
+    let ours = fleet.rollout.owner == Owner::Longshore;
+    let template = Template::of(fleet, None).filter(|_| ours);
+    let released = template.map(|it| it.apply(fleet.name.as_str())["spec"]["template"].take());
+    apply(scene, (&key, fleet.overlay.as_deref()), objects, AGENT, &released.unwrap_or_default())
 }
 
 pub(super) fn apply_to_plane(scene: &Scene<'_>, objects: &mut [Value]) -> Result<(), Vec<Problem>> {
     let overlay = scene.settings.kubernetes.overlay.as_deref();
-    apply(scene, "kubernetes.overlay", overlay, objects, CONTROL_PLANE)
+    apply(scene, ("kubernetes.overlay", overlay), objects, CONTROL_PLANE, &Value::Null)
 }
 
 fn apply(
     scene: &Scene<'_>,
-    key: &str,
-    overlay: Option<&str>,
+    (key, overlay): (&str, Option<&str>),
     objects: &mut [Value],
     container: &'static str,
+    released: &Value,
 ) -> Result<(), Vec<Problem>> {
     let Some(path) = overlay else { return Ok(()) };
     let Some(text) = scene.request.overlays.get(path) else {
@@ -46,7 +54,7 @@ fn apply(
     };
     let documents = yaml::read_all(text).map_err(|error| vec![Problem::new(path, error.to_string())])?;
     let before: Vec<(Fixed, Value)> =
-        objects.iter().map(|object| (Fixed::of(object, container), object.clone())).collect();
+        objects.iter().map(|object| (Fixed::of(object, container, released), object.clone())).collect();
     let mut problems = Vec::new();
     for (index, document) in documents.iter().enumerate() {
         let place = match documents.len() {
@@ -125,11 +133,12 @@ fn find<'a>(objects: &'a mut [Value], kind: &str, document: &Value) -> Result<&'
 }
 
 impl Fixed {
-    fn of(object: &Value, container: &'static str) -> Fixed {
+    fn of(object: &Value, container: &'static str, released: &Value) -> Fixed {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
         let scaled = kind == "Deployment" && object["spec"].get("replicas").is_none();
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        Fixed { container, scaled, kind, name }
+        let released = if kind == "Deployment" { released.clone() } else { Value::Null };
+        Fixed { container, scaled, kind, name, released }
     }
 
     /// Errors: what must not be as it is now, in words.
@@ -147,12 +156,12 @@ impl Fixed {
             wrong.push("`spec.replicas` belongs to whoever scales the fleet: leave it out, and set `scaling.min` and `max`".into());
         }
         if self.kind == "Deployment" {
-            wrong.extend(self.check_pods(after));
+            wrong.extend(self.check_pods(before, after));
         }
         wrong
     }
 
-    fn check_pods(&self, after: &Value) -> Vec<String> {
+    fn check_pods(&self, before: &Value, after: &Value) -> Vec<String> {
         let mut wrong = Vec::new();
         let template = &after["spec"]["template"];
         let labels = &template["metadata"]["labels"];
@@ -163,7 +172,60 @@ impl Fixed {
         let containers = template["spec"]["containers"].as_array();
         if !containers.is_some_and(|all| all.iter().any(|one| one["name"] == self.container)) {
             wrong.push(format!("its container `{}` is longshore's own and has to stay", self.container));
+            return wrong;
         }
+        let mut changed = Vec::new();
+        changes(&self.released, &before["spec"]["template"], template, "spec.template", &mut changed);
+        wrong.extend(changed.into_iter().map(|path| {
+            let instead = match declared_as(&path) {
+                Some(key) => format!("set `{key}` in longshore.toml"),
+                None => "leave it out".into(),
+            };
+            format!("`{path}` is written again by every `longshore deploy`, without the overlay: {instead}")
+        }));
         wrong
     }
+}
+
+/// Where an overlay has changed something that is in `written`.
+fn changes(written: &Value, before: &Value, after: &Value, path: &str, found: &mut Vec<String>) {
+    let named = |value: &Value| value["name"].as_str().map(str::to_owned);
+    let of_name = |list: &Value, name: &str| {
+        let all = list.as_array().into_iter().flatten();
+        all.into_iter().find(|it| it["name"] == name).cloned().unwrap_or_default()
+    };
+    match written {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                changes(value, &before[key], &after[key], &format!("{path}.{key}"), found);
+            }
+        }
+        // Merged by name, as the API server does it.
+        Value::Array(items) if items.iter().all(|it| named(it).is_some()) => {
+            for (item, name) in items.iter().filter_map(|it| Some((it, named(it)?))) {
+                let (before, after) = (of_name(before, &name), of_name(after, &name));
+                let path = format!("{path}[{name}]");
+                // A variable has its value in one way or the other.
+                match path.contains(".env[") && before != after {
+                    true => found.push(path),
+                    false => changes(item, &before, &after, &path, found),
+                }
+            }
+        }
+        Value::Null => {}
+        _ if before != after => found.push(path.to_owned()),
+        _ => {}
+    }
+}
+
+/// The fleet's key for what a release writes there.
+fn declared_as(path: &str) -> Option<&'static str> {
+    let keys = [
+        (".resources", "resources"),
+        (".image", "image"),
+        (".args", "command"),
+        (".env[", "env"),
+        (".terminationGracePeriodSeconds", "drain.timeout"),
+    ];
+    keys.into_iter().find(|(part, _)| path.contains(part)).map(|(_, key)| key)
 }

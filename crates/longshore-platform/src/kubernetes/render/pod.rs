@@ -10,7 +10,7 @@ use longshore_core::settings::Tls;
 use longshore_core::units::show_size;
 use serde_json::{Value, json};
 
-use super::harden::{TMP, container_security, pod_security, pull_secrets, seconds, spread};
+use super::harden::{TMP, container_security, folder, pod_security, pull_secrets, seconds, spread};
 use super::meta::Of;
 use super::{Problem, Scene, env};
 
@@ -38,7 +38,7 @@ pub(super) fn template(scene: &Scene<'_>, fleet: &Fleet) -> Result<Value, Vec<Pr
     let agent = agent(scene, fleet, container);
     let init = if injected { supervisor(scene, resources(&container.resources)) } else { Ok(Value::Null) };
     let (agent, init) = both(agent, init)?;
-    let mut volumes = vec![json!({ "name": TMP, "emptyDir": {} })];
+    let mut volumes = vec![folder(TMP)];
     let mut spec = json!({
         "serviceAccountName": service_account(&fleet.name),
         "automountServiceAccountToken": false,
@@ -49,7 +49,7 @@ pub(super) fn template(scene: &Scene<'_>, fleet: &Fleet) -> Result<Value, Vec<Pr
         "containers": [agent],
     });
     if injected {
-        volumes.push(json!({ "name": SUPERVISOR, "emptyDir": {} }));
+        volumes.push(folder(SUPERVISOR));
         spec["initContainers"] = json!([init]);
     }
     spec["volumes"] = volumes.into();
@@ -195,7 +195,7 @@ pub(super) fn supervisor(scene: &Scene<'_>, resources: Value) -> Result<Value, V
 pub(super) fn supervisor_volume() -> (Value, Value) {
     let mut mount = mounts(true, false).remove(0);
     mount["readOnly"] = true.into();
-    (json!({ "name": SUPERVISOR, "emptyDir": {} }), mount)
+    (folder(SUPERVISOR), mount)
 }
 
 /// The longshore image.

@@ -38,9 +38,7 @@ fn rules(scene: &Scene<'_>) -> Vec<Value> {
     let mut rules = vec![
         rule("", "pods", pods),
         rule("apps", "deployments", &watch),
-        // Names cannot be told apart when something is created.
-        rule("", "secrets", &["create"]),
-        only(rule("", "secrets", &["get", "update"]), &secrets),
+        only(rule("", "secrets", &["get", "patch"]), &secrets),
         rule("autoscaling", "horizontalpodautoscalers", &["list"]),
     ];
     if !rolled.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use longshore_core::fleet::Platform;
 use longshore_core::kubernetes::digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -78,7 +78,10 @@ fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
 #[test]
 fn a_small_file_is_a_control_plane_and_a_fleet() {
     insta::assert_snapshot!("small", case(SMALL).yaml());
-    assert_eq!(case(SMALL).render().expect("renders").warnings, []);
+    let warnings = case(SMALL).render().expect("renders").warnings;
+    assert!(matches!(&warnings[..], [plain] if plain.key == "server.tls"), "{warnings:?}");
+    let encrypted = SMALL.replace("[kubernetes]", "[server]\ntls = \"auto\"\n[kubernetes]");
+    assert_eq!(case(&encrypted).render().expect("renders").warnings, []);
 }
 
 #[test]
@@ -112,6 +115,7 @@ fn as_the_api_reads_it(object: &Value) -> Value {
     match object["kind"].as_str().expect("it has a kind") {
         "ServiceAccount" => typed::<core::v1::ServiceAccount>(object),
         "ConfigMap" => typed::<core::v1::ConfigMap>(object),
+        "Secret" => typed::<core::v1::Secret>(object),
         "Service" => typed::<core::v1::Service>(object),
         "Deployment" => typed::<apps::v1::Deployment>(object),
         "DaemonSet" => typed::<apps::v1::DaemonSet>(object),
@@ -149,7 +153,7 @@ fn one_fleet_is_rendered_as_it_is_among_all() {
     assert_eq!(one.iter().filter(|object| object["kind"] == "Deployment").count(), 1);
     // Its image holds longshore, so nothing else is needed.
     let bare = SMALL.replace("image = \"registry.internal/longshore:0.1.0\"", "");
-    assert_eq!(Case { only: &["research"], ..case(&bare) }.objects().len(), 4);
+    assert_eq!(Case { only: &["research"], ..case(&bare) }.objects().len(), 5);
 }
 
 #[test]
@@ -251,6 +255,7 @@ fn the_control_plane_may_do_what_the_fleets_need_and_no_more() {
         direct.contains("deployments/scale") && direct.contains("[\"list\",\"watch\",\"patch\"]"),
         "{direct}"
     );
+    assert!(!direct.contains("create") && direct.contains("[\"longshore-worker-research\"]"), "{direct}");
     let external =
         rules(&format!("{SMALL}rollout = {{ owner = \"external\" }}\nscaling = {{ by = \"hpa\" }}\n"));
     assert!(!external.contains("deployments/scale"), "{external}");
@@ -370,7 +375,8 @@ fn where_the_store_is_comes_from_a_secret_unless_the_file_says_it() {
 
 #[test]
 fn an_overlay_that_breaks_what_longshore_needs_is_refused() {
-    let file = format!("{SMALL}kubernetes = {{ overlay = \"pod.yaml\" }}\n");
+    let own = "command = [\"run\"]\nenv = { MODEL = \"small\" }\n";
+    let file = format!("{SMALL}{own}kubernetes = {{ overlay = \"pod.yaml\" }}\n");
     let refused = |overlay: &str| Case { overlays: &[("pod.yaml", overlay)], ..case(&file) }.problems();
     for (overlay, expected) in [
         ("- a", "/srv/pod.yaml: is no mapping"),
@@ -378,7 +384,7 @@ fn an_overlay_that_breaks_what_longshore_needs_is_refused() {
         ("nodeSelector: {a: b}", "`nodeSelector` is none of a pod's keys"),
         (
             "kind: Ingress",
-            "no Ingress is rendered here; there are ServiceAccount `longshore-research`, Deployment `research`",
+            "no Ingress is rendered here; there are ServiceAccount `longshore-research`, Secret `longshore-worker-research`",
         ),
         ("kind: Deployment\nmetadata: {name: other}", "no Deployment `other` is rendered here"),
         ("kind: Deployment\nspec: {replicas: 3}", "`spec.replicas` belongs to whoever scales the fleet"),
@@ -395,6 +401,27 @@ fn an_overlay_that_breaks_what_longshore_needs_is_refused() {
             "its pods need the label `longshore.dev/fleet: research`",
         ),
         ("spec: {containers: [{name: agent, $patch: delete}]}", "its container `agent` is longshore's own"),
+        (
+            "spec: {containers: [{name: agent, resources: {limits: {memory: 8Gi}}}]}",
+            "`spec.template.spec.containers[agent].resources.limits.memory` is written again by every `longshore deploy`, \
+             without the overlay: set `resources` in longshore.toml",
+        ),
+        (
+            "kind: Deployment\nspec: {template: {spec: {containers: [{name: agent, resources: null}]}}}",
+            "resources.requests.cpu` is written again",
+        ),
+        ("spec: {containers: [{name: agent, args: [a]}]}", "set `command` in longshore.toml"),
+        ("spec: {containers: [{name: agent, image: other}]}", "set `image` in longshore.toml"),
+        (
+            "spec: {containers: [{name: agent, env: [{name: MODEL, value: x}]}]}",
+            "containers[agent].env[MODEL]` is written",
+        ),
+        (
+            "spec: {containers: [{name: agent, env: [{name: MODEL, $patch: replace, valueFrom: {fieldRef: {fieldPath: a}}}]}]}",
+            "set `env` in longshore.toml",
+        ),
+        ("spec: {terminationGracePeriodSeconds: 7200}", "set `drain.timeout` in longshore.toml"),
+        ("metadata: {annotations: {longshore.dev/declaration: x}}", "without the overlay: leave it out"),
         ("spec: {containers: [{image: a}]}", "/srv/pod.yaml: spec.containers[0]: has no `name`"),
         ("kind: Pod\n---\nspec: {volumes: {}}", "/srv/pod.yaml, document 2: spec.volumes: is a list"),
     ] {
@@ -404,10 +431,101 @@ fn an_overlay_that_breaks_what_longshore_needs_is_refused() {
 }
 
 #[test]
+fn an_overlay_may_change_beside_what_a_release_writes_and_all_where_none_is_written() {
+    let own = "env = { MODEL = \"small\" }\nkubernetes = { overlay = \"pod.yaml\" }\n";
+    let file = format!("{SMALL}{own}");
+    let rendered = |file: &str, overlay: &str| {
+        let objects = Case { overlays: &[("pod.yaml", overlay)], ..case(file) }.objects();
+        find(&objects, "Deployment", "research")["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    let agent = rendered(
+        &file,
+        "spec: {containers: [{name: agent, args: [a], resources: {limits: {example.com/gpu: 1}}, env: [{name: PROXY, value: x}]}]}",
+    );
+    assert_eq!(
+        (&agent["resources"]["limits"]["example.com/gpu"], &agent["args"][0]),
+        (&json!(1), &json!("a"))
+    );
+    let by_git = format!("{file}rollout = {{ owner = \"external\" }}\n");
+    let agent = rendered(&by_git, "spec: {containers: [{name: agent, resources: {limits: {memory: 8Gi}}}]}");
+    assert_eq!(agent["resources"]["limits"]["memory"], "8Gi");
+}
+
+#[test]
 fn what_works_but_may_surprise_is_warned_about() {
     let file = format!("{RICH}\n[fleet.local]\nplatform = \"docker\"\nimage = \"x\"\n");
     let rendered = Case { overlays: &[("plane.yaml", PLANE), ("crawl.yaml", CRAWL)], ..case(&file) }.render();
     let warnings: Vec<String> =
         rendered.expect("renders").warnings.iter().map(|warning| warning.key.clone()).collect();
-    assert_eq!(warnings, ["fleet.chat.drain.timeout", "fleet.local.platform"]);
+    // The sidecar of the overlay is not hardened.
+    let sidecar = ["Deployment crawl"; 3];
+    let expected =
+        [&["fleet.chat.drain.timeout", "fleet.local.platform", "server.tls"], &sidecar[..]].concat();
+    assert_eq!(warnings, expected);
+}
+
+#[test]
+fn what_an_overlay_weakens_is_told() {
+    let file = SMALL.replace(
+        "platform = \"kubernetes\"\n",
+        "platform = \"kubernetes\"\nkubernetes = { overlay = \"pod.yaml\" }\n",
+    );
+    let told = |overlay: &str| {
+        let warnings =
+            Case { overlays: &[("pod.yaml", overlay)], ..case(&file) }.render().expect("renders").warnings;
+        let told = warnings.iter().filter(|warning| !warning.key.contains('.')).map(|it| format!("{it}\n"));
+        told.collect::<String>()
+    };
+    assert_eq!(told("spec: {nodeSelector: {disk: fast}}"), "");
+    let of_agent =
+        |text: &str| format!("spec: {{containers: [{{name: agent, securityContext: {{{text}}}}}]}}");
+    let mut all = String::new();
+    for overlay in [
+        "spec: {hostNetwork: true, hostPID: true}".to_owned(),
+        "spec: {serviceAccountName: longshore, automountServiceAccountToken: true}".to_owned(),
+        "spec: {volumes: [{name: node, hostPath: {path: /}}]}".to_owned(),
+        "spec: {securityContext: {runAsUser: 0, seccompProfile: {type: Unconfined}}}".to_owned(),
+        of_agent("privileged: true, allowPrivilegeEscalation: true"),
+        of_agent("readOnlyRootFilesystem: false, capabilities: null"),
+        "kind: NetworkPolicy\nspec: {ingress: [{}]}".to_owned(),
+        "kind: ServiceAccount\nautomountServiceAccountToken: true".to_owned(),
+    ] {
+        let said = told(&overlay);
+        assert!(!said.is_empty(), "{overlay}");
+        all += &format!("# {overlay}\n{said}");
+    }
+    insta::assert_snapshot!("weakened", all);
+}
+
+#[test]
+fn what_is_right_for_one_machine_alone_is_refused() {
+    let open = SMALL.replace("[kubernetes]", "[server]\nallow_insecure = true\n[kubernetes]");
+    assert!(case(&open).problems().contains("server.allow_insecure: lets every pod of the cluster"));
+    // An overlay could mount the certificate, and no worker would take it.
+    let own = SMALL.replace(
+        "[kubernetes]",
+        "[server]\ntls = { cert = \"a\", key = \"b\" }\n[kubernetes]\noverlay = \"plane.yaml\"",
+    );
+    let problems = Case { overlays: &[("plane.yaml", PLANE)], ..case(&own) }.problems();
+    assert!(problems.contains("server.tls: a certificate of your own"), "{problems}");
+}
+
+#[test]
+fn no_agent_is_given_what_opens_longshore_itself() {
+    let with = |key: &str| format!("{SMALL}secrets = {{ MINE = {{ env = \"{key}\" }} }}\n");
+    for key in ["admin-token", "keda-token", "DATABASE_PASSWORD"] {
+        let problems = case(&with(key)).problems();
+        assert!(
+            problems.contains(&format!("fleet.research.secrets.MINE: `{key}` of the Secret `longshore`")),
+            "{problems}"
+        );
+    }
+    case(&with("TAVILY_API_KEY")).objects();
+    // Where longshore's store is in a Secret of its own, this one is the agents'.
+    let (_, rest) = SMALL.split_once("[kubernetes]").expect("a cluster");
+    let secrets = "secrets = { DATABASE_URL = { env = \"DATABASE_URL\" } }\n";
+    case(&format!("[kubernetes]\nstore_secret = \"store\"{rest}{secrets}")).objects();
+    assert!(
+        case(&format!("[kubernetes]{rest}{secrets}")).problems().contains("`DATABASE_URL` of the Secret")
+    );
 }

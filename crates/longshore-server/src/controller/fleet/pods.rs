@@ -1,8 +1,10 @@
 //! A fleet whose workers are pods: Kubernetes starts and replaces them; what there is to be, and what becomes of the work of
 //! those that end, is decided here.
 
+mod conflicts;
 mod deployment;
 mod marks;
+mod paused;
 mod scene;
 mod workers;
 
@@ -14,14 +16,16 @@ use longshore_core::drain;
 use longshore_core::errors::chain;
 use longshore_core::fleet::ScaledBy;
 use longshore_core::id::WorkerId;
-use longshore_core::kubernetes::Agreed;
+use longshore_core::kubernetes::{Agreed, Version};
 use longshore_core::rollout::{Canary, Order, Phase, Plan, Policy};
 use longshore_core::scale::{Answer, Decision};
 use longshore_platform::kubernetes::ClusterError;
 use longshore_store::{FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerRecord};
 use tracing::{info, warn};
 
+use self::conflicts::Conflicts;
 use self::marks::Marks;
+use self::paused::Paused;
 use self::scene::Scene;
 use super::{Controller, Observed, candidate, invested, rollout};
 use crate::app::{App, now};
@@ -47,16 +51,18 @@ pub struct Memory {
     agreed: Option<Option<Agreed>>,
     /// What we wrote last: older sights of the Deployment say nothing, for a while.
     wrote: Option<(i64, Instant)>,
-    /// The generation of the template that we wrote last: what is older is nobody's change.
-    templated: i64,
+    /// The Deployment with the template that we wrote last: what is older is nobody's change.
+    templated: Version,
     /// The Deployment's own rollout, as we set it last.
-    paused: Option<bool>,
+    paused: Paused,
     /// Ends of containers that were taken notice of, by pod.
     ends: HashMap<String, String>,
     /// Workers that were ended since their pods were gone.
     lost: HashSet<WorkerId>,
     /// Pods that were chosen to go, whose workers have ended and cannot be told.
     dismissed: HashSet<String>,
+    /// Writes that were refused since what was seen was out of date.
+    conflicts: Conflicts,
     /// A write that failed is tried again then.
     not_before: Option<Instant>,
     marks: Marks,
@@ -280,10 +286,13 @@ impl Controller {
         match written {
             Ok(generation) => {
                 self.pods.wrote = Some((generation, Instant::now()));
+                self.pods.conflicts.none();
                 Ok(())
             }
-            // What is seen is out of date.
-            Err(ClusterError::Conflict { .. }) => Ok(()),
+            // What is seen is out of date, which it is not for long.
+            Err(ClusterError::Conflict { .. }) if self.pods.conflicts.another(Instant::now()) < PATIENCE => {
+                Ok(())
+            }
             Err(error) => {
                 let why = chain(&error);
                 self.pods.not_before = Some(Instant::now() + AGAIN);
@@ -324,7 +333,7 @@ impl Controller {
                 return Ok(Err(why));
             }
             // What we have paused is not left so.
-            let ours = self.pods.paused == Some(true);
+            let ours = self.pods.paused.is_ours();
             return Ok(if ours { self.pause(scene, false).await.map(|()| false) } else { Ok(false) });
         };
         if let Some(order) = self.ordered_by_hand(scene, &open.plan) {
@@ -360,25 +369,19 @@ impl Controller {
         if let Err(why) = self.pause(scene, paused).await {
             return Ok(Err(why));
         }
-        Ok(Ok(matches!(plan.phase, Phase::Forward | Phase::Finishing | Phase::Back { .. }) && !paused))
+        Ok(Ok(deployment::moves_pods(&plan, scene.external.is_some())))
     }
 }
 
 impl Controller {
     /// What somebody meant who paused the Deployment's own rollout, or let it go on, by other means than longshore.
     fn ordered_by_hand(&mut self, scene: &Scene<'_>, plan: &Plan) -> Option<Order> {
-        let seen = scene.deployment.paused;
+        let (seen, generation) = (scene.deployment.paused, scene.deployment.generation);
         if scene.external.is_some() || plan.phase != Phase::Forward || seen == plan.paused {
-            // They agree, whoever wrote it.
-            self.pods.paused = Some(seen);
+            self.pods.paused.agree(seen, generation);
             return None;
         }
-        match (seen, self.pods.paused) {
-            (true, Some(true)) | (false, Some(false) | None) => None,
-            (true, _) => Some(Order::Pause),
-            (false, Some(true)) => Some(Order::Resume),
-        }
-        .inspect(|_| self.pods.paused = Some(seen))
+        self.pods.paused.by_hand(seen, generation)
     }
 
     /// Errors: why the Deployment's own rollout could not be stopped or let go on, for people.
@@ -388,8 +391,11 @@ impl Controller {
         }
         info!(fleet = %scene.record.name, paused, "the Deployment's rollout is paused, or goes on");
         let written = scene.sight.cluster.pause(&scene.deployment.name, paused).await;
-        self.wrote(scene, written.map(|()| scene.deployment.generation + 1))?;
-        self.pods.paused = Some(paused);
+        let generation = written.as_ref().ok().copied();
+        self.wrote(scene, written)?;
+        if let Some(generation) = generation {
+            self.pods.paused.wrote(paused, generation);
+        }
         Ok(())
     }
 }

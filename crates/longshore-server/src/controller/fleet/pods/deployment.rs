@@ -1,8 +1,8 @@
 //! What a Deployment makes its pods from: written by longshore, or by somebody else and followed.
 
 use longshore_core::fleet::Fleet;
-use longshore_core::kubernetes::{Agreed, Mark, Turn, release_of, turn};
-use longshore_core::rollout::Release;
+use longshore_core::kubernetes::{Agreed, Mark, Turn, Version, release_of, turn};
+use longshore_core::rollout::{Plan, Release};
 use longshore_platform::kubernetes::Template;
 use longshore_store::{Deployed, NewRelease, ReleaseRecord, StoreError};
 use tracing::{info, warn};
@@ -39,9 +39,10 @@ impl Controller {
         };
         let wanted = Agreed { release: target, mark: template.mark() };
         let seen = &scene.deployment.mark;
+        let seen_at = Version { uid: scene.deployment.uid.clone(), generation: scene.deployment.generation };
         match turn(seen, &wanted, known.as_ref(), scene.external.is_none()) {
             // What is seen is from before our own change.
-            Turn::Follow if scene.deployment.generation < self.pods.templated => Ok(Ok(())),
+            Turn::Follow if seen_at.is_before(&self.pods.templated) => Ok(Ok(())),
             Turn::Write if !self.may_write(scene) => Ok(Ok(())),
             Turn::Nothing | Turn::Ask => Ok(Ok(())),
             Turn::Agree => self.agree(scene, wanted).await.map(Ok),
@@ -54,7 +55,7 @@ impl Controller {
                 }
                 match generation {
                     Some(generation) => {
-                        self.pods.templated = generation;
+                        self.pods.templated = Version { generation, ..seen_at };
                         self.agree(scene, wanted).await.map(Ok)
                     }
                     None => Ok(Ok(())),
@@ -110,4 +111,30 @@ impl Controller {
 
 fn key(scene: &Scene<'_>) -> String {
     format!("template:{}", scene.record.name)
+}
+
+/// Whether a rollout replaces pods that the scaler is not to remove meanwhile. `external`: somebody else began it, and alone
+/// decides when it is over: no fleet waits for that.
+pub(super) fn moves_pods(plan: &Plan, external: bool) -> bool {
+    !external && !plan.paused && !plan.has_ended()
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::rollout::{Phase, Policy};
+    use longshore_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn only_a_rollout_of_ours_that_goes_on_keeps_a_fleet_from_shrinking() {
+        let plan = Plan::new(1, 2, Policy::default(), Default::default(), Timestamp(0));
+        let back = Plan { phase: Phase::Back { reason: "worse".into() }, ..plan.clone() };
+        for it in [&plan, &Plan { phase: Phase::Finishing, ..plan.clone() }, &back] {
+            assert!(moves_pods(it, false), "{:?}", it.phase);
+            assert!(!moves_pods(it, true), "it may stay open for ever: {:?}", it.phase);
+        }
+        assert!(!moves_pods(&Plan { paused: true, ..plan.clone() }, false));
+        assert!(!moves_pods(&Plan { phase: Phase::Done, ..plan }, false));
+    }
 }

@@ -172,6 +172,14 @@ impl<'a> Scene<'a> {
                 "{drained} pods have drained for longshore, which does not scale the fleet any more: `kubectl delete pod` replaces them"
             ));
         }
+        let unlike = self.deployment.unlike(&self.record.declaration);
+        if !unlike.is_empty() {
+            notes.push(format!(
+                "Deployment `{name}` does not have `{}` as the fleet declares it, and a release does not write that: render \
+                 the fleet and apply it again",
+                unlike.join("`, `")
+            ));
+        }
         if let Some(why) = &self.external {
             notes.push(format!("{why}: rollouts are shown, and neither begun nor undone by longshore"));
         }

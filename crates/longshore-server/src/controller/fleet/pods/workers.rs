@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use longshore_core::fleet::DrainMode;
 use longshore_core::id::WorkerId;
-use longshore_core::kubernetes::release_of;
+use longshore_core::kubernetes::release_of_pod;
 use longshore_core::rollout::Release;
 use longshore_core::task::Interruption;
-use longshore_platform::End;
+use longshore_core::time::Timestamp;
 use longshore_platform::kubernetes::PodSeen;
 use longshore_store::{FleetRecord, PlannedWorker, StoreError, WorkerEnd, WorkerFilter, WorkerRecord};
 use tracing::{info, warn};
@@ -16,9 +16,13 @@ use super::Controller;
 use crate::app::{App, now, roll};
 use crate::controller::cluster::Sight;
 use crate::controller::crew::cause;
+use crate::ends::Ending;
 
 /// Releases that a pod may be of.
 const RELEASES: usize = 50;
+
+/// Seconds by which the clock of a node may be ahead of the store's: a worker that runs is not taken for one that ended before.
+const CLOCKS_S: i64 = 10;
 
 /// Brings the store's workers up to what is seen of their pods. Returns those that have one, by its name.
 pub async fn follow(
@@ -32,6 +36,9 @@ pub async fn follow(
     let all = app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: true }).await?;
     let names: HashSet<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
     let mut known: HashMap<String, WorkerRecord> = HashMap::new();
+    // Whoever the store has forgotten is not heard of again.
+    let stored: HashSet<&str> = all.iter().map(|worker| worker.id.as_str()).collect();
+    controller.pods.lost.retain(|id| stored.contains(id.as_str()));
     for worker in all {
         match names.contains(worker.id.as_str()) {
             true => drop(known.insert(worker.id.to_string(), worker)),
@@ -55,20 +62,7 @@ pub async fn follow(
     for pod in pods.iter().filter(|pod| !pod.over).filter(new) {
         changed |= plan(app, record, pod, &place, controller).await?;
     }
-    for pod in pods {
-        let Some(worker) = known.get(&pod.name).filter(|worker| worker.ended_at.is_none()) else { continue };
-        // Each end once: a container that is started again registers anew, and its last end stays to be seen.
-        let container = pod.ended.as_ref().map(|ended| ended.container.clone()).unwrap_or_default();
-        let seen = |last: &String| !pod.over && !container.is_empty() && *last == container;
-        if controller.pods.ends.get(&pod.uid).is_some_and(seen) {
-            continue;
-        }
-        controller.pods.ends.insert(pod.uid.clone(), container);
-        if let Some((end_of, why)) = ended(pod, worker) {
-            end(app, worker, cause(end_of), why).await?;
-            changed = true;
-        }
-    }
+    changed |= end_those_that_did(app, &known, pods, controller).await?;
     if changed {
         // What was written just now.
         let all = app.store.workers(WorkerFilter { fleet: Some(record.name.clone()), gone: true }).await?;
@@ -76,6 +70,31 @@ pub async fn follow(
         known = there.map(|worker| (worker.id.to_string(), worker)).collect();
     }
     Ok(known)
+}
+
+/// Each end once, when it is written down: a container that is started again registers anew, and its last end stays to be seen.
+/// Returns whether there was one.
+async fn end_those_that_did(
+    app: &App,
+    known: &HashMap<String, WorkerRecord>,
+    pods: &[PodSeen],
+    controller: &mut Controller,
+) -> Result<bool, StoreError> {
+    let mut changed = false;
+    for pod in pods {
+        let Some(worker) = known.get(&pod.name).filter(|worker| worker.ended_at.is_none()) else { continue };
+        let container = pod.ended.as_ref().map(|ended| ended.container.clone()).unwrap_or_default();
+        let seen = |last: &String| !pod.over && !container.is_empty() && *last == container;
+        if controller.pods.ends.get(&pod.uid).is_some_and(seen) {
+            continue;
+        }
+        if let Some((cause, how)) = ended(pod, worker.registered_at) {
+            end(app, worker, cause, how).await?;
+            changed = true;
+        }
+        controller.pods.ends.insert(pod.uid.clone(), container);
+    }
+    Ok(changed)
 }
 
 async fn plan(
@@ -104,33 +123,47 @@ async fn release(
     pod: &PodSeen,
     controller: &Controller,
 ) -> Result<Release, StoreError> {
-    if let Some(Some(agreed)) = &controller.pods.agreed
-        && agreed.mark == pod.mark
-    {
+    let agreed = controller.pods.agreed.as_ref().and_then(Option::as_ref);
+    if let Some(agreed) = agreed.filter(|agreed| agreed.mark == pod.mark) {
         return Ok(agreed.release);
     }
     let releases = app.store.releases(record.name.clone(), RELEASES).await?;
     let releases: Vec<_> = releases.into_iter().map(|it| (it.number, it.declaration)).collect();
-    let (declaration, image) = (pod.mark.declaration.as_deref(), pod.mark.image.as_deref());
-    Ok(release_of(&releases, declaration, image).unwrap_or(record.release))
+    Ok(release_of_pod(&releases, agreed, &pod.mark).unwrap_or(record.release))
 }
 
 /// How a pod's worker ended, if it did since it registered.
-fn ended(pod: &PodSeen, worker: &WorkerRecord) -> Option<(End, String)> {
-    let Some(ended) = &pod.ended else {
-        return pod.over.then(|| (End::Gone, "its pod has ended".into()));
+fn ended(pod: &PodSeen, registered_at: Option<Timestamp>) -> Option<(Interruption, Ending)> {
+    let ended = pod.ended.as_ref()?;
+    let said = ended.said.as_deref().map(|said| said.trim().to_owned());
+    let came_later = registered_at.is_some_and(|at| came_later(pod, at.0 / 1000, ended.at));
+    let taken = pod.over || pod.leaves && !ended.end.is_crash();
+    let how = match (taken, said) {
+        // The node's word, where it has one, says more than how the container took it.
+        (true, Some(why)) if pod.over => Ending::PodTaken(why),
+        (true, said) => Ending::PodTaken(Ending::Seen(ended.end, said).to_string()),
+        (false, said) => Ending::Seen(ended.end, said),
     };
-    let said = ended.said.as_deref().map(|said| format!(": {}", said.trim())).unwrap_or_default();
-    // A container that is started again registers anew. Clocks of nodes and of the store may differ a little.
-    let came_later = worker.registered_at.is_some_and(|at| at.0 / 1000 >= ended.at);
-    (pod.over || !came_later).then(|| (ended.end, format!("{}{said}", ended.end)))
+    (pod.over || !came_later).then(|| (cause(ended.end), how))
+}
+
+/// Whether a worker registered after its pod's container had ended, in which case that is no end of it: a container that is
+/// started again registers anew, and that gives back by itself what was held before.
+fn came_later(pod: &PodSeen, registered_at: i64, ended_at: i64) -> bool {
+    match pod.runs {
+        // Once it is ready it has registered, whatever the clocks say.
+        true => pod.ready || registered_at + CLOCKS_S >= ended_at,
+        false => registered_at >= ended_at,
+    }
 }
 
 /// A worker whose pod is not to be seen has ended; one that speaks up again, since somebody took the fleet's label off its pod,
 /// is told to drain and left alone.
 async fn lose(app: &App, worker: &WorkerRecord, controller: &mut Controller) -> Result<(), StoreError> {
-    if controller.pods.lost.insert(worker.id.clone()) {
-        return end(app, worker, Interruption::WorkerEnded, "its pod is gone".into()).await;
+    if !controller.pods.lost.contains(&worker.id) {
+        end(app, worker, Interruption::WorkerEnded, Ending::PodGone).await?;
+        controller.pods.lost.insert(worker.id.clone());
+        return Ok(());
     }
     if worker.drain.is_none() {
         warn!(worker = %worker.id, "worker goes on without a pod of the fleet: it is told to drain");
@@ -139,7 +172,8 @@ async fn lose(app: &App, worker: &WorkerRecord, controller: &mut Controller) -> 
     Ok(())
 }
 
-async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, why: String) -> Result<(), StoreError> {
+async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, how: Ending) -> Result<(), StoreError> {
+    let why = how.to_string();
     info!(worker = %worker.id, why, "worker ended");
     let end = WorkerEnd { worker: worker.id.clone(), nonce: worker.nonce, cause, why };
     let released = app.store.worker_ended(end, roll(), now()).await?;
@@ -148,4 +182,97 @@ async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, why: String)
     }
     app.look_again.notify_one();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use longshore_platform::End;
+    use longshore_platform::kubernetes::Ended;
+
+    use super::*;
+    use crate::ends::is_its_own;
+
+    const AT: i64 = 1_000;
+
+    fn pod(end: End) -> PodSeen {
+        let ended = Ended { container: "c1".into(), end, at: AT, said: None };
+        PodSeen { ended: Some(ended), ..PodSeen::default() }
+    }
+
+    /// Whether its release is to blame; none: it has not ended.
+    fn blamed(pod: &PodSeen, registered_at: Option<Timestamp>) -> Option<bool> {
+        ended(pod, registered_at).map(|(_, how)| is_its_own(&how.to_string()))
+    }
+
+    #[test]
+    fn a_release_is_not_blamed_for_pods_that_somebody_or_their_node_took_away() {
+        let killed = pod(End::Signaled(9));
+        assert_eq!(blamed(&killed, None), Some(true));
+        // Deleted before it came up, or drained with its node.
+        assert_eq!(blamed(&PodSeen { leaves: true, ..killed.clone() }, None), Some(false));
+        assert_eq!(blamed(&PodSeen { leaves: true, ..pod(End::Exited(1)) }, None), Some(false));
+        // What it crashed of itself it crashed of.
+        assert_eq!(blamed(&PodSeen { leaves: true, ..pod(End::OutOfMemory) }, None), Some(true));
+        for end in [End::Gone, End::Signaled(9), End::Exited(1)] {
+            let over = PodSeen { leaves: true, over: true, ..pod(end) };
+            assert_eq!(blamed(&over, None), Some(false), "{end}");
+        }
+        let (_, how) = ended(&PodSeen { over: true, ..killed }, None).expect("it ended");
+        assert_eq!(how.to_string(), "its pod was taken away: killed by SIGKILL");
+    }
+
+    #[test]
+    fn what_runs_again_is_not_taken_for_what_ended_though_its_nodes_clock_is_ahead() {
+        let again = PodSeen { runs: true, ..pod(End::OutOfMemory) };
+        let ends =
+            |pod: &PodSeen, after_s: i64| blamed(pod, Some(Timestamp((AT + after_s) * 1000 + 500))).is_some();
+        assert!(!ends(&again, 1), "it has registered since");
+        assert!(!ends(&again, -5), "it has, by a clock that is behind");
+        assert!(!ends(&PodSeen { ready: true, ..again.clone() }, -3600), "only who has registered is ready");
+        assert!(ends(&again, -60), "it has not registered yet, and what it held is given to others");
+        // Nothing runs that could have registered.
+        let waits = PodSeen { runs: false, ..again };
+        assert!(ends(&waits, -5) && !ends(&waits, 1));
+    }
+
+    #[tokio::test]
+    async fn a_death_that_could_not_be_written_down_is_not_taken_for_handled() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut server = crate::tests::scene::start(&dir, "", None).await.expect("it starts");
+        let app = server.app().clone();
+        let leads = async {
+            loop {
+                match app.epoch() {
+                    Some(epoch) => return epoch,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let epoch = tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        let mut controller = Controller::new(epoch);
+        for name in ["gone", "crashed"] {
+            let (id, fleet) = (WorkerId::new(name).expect("a name"), crate::tests::scene::fleet("a"));
+            let planned = PlannedWorker { id, fleet, release: 1, platform: "kubernetes@x".into() };
+            assert!(app.store.plan_worker(planned, epoch, now()).await.expect("stored"));
+        }
+        let workers = app.store.workers(WorkerFilter::default()).await.expect("read");
+        let known: HashMap<_, _> = workers.into_iter().map(|it| (it.id.to_string(), it)).collect();
+        let crashed = PodSeen { name: "crashed".into(), uid: "u".into(), ..pod(End::Exited(1)) };
+        let pods = [crashed];
+        server.stop().await;
+        lose(&app, &known["gone"], &mut controller).await.expect_err("it is closed");
+        end_those_that_did(&app, &known, &pods, &mut controller).await.expect_err("it is closed");
+        assert!(controller.pods.lost.is_empty() && controller.pods.ends.is_empty());
+        // Nothing of it was lost with the process either.
+        let server = crate::tests::scene::start(&dir, "", None).await.expect("it starts again");
+        let app = server.app().clone();
+        lose(&app, &known["gone"], &mut controller).await.expect("stored");
+        assert!(end_those_that_did(&app, &known, &pods, &mut controller).await.expect("stored"));
+        let left = app.store.workers(WorkerFilter::default()).await.expect("read");
+        assert_eq!(left.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), [""; 0]);
+        // Each end once: of one that has registered since, the last end is not new.
+        assert!(!end_those_that_did(&app, &known, &pods, &mut controller).await.expect("nothing to do"));
+    }
 }
