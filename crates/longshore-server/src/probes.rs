@@ -14,8 +14,8 @@ use crate::error::Answer;
 use crate::routes::{unknown_route, wrong_method};
 use crate::start::TOKEN_SECRET;
 
-/// How old an answer may be that is good enough for heartbeats.
-const LATELY: Duration = Duration::from_secs(1);
+/// How old what was found in the store may be, for heartbeats and for whoever asks without a key.
+pub const LATELY: Duration = Duration::from_secs(1);
 
 pub fn router(app: App) -> Router {
     Router::new()
@@ -50,13 +50,9 @@ async fn metrics(State(app): State<App>) -> Answer<Response> {
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// What this process depends on: empty text for fine, else what is wrong.
+/// What this process depends on: empty text for fine, else what is wrong. The database was looked at a moment ago at most:
+/// whoever asks, and however often, it is asked once.
 pub async fn checks(app: &App) -> BTreeMap<String, String> {
-    others(app, database(app).await)
-}
-
-/// The same; the database was looked at a moment ago.
-pub async fn checks_lately(app: &App) -> BTreeMap<String, String> {
     // One looks, the others wait for what it finds.
     let mut known = app.database.lock().await;
     let found = match &*known {

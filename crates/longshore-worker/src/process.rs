@@ -12,6 +12,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
+use longshore_api::files;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
@@ -150,6 +151,7 @@ fn prepare(command: &mut Command) {
 /// Runs in the new process, before exec.
 fn become_agent(parent: Pid) -> io::Result<()> {
     default_signals()?;
+    files::restore()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the line above.
     if getppid() != parent {

@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use longshore_api::files;
 use longshore_api::link::{self as wire, DrainOrder, Outcome, Register, Registered};
 use longshore_api::link_client::LinkClient;
+use longshore_api::serve::{Room, Shares};
 use longshore_core::fleet::{DrainMode, Protocol};
 use longshore_core::id::{Held, WorkerId};
 use longshore_core::task::Interruption;
@@ -71,6 +73,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
     // Before anything else: a SIGTERM from here on is a drain, not a death.
     let mut signals = StopSignals::listen().map_err(WorkerError::Process)?;
     let host = process::host().map_err(WorkerError::Process)?;
+    let files = Shares::of(files::raise().map_err(WorkerError::Process)?);
     let family = Family::listen().map_err(WorkerError::Process)?;
     if !options.command.is_empty() {
         command::check(&options.command, &options.fleet)?;
@@ -83,7 +86,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
             let listener = probes::bind(addr).await?;
             let bound = listener.local_addr().map_err(|source| WorkerError::Listen { addr, source })?;
             let shown = probes::Probes { health: Arc::clone(&health), metrics: Arc::clone(&metrics) };
-            background.spawn(probes::serve(listener, shown));
+            background.spawn(probes::serve(listener, Room::new("probes", files.few), shown));
             Some(bound.to_string())
         }
         None => None,
@@ -114,7 +117,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
         kill_grace: Duration::from_millis(registered.kill_grace_ms),
     };
     let (relay, listener) = Relay::bind(setup).await?;
-    background.spawn(Arc::clone(&relay).serve(listener));
+    background.spawn(Arc::clone(&relay).serve(listener, Room::new("relay", files.many)));
     let worker = Arc::new(Worker::new(link, relay, &options, &registered, host, folders)?);
     live(worker, &registered, &mut signals, background).await
 }
