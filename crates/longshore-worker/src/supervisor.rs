@@ -38,7 +38,7 @@ use crate::memory::OomCounter;
 use crate::metrics::Metrics;
 use crate::options::{Exit, Options};
 use crate::outbox::{Outbox, Speaker};
-use crate::process::{self, Host};
+use crate::process::{self, Host, Left, Mark};
 use crate::relay::{Closed, Relay, Setup};
 use crate::signals::{Family, StopSignals};
 use crate::{command, probes, verdict};
@@ -326,12 +326,19 @@ impl Worker {
             let held = attempt.held();
             let speaker = worker.outbox.open(held);
             worker.relay.register.open(held, &attempt.task.token, speaker.clone());
+            let mark = Mark::of(&attempt.task);
             let run = AssertUnwindSafe(worker.run_agent(attempt, speaker)).catch_unwind();
-            let outcome = run.await.unwrap_or_else(|_| {
-                // A bug of this program, not of the agent: another worker may have more luck.
-                error!(task = %held.task, "running the attempt panicked");
-                Some(Outcome::Interrupted(Interruption::HandedOver))
-            });
+            let outcome = match run.await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    // A bug of this program, not of the agent: another worker may have more luck.
+                    error!(task = %held.task, "running the attempt panicked");
+                    if worker.http.is_none() {
+                        worker.cleared(worker.setting.host.enter().leave(&mark).await);
+                    }
+                    Some(Outcome::Interrupted(Interruption::HandedOver))
+                }
+            };
             let broken = worker.relay.register.close(held, closed(outcome.as_ref()));
             worker.end(held, if broken { outcome.map(after_a_break) } else { outcome });
         });
@@ -341,7 +348,21 @@ impl Worker {
         // Boxed, so that each waiting task takes what its own protocol needs and no more.
         match &self.http {
             Some(agent) => Box::pin(agent.run(attempt, speaker)).await,
-            None => Box::pin(exec::run(&self.setting, attempt, speaker)).await,
+            None => {
+                let ran = Box::pin(exec::run(&self.setting, attempt, speaker)).await;
+                self.cleared(ran.cleared);
+                ran.outcome
+            }
+        }
+    }
+
+    /// Where a task's processes cannot be ended no other task may begin: then this worker does.
+    fn cleared(&self, cleared: Result<(), Left>) {
+        if let Err(left) = cleared {
+            error!(%left, "worker has to end: no other task may run beside them");
+            self.health.unclean(left.to_string());
+            let timeout_ms = self.setting.kill_grace.as_millis() as u64;
+            self.order_drain(DrainOrder { mode: DrainMode::Handover, timeout_ms });
         }
     }
 
