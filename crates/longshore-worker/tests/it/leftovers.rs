@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use longshore_api::link::ClaimedTask;
 use longshore_core::fleet::Protocol;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::control_plane::{ControlPlane, registered};
 use super::scene::{Scene, eventually, succeeded, task, words};
@@ -123,8 +125,31 @@ fn doing(leave: &str, end: &str) -> ClaimedTask {
     task
 }
 
-async fn scene(concurrency: u32) -> Scene {
-    Scene::python(registered(Protocol::Exec, concurrency), AGENT).await
+/// Also ends what a worker did not end that should have.
+struct Spied(Scene);
+
+impl std::ops::Deref for Spied {
+    type Target = Scene;
+
+    fn deref(&self) -> &Scene {
+        &self.0
+    }
+}
+
+impl Drop for Spied {
+    fn drop(&mut self) {
+        let folder = self.0.folder.path();
+        for pid in left(folder) {
+            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if command.contains(folder.to_str().expect("UTF-8")) {
+                _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+async fn scene(concurrency: u32) -> Spied {
+    Spied(Scene::python(registered(Protocol::Exec, concurrency), AGENT).await)
 }
 
 fn left(folder: &Path) -> Vec<i32> {
