@@ -6,16 +6,22 @@ use std::io;
 use std::sync::OnceLock;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing::warn;
 
 static GIVEN: OnceLock<(u64, u64)> = OnceLock::new();
 
-/// Raises the limit as far as it goes, once; returns it.
+/// Raises the limit as far as it goes, once; returns what it is then.
 pub fn raise() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    GIVEN.get_or_init(|| (soft, hard));
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    if soft >= hard {
+        return Ok(soft);
     }
+    // A hard limit may be above what the system allows by now.
+    if let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        warn!(%error, soft, hard, "the limit of open files could not be raised");
+        return Ok(soft);
+    }
+    GIVEN.get_or_init(|| (soft, hard));
     Ok(hard)
 }
 
@@ -24,10 +30,10 @@ pub fn given() -> Option<(u64, u64)> {
     GIVEN.get().copied()
 }
 
-/// Takes back what [`raise`] did. For a new process, before exec: makes system calls only.
-pub fn restore() -> io::Result<()> {
-    match given() {
-        Some((soft, hard)) => Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?),
-        None => Ok(()),
+/// Takes back what [`raise`] did. For a new process, before exec: makes a system call only. Fails silently: a program may
+/// be slower with more, and nothing worse.
+pub fn restore() {
+    if let Some((soft, hard)) = given() {
+        _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
     }
 }

@@ -12,6 +12,7 @@ mod tests;
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -65,14 +66,14 @@ pub async fn serve<G, F, Io, S, B>(
     let stop = watch::Sender::new(false);
     let mut stopped = pin!(stopped);
     loop {
-        let (stream, seat) = tokio::select! {
+        let (stream, from, seat) = tokio::select! {
             taken = take(&listener, &room) => taken,
             () = &mut stopped => break,
         };
         // Answers are small and somebody waits for each: do not hold them back to fill packets.
         let _ = stream.set_nodelay(true);
         let place = Place::new(Arc::clone(&room));
-        tokio::spawn(attend(greet(stream), place, seat, stop.subscribe()));
+        tokio::spawn(attend(greet(stream), from, place, seat, stop.subscribe()));
     }
     drop(listener);
     stop.send_replace(true);
@@ -85,11 +86,11 @@ pub fn never() -> impl Future<Output = ()> {
 }
 
 /// Takes the next connection that there is a seat for.
-async fn take(listener: &TcpListener, room: &Room) -> (TcpStream, OwnedSemaphorePermit) {
+async fn take(listener: &TcpListener, room: &Room) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     loop {
         match listener.accept().await {
             Ok((stream, from)) => match room.seat().await {
-                Some(seat) => return (stream, seat),
+                Some(seat) => return (stream, from, seat),
                 None => debug!(listener = room.name(), %from, "connection refused"),
             },
             Err(error) if is_its_own(&error) => {}
@@ -113,6 +114,7 @@ fn is_its_own(error: &io::Error) -> bool {
 
 async fn attend<F, Io, S, B>(
     greeted: F,
+    from: SocketAddr,
     place: Arc<Place>,
     seat: OwnedSemaphorePermit,
     mut stop: watch::Receiver<bool>,
@@ -136,8 +138,8 @@ async fn attend<F, Io, S, B>(
     };
     let (io, service) = match greeted {
         Ok(Ok(ready)) => ready,
-        Ok(Err(error)) => return debug!(listener = place.listener(), %error, "handshake fails"),
-        Err(_) => return debug!(listener = place.listener(), "handshake stalls"),
+        Ok(Err(error)) => return debug!(listener = place.listener(), %from, %error, "handshake fails"),
+        Err(_) => return debug!(listener = place.listener(), %from, "handshake stalls"),
     };
     let io = TokioIo::new(Watched::new(io, Arc::clone(&place)));
     let service = Tracked::new(service, Arc::clone(&place));
@@ -171,7 +173,7 @@ async fn attend<F, Io, S, B>(
     })
     .await;
     if let Some(why) = why {
-        debug!(listener = place.listener(), why, "connection ends early");
+        debug!(listener = place.listener(), %from, why, "connection ends early");
     }
 }
 

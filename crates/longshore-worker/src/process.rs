@@ -161,7 +161,7 @@ fn prepare(command: &mut Command) {
 /// Runs in the new process, before exec.
 fn become_agent(parent: Pid) -> io::Result<()> {
     default_signals()?;
-    files::restore()?;
+    files::restore();
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the line above.
     if getppid() != parent {

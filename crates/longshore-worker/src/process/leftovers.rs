@@ -22,7 +22,7 @@ use super::{Family, Host};
 use crate::environment;
 
 /// How long killed processes may take to be gone: longer only if the system cannot let go of them.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// After so many looks something starts processes faster than they are found.
 const MANY: u32 = 10;
@@ -51,7 +51,7 @@ impl Stay {
         let end = Instant::now() + PATIENCE;
         let (mut looks, mut pause) = (0, Duration::from_millis(1));
         loop {
-            let left = self.family.sweep(mark, looks > MANY);
+            let left = self.family.sweep(mark, looks);
             self.over = left == 0;
             match left {
                 0 => return Ok(()),
@@ -74,8 +74,8 @@ impl Drop for Stay {
 }
 
 impl Family {
-    /// Kills what is found; returns how many that were. None: the attempt is no longer under way.
-    fn sweep(&self, mark: &Mark, desperate: bool) -> usize {
+    /// Kills what is found, after so many looks before; returns how many that were. None: the attempt is no longer under way.
+    fn sweep(&self, mark: &Mark, looks: u32) -> usize {
         // Under the lock nobody is born, and no number is given back that could be another's then.
         let mut inner = self.lock();
         let any = inner.reap();
@@ -89,7 +89,8 @@ impl Family {
         }
         // There is something, and it is not seen or not caught.
         let unseen = any && alone && left.is_empty();
-        if (unseen || (desperate && alone)) && getpid().as_raw() == 1 {
+        let in_vain = (unseen && looks > 0) || (alone && looks > MANY);
+        if in_vain && getpid().as_raw() == 1 {
             // All at once, so that nothing can get away. In a container that is what the agent started, and whoever looks
             // in for a moment.
             _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
