@@ -93,3 +93,32 @@ pub fn unreachable(app: &App, of: impl Fn(&String) -> bool) -> String {
     let lost = lost.iter().filter(|(name, _)| of(name)).map(|(name, why)| format!("{name}: {why}"));
     lost.collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::scene::Scene;
+
+    /// Tasks that could run now, as the metrics say.
+    async fn runnable(scene: &Scene) -> u32 {
+        let url = format!("http://{}/metrics", scene.server.addresses().probes);
+        let text = scene.http.get(url).send().await.expect("an answer").text().await.expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix("longshore_runnable_tasks{fleet=\"a\"} "));
+        line.expect("there is a fleet").parse().expect("a number")
+    }
+
+    #[tokio::test]
+    async fn however_often_metrics_are_asked_for_the_store_is_read_once_in_a_while() {
+        let scene = Scene::locked().await;
+        let first = Instant::now();
+        assert_eq!(runnable(&scene).await, 0);
+        scene.task(serde_json::json!({ "input": 1 })).await;
+        let again = runnable(&scene).await;
+        // On a machine that is very busy it is read anew, and rightly so.
+        assert!(again == 0 || first.elapsed() >= LATELY, "{again} after {:?}", first.elapsed());
+        while runnable(&scene).await == 0 {
+            assert!(first.elapsed() < Duration::from_secs(30), "never read again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
