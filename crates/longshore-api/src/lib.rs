@@ -1,11 +1,13 @@
-//! The HTTP types that control plane, workers and command line share, the error body, and the typed clients.
+//! The HTTP types that control plane, workers and command line share, the error body, the typed clients, and how connections
+//! are held.
 //!
-//! Decides nothing: `longshore_core` does. Serves nothing: `longshore_server` does.
+//! Decides nothing: `longshore_core` does. Answers nothing: `longshore_server` and `longshore_worker` do.
 
 pub mod batch;
 pub mod bulk;
 pub mod client;
 pub mod conversation;
+pub mod files;
 pub mod fleet;
 pub mod journal;
 pub mod key;
@@ -17,6 +19,7 @@ pub mod problem;
 pub mod rollout;
 pub mod schedule;
 pub mod search;
+pub mod serve;
 pub mod sse;
 pub mod task;
 pub mod tenant;

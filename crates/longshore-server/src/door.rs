@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use longshore_api::serve::Room;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
@@ -19,12 +20,13 @@ pub struct Door {
     /// Where the link listens; `None`: this replica does not serve it.
     link: Option<SocketAddr>,
     tls: Option<Arc<ServerConfig>>,
+    room: Arc<Room>,
     open: Mutex<HashSet<IpAddr>>,
 }
 
 impl Door {
-    pub fn new(link: Option<SocketAddr>, tls: Option<Arc<ServerConfig>>) -> Door {
-        Door { link, tls, open: Mutex::default() }
+    pub fn new(link: Option<SocketAddr>, tls: Option<Arc<ServerConfig>>, room: Arc<Room>) -> Door {
+        Door { link, tls, room, open: Mutex::default() }
     }
 
     /// Returns the link's address on the host's side of a network.
@@ -45,8 +47,8 @@ impl Door {
             format!("the worker link could not listen on {here}, where containers would reach it: {error}")
         })?;
         info!(%here, "worker link listens in a network of containers");
-        let served =
-            listen("worker link", listener, self.tls.clone(), link::router(app.clone()), app.clone());
+        let (room, router) = (Arc::clone(&self.room), link::router(app.clone()));
+        let served = listen(listener, room, self.tls.clone(), router, app.clone());
         let app = app.clone();
         tokio::spawn(async move {
             served.await;

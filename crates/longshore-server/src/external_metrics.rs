@@ -20,12 +20,16 @@ mod values;
 
 use std::sync::Arc;
 
+use axum::Extension;
+use hyper_util::service::TowerToHyperService;
+use longshore_api::serve::{Room, serve};
 use longshore_core::errors::chain as words;
 use longshore_core::fleet::{Fleet, Platform, ScaledBy};
 use longshore_core::role::{Role, Roles};
 use longshore_core::settings::{FleetsFrom, Settings};
 use longshore_platform::kubernetes::aggregation::ApiServer;
 use longshore_store::{Store, StoreError};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::error;
@@ -36,7 +40,7 @@ use self::front::FrontProxies;
 use self::peer::Peer;
 use crate::app::{App, now};
 use crate::controller::sleep_or_stop;
-use crate::tls::{self, Authority, TlsError, TlsListener};
+use crate::tls::{self, Authority, TlsError, handshake};
 
 /// Whether an autoscaler scales it by what is served here.
 pub fn is_asked_for(fleet: &Fleet) -> bool {
@@ -90,19 +94,20 @@ pub async fn start(
     app: &App,
     server: ApiServer,
     listener: TcpListener,
+    room: Arc<Room>,
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<(), TlsError> {
     let authority = Authority::of(&app.store, now()).await?;
     let pem = authority.certificate().to_owned();
     let serving = Serving::new(authority, server.namespace(), now())?;
-    let listener = TlsListener::new(listener, serving.config());
+    let config = serving.config();
     let served = Served(Arc::new(Inner {
         app: app.clone(),
         namespace: server.namespace().to_owned(),
         front: FrontProxies::new(server.clone()),
         access: Access::new(server.clone()),
     }));
-    tasks.spawn(listen(served.clone(), listener));
+    tasks.spawn(listen(served.clone(), listener, room, config));
     tasks.spawn(front::keep(served));
     tasks.spawn(keep_certificate(app.clone(), serving));
     if app.roles.has(Role::Controllers) {
@@ -111,14 +116,25 @@ pub async fn start(
     Ok(())
 }
 
-async fn listen(served: Served, listener: TlsListener) -> &'static str {
-    let app = served.app.clone();
-    let service = router::router(served).into_make_service_with_connect_info::<Peer>();
-    let stopped = async move { app.stopped().await };
-    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
-        error!(%error, listener = "external metrics", "listener fails");
-    }
-    "external metrics"
+async fn listen(
+    served: Served,
+    listener: TcpListener,
+    room: Arc<Room>,
+    config: Arc<ServerConfig>,
+) -> &'static str {
+    let (app, name) = (served.app.clone(), room.name());
+    let router = router::router(served);
+    let greet = move |stream| {
+        let (shaken, router) = (handshake(&config, stream), router.clone());
+        async move {
+            let stream = shaken.await?;
+            // Each of a connection's requests carries what its client showed at the beginning.
+            let router = router.layer(Extension(Peer::of(&stream)));
+            Ok((stream, TowerToHyperService::new(router)))
+        }
+    };
+    serve(listener, room, greet, async move { app.stopped().await }).await;
+    name
 }
 
 async fn keep_certificate(app: App, mut serving: Serving) -> &'static str {

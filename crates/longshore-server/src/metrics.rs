@@ -7,6 +7,7 @@ mod hooks;
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use http::StatusCode;
 use longshore_api::fleet::Depth;
@@ -23,6 +24,7 @@ use crate::app::{App, now};
 use crate::convert;
 use crate::depth;
 use crate::error::Answer;
+use crate::probes::LATELY;
 use hooks::HookMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -69,6 +71,8 @@ type Seconds = Gauge<f64, AtomicU64>;
 /// All metrics of one control plane.
 pub struct Metrics {
     registry: Mutex<Registry>,
+    /// When the store was read for them.
+    read: tokio::sync::Mutex<Option<Instant>>,
     /// The gateway counts by itself.
     pub gateway: longshore_gateway::Metrics,
     /// Of schedules and webhooks.
@@ -97,6 +101,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("longshore");
         let metrics = Metrics {
             registry: Mutex::default(),
+            read: Default::default(),
             gateway: longshore_gateway::Metrics::default(),
             hooks: HookMetrics::default(),
             requests: Family::default(),
@@ -270,6 +275,22 @@ impl Metrics {
 
     /// The text that a scrape gets.
     pub async fn scrape(&self, app: &App) -> Answer<String> {
+        // One reads, the others wait for it: whoever asks, and however often, the store is asked once in a while.
+        let mut read = self.read.lock().await;
+        if read.is_none_or(|at| at.elapsed() >= LATELY) {
+            self.read_store(app).await?;
+            *read = Some(Instant::now());
+        }
+        drop(read);
+        let mut text = String::new();
+        let registry = self.registry.lock().expect("no holder panics");
+        if encode(&mut text, &registry).is_err() {
+            let _ = writeln!(text, "# encoding failed");
+        }
+        Ok(text)
+    }
+
+    async fn read_store(&self, app: &App) -> Answer<()> {
         for record in app.store.fleets().await? {
             let queue = depth::of(app, &record).await?;
             let name = record.name;
@@ -293,11 +314,6 @@ impl Metrics {
         for counts in app.store.counts().await? {
             self.count_tasks(&counts);
         }
-        let mut text = String::new();
-        let registry = self.registry.lock().expect("no holder panics");
-        if encode(&mut text, &registry).is_err() {
-            let _ = writeln!(text, "# encoding failed");
-        }
-        Ok(text)
+        Ok(())
     }
 }

@@ -14,8 +14,8 @@ use crate::error::Answer;
 use crate::routes::{unknown_route, wrong_method};
 use crate::start::TOKEN_SECRET;
 
-/// How old an answer may be that is good enough for heartbeats.
-const LATELY: Duration = Duration::from_secs(1);
+/// How old what was found in the store may be, for heartbeats and for whoever asks without a key.
+pub const LATELY: Duration = Duration::from_secs(1);
 
 pub fn router(app: App) -> Router {
     Router::new()
@@ -50,15 +50,16 @@ async fn metrics(State(app): State<App>) -> Answer<Response> {
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// What this process depends on: empty text for fine, else what is wrong.
+/// What this process depends on: empty text for fine, else what is wrong. The database was looked at a moment ago at most:
+/// whoever asks, and however often, it is asked once.
 pub async fn checks(app: &App) -> BTreeMap<String, String> {
-    let mut checks = others(app, database(app).await);
+    let mut checks = needed(app).await;
     checks.extend(notes(app));
     checks
 }
 
-/// What it cannot do without; the database was looked at a moment ago.
-pub async fn checks_lately(app: &App) -> BTreeMap<String, String> {
+/// What it cannot do without; the database was looked at a moment ago at most.
+pub async fn needed(app: &App) -> BTreeMap<String, String> {
     // One looks, the others wait for what it finds.
     let mut known = app.database.lock().await;
     let found = match &*known {
@@ -103,4 +104,33 @@ pub fn unreachable(app: &App, of: impl Fn(&String) -> bool) -> String {
     let lost = app.llm.lock().expect("no holder panics");
     let lost = lost.iter().filter(|(name, _)| of(name)).map(|(name, why)| format!("{name}: {why}"));
     lost.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::scene::Scene;
+
+    /// Tasks that could run now, as the metrics say.
+    async fn runnable(scene: &Scene) -> u32 {
+        let url = format!("http://{}/metrics", scene.server.addresses().probes);
+        let text = scene.http.get(url).send().await.expect("an answer").text().await.expect("text");
+        let line = text.lines().find_map(|line| line.strip_prefix("longshore_runnable_tasks{fleet=\"a\"} "));
+        line.expect("there is a fleet").parse().expect("a number")
+    }
+
+    #[tokio::test]
+    async fn however_often_metrics_are_asked_for_the_store_is_read_once_in_a_while() {
+        let scene = Scene::locked().await;
+        let first = Instant::now();
+        assert_eq!(runnable(&scene).await, 0);
+        scene.task(serde_json::json!({ "input": 1 })).await;
+        let again = runnable(&scene).await;
+        // On a machine that is very busy it is read anew, and rightly so.
+        assert!(again == 0 || first.elapsed() >= LATELY, "{again} after {:?}", first.elapsed());
+        while runnable(&scene).await == 0 {
+            assert!(first.elapsed() < Duration::from_secs(30), "never read again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
 }

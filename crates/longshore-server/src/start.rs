@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::serve::{Listener, ListenerExt};
+use hyper_util::service::TowerToHyperService;
+use longshore_api::files;
+use longshore_api::serve::{self, Room, Shares, serve};
 use longshore_api::tls::Trust;
 use longshore_core::access::{Standing, Verb, standing};
 use longshore_core::id::FleetName;
@@ -33,7 +35,7 @@ use crate::controller::{self, Crew};
 use crate::door::Door;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
-use crate::tls::{self, Tls, TlsError, TlsListener};
+use crate::tls::{self, Tls, TlsError, handshake};
 use crate::token::Signer;
 use crate::{external_metrics, link, open_store, probes, reach, routes};
 
@@ -85,6 +87,8 @@ pub enum StartError {
     Gateway(#[from] longshore_gateway::StartError),
     #[error("could not make this process undumpable, so agents could read its memory")]
     Undumpable(#[source] io::Error),
+    #[error("could not raise the limit of open files")]
+    Files(#[source] io::Error),
 }
 
 impl StartError {
@@ -164,6 +168,8 @@ const LINGER: Duration = Duration::from_secs(5);
 pub async fn start(options: Options) -> Result<Server, StartError> {
     // Before anything secret is in memory: an agent of the same user must not be able to read it.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| StartError::Undumpable(errno.into()))?;
+    // Each connection is one, and what a service manager or a container begins with is few.
+    let rooms = Rooms::new(files::raise().map_err(StartError::Files)?);
     let (settings, roles) = (&options.settings, options.roles);
     if settings.store.shared.is_none() && roles != Roles::ALL {
         return Err(StartError::Apart { roles });
@@ -260,17 +266,18 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     }
     let crew = match roles.has(Role::Controllers) {
         true => {
-            let door = Door::new(addresses.link, tls.as_ref().map(Tls::config));
+            let door = Door::new(addresses.link, tls.as_ref().map(Tls::config), Arc::clone(&rooms.link));
             let crew = Crew::new(app.clone(), options.program, door, settings.docker.clone());
             Some(crew.map_err(StartError::Platform)?)
         }
         false => None,
     };
     let mut tasks = JoinSet::new();
-    listeners.serve(&app, tls.as_ref(), &mut tasks);
     if let Some((api_server, listener)) = api_server.zip(metrics_listener) {
-        external_metrics::start(&app, api_server, listener, &mut tasks).await?;
+        let room = Arc::clone(&rooms.metrics);
+        external_metrics::start(&app, api_server, listener, room, &mut tasks).await?;
     }
+    listeners.serve(&app, tls.as_ref(), &rooms, &mut tasks);
     if let Some(tls) = tls {
         tasks.spawn(keep_certificate(app.clone(), tls));
     }
@@ -426,20 +433,38 @@ impl Listeners {
     }
 
     /// Probes stay plain: who asks them has no certificates at hand, and they tell nothing secret.
-    fn serve(self, app: &App, tls: Option<&Tls>, tasks: &mut JoinSet<&'static str>) {
+    fn serve(self, app: &App, tls: Option<&Tls>, rooms: &Rooms, tasks: &mut JoinSet<&'static str>) {
+        let mut spawn = |listener, room: &Arc<Room>, tls: Option<&Tls>, router| {
+            tasks.spawn(listen(listener, Arc::clone(room), tls.map(Tls::config), router, app.clone()));
+        };
         if let Some(api) = self.api {
-            tasks.spawn(listen("api", api, tls.map(Tls::config), routes::router(app.clone()), app.clone()));
+            spawn(api, &rooms.api, tls, routes::router(app.clone()));
         }
         if let Some(link) = self.link {
-            tasks.spawn(listen(
-                "worker link",
-                link,
-                tls.map(Tls::config),
-                link::router(app.clone()),
-                app.clone(),
-            ));
+            spawn(link, &rooms.link, tls, link::router(app.clone()));
         }
-        tasks.spawn(listen("probes", self.probes, None, probes::router(app.clone()), app.clone()));
+        spawn(self.probes, &rooms.probes, None, probes::router(app.clone()));
+    }
+}
+
+/// Where connections have their seats. None of them can take another's, whoever comes in whatever numbers.
+struct Rooms {
+    api: Arc<Room>,
+    /// Shared by all that the link listens at.
+    link: Arc<Room>,
+    probes: Arc<Room>,
+    metrics: Arc<Room>,
+}
+
+impl Rooms {
+    fn new(files: u64) -> Rooms {
+        let Shares { few, many } = Shares::of(files);
+        Rooms {
+            api: Room::new("api", many),
+            link: Room::new("worker link", many),
+            probes: Room::new("probes", few),
+            metrics: Room::new("external metrics", few),
+        }
     }
 }
 
@@ -492,35 +517,25 @@ fn machine() -> String {
 
 /// Serves until this process stops.
 pub async fn listen(
-    name: &'static str,
     listener: TcpListener,
+    room: Arc<Room>,
     tls: Option<Arc<ServerConfig>>,
     router: Router,
     app: App,
 ) -> &'static str {
-    let served = match tls {
-        Some(config) => serve(TlsListener::new(listener, config), router, app).await,
-        None => {
-            let listener = listener.tap_io(|stream| {
-                // Answers are small and somebody waits for each: do not hold them back to fill packets.
-                let _ = stream.set_nodelay(true);
-            });
-            serve(listener, router, app).await
+    let (name, service) = (room.name(), TowerToHyperService::new(router));
+    let stopped = async move { app.stopped().await };
+    match tls {
+        Some(config) => {
+            let greet = move |stream| {
+                let (shaken, service) = (handshake(&config, stream), service.clone());
+                async move { Ok((shaken.await?, service)) }
+            };
+            serve(listener, room, greet, stopped).await;
         }
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, listener = name, "listener fails");
+        None => serve(listener, room, serve::plain(service), stopped).await,
     }
     name
-}
-
-async fn serve<L>(listener: L, router: Router, app: App) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let stopped = async move { app.stopped().await };
-    axum::serve(listener, router).with_graceful_shutdown(stopped).await
 }
 
 async fn keep_certificate(app: App, mut tls: Tls) -> &'static str {

@@ -1,7 +1,6 @@
 //! TLS of the API and of the worker link: the certificate in use, and its replacement while connections go on.
 
 mod authority;
-mod listener;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +21,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
+use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{info, warn};
 
 use crate::app::now;
 pub use authority::{Authority, Leaf};
-pub use listener::TlsListener;
 
 /// How often files are looked at, and whether a certificate is due.
 pub const LOOK: Duration = Duration::from_secs(5);
@@ -182,6 +182,11 @@ impl Tls {
             }
         }
     }
+}
+
+/// The server's side of a handshake.
+pub fn handshake(config: &Arc<ServerConfig>, stream: TcpStream) -> Accept<TcpStream> {
+    TlsAcceptor::from(Arc::clone(config)).accept(stream)
 }
 
 pub fn provider() -> Arc<CryptoProvider> {

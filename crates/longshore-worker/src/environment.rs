@@ -70,15 +70,17 @@ fn with_loopback(found: Option<&String>) -> String {
 
 /// For one task, besides where its calls go.
 pub fn of_task(task: &ClaimedTask) -> Vec<(OsString, OsString)> {
-    let mut own = vec![
-        pair("LONGSHORE_TASK_ID", &task.id.to_string()),
-        pair("LONGSHORE_ATTEMPT", &task.attempt.to_string()),
-        pair("LONGSHORE_TASK_TOKEN", &task.token),
-    ];
+    let mut own: Vec<_> = of_attempt(task).map(|(name, value)| pair(name, &value)).into();
+    own.push(pair("LONGSHORE_TASK_TOKEN", &task.token));
     own.extend(
         task.conversation.iter().map(|history| pair("LONGSHORE_CONVERSATION_ID", history.id.as_str())),
     );
     own
+}
+
+/// What an attempt is known by.
+pub fn of_attempt(task: &ClaimedTask) -> [(&'static str, String); 2] {
+    [("LONGSHORE_TASK_ID", task.id.to_string()), ("LONGSHORE_ATTEMPT", task.attempt.to_string())]
 }
 
 /// For an http agent, which serves many tasks.

@@ -25,7 +25,7 @@ use crate::log::{AgentLog, Source};
 use crate::memory::OomCounter;
 use crate::outbox::Speaker;
 use crate::output::{Line, Lines, Output, Tail, TooLarge};
-use crate::process::{Agent, Host, Pipes};
+use crate::process::{Agent, Host, Left, Mark, Pipes};
 use crate::relay::Addresses;
 use crate::verdict::{self, Cause, End};
 
@@ -95,21 +95,31 @@ fn standard_input(task: &ClaimedTask, fleet: &FleetName) -> Vec<u8> {
     text
 }
 
-/// Runs one attempt to its end. `None`: its lease is gone, so nothing may be written.
-pub async fn run(setting: &Setting, attempt: Attempt, speaker: Speaker) -> Option<Outcome> {
+/// How an attempt went, and whether all is gone that it started.
+pub struct Ran {
+    /// `None`: its lease is gone, so nothing may be written.
+    pub outcome: Option<Outcome>,
+    pub cleared: Result<(), Left>,
+}
+
+/// Runs one attempt to its end, and to the end of all that it started.
+pub async fn run(setting: &Setting, attempt: Attempt, speaker: Speaker) -> Ran {
     let program = &setting.command[0];
     let failed = |error: io::Error| Some(Outcome::Failed(verdict::spawn_failed(program, &error)));
     let folder = match setting.folders.private() {
         Ok(folder) => folder,
-        Err(error) => return failed(error),
+        Err(error) => return Ran { outcome: failed(error), cleared: Ok(()) },
     };
+    let (stay, mark) = (setting.host.enter(), Mark::of(&attempt.task));
     let oom_kills = setting.oom.kills();
     let outcome = match start(setting, &attempt.task, &folder).await {
         Ok((agent, pipes)) => Some(attend(setting, attempt, speaker, agent, pipes, oom_kills).await),
         Err(error) => Some(failed(error)),
     };
+    // Before its end is known: the next task must not meet what watches for it.
+    let cleared = stay.leave(&mark).await;
     folder.discard().await;
-    outcome.flatten()
+    Ran { outcome: outcome.flatten(), cleared }
 }
 
 async fn start(setting: &Setting, task: &ClaimedTask, folder: &Private) -> io::Result<(Agent, Pipes)> {

@@ -26,6 +26,7 @@ pub struct Health {
 struct Inner {
     agent: AgentState,
     failed_starts: u32,
+    unclean: Option<String>,
     answered: Option<Instant>,
     draining: bool,
     /// What the control plane cannot do without; empty texts for fine.
@@ -61,6 +62,7 @@ impl Default for Health {
             inner: Mutex::new(Inner {
                 agent: AgentState::Starting,
                 failed_starts: 0,
+                unclean: None,
                 answered: None,
                 draining: false,
                 dependencies: BTreeMap::new(),
@@ -84,6 +86,11 @@ impl Health {
 
     pub fn agent_did_not_start(&self) {
         self.lock().failed_starts += 1;
+    }
+
+    /// Something of an earlier task lives on, for ever: nothing may begin beside it.
+    pub fn unclean(&self, why: String) {
+        self.lock().unclean = Some(why);
     }
 
     /// The control plane answered.
@@ -115,6 +122,9 @@ impl Health {
         let inner = self.lock();
         if inner.turned.elapsed() > TURN {
             return Err(format!("the supervisor has not turned for {} s", inner.turned.elapsed().as_secs()));
+        }
+        if let Some(why) = &inner.unclean {
+            return Err(why.clone());
         }
         if inner.failed_starts >= FAILED_STARTS {
             return Err(format!("the agent did not start {} times in a row", inner.failed_starts));
@@ -165,10 +175,10 @@ impl Inner {
     }
 
     fn agent(&self) -> String {
-        match &self.agent {
-            AgentState::Starting => "it does not answer yet".into(),
-            AgentState::Up => String::new(),
-            AgentState::Down(why) => why.clone(),
+        match (&self.unclean, &self.agent) {
+            (Some(why), _) | (None, AgentState::Down(why)) => why.clone(),
+            (None, AgentState::Starting) => "it does not answer yet".into(),
+            (None, AgentState::Up) => String::new(),
         }
     }
 }
@@ -210,6 +220,18 @@ mod tests {
         assert!(health.alive().is_err());
         health.turn();
         assert!(health.alive().is_ok());
+    }
+
+    #[test]
+    fn what_a_task_left_and_cannot_be_ended_asks_for_a_new_container() {
+        let health = Health::default();
+        health.agent(AgentState::Up);
+        health.answered();
+        assert!(health.readiness().ready && health.alive().is_ok());
+        health.unclean("2 processes".into());
+        health.agent(AgentState::Up);
+        assert!(health.alive().is_err());
+        assert_eq!(health.condition().reason, "agent: 2 processes");
     }
 
     #[test]

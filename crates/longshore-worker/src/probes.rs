@@ -9,6 +9,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use hyper_util::service::TowerToHyperService;
+use longshore_api::serve::{self, Room};
 use tokio::net::TcpListener;
 
 use crate::error::WorkerError;
@@ -28,16 +30,15 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, WorkerError> {
     })
 }
 
-pub async fn serve(listener: TcpListener, probes: Probes) {
+pub async fn serve(listener: TcpListener, room: Arc<Room>, probes: Probes) {
     let router = Router::new()
         .route("/livez", get(live))
         .route("/healthz", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(probes);
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "probes are no longer served");
-    }
+    let service = TowerToHyperService::new(router);
+    serve::serve(listener, room, serve::plain(service), serve::never()).await;
 }
 
 async fn live(State(probes): State<Probes>) -> Response {

@@ -5,13 +5,15 @@
 //! on to the owners of those that it knows. Nothing else in this process may start or wait for children.
 
 mod agent;
+mod leftovers;
 
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 
+use longshore_api::files;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
@@ -20,6 +22,7 @@ use nix::unistd::{Pid, getppid};
 use tokio::sync::oneshot;
 
 pub use agent::{Agent, Pipes};
+pub use leftovers::{Left, Mark};
 
 static HOST: OnceLock<Host> = OnceLock::new();
 
@@ -39,13 +42,19 @@ struct Born {
     exit: oneshot::Receiver<ExitStatus>,
 }
 
-/// Children that were spawned and not reaped, with those who wait for them.
+/// What this process has started and has not seen end.
 ///
 /// Its lock is held while a child is spawned: `spawn` itself waits for a child whose exec failed, and the reaper must
 /// not take that status from it, nor see a child that is not in the list yet.
 #[derive(Default)]
-pub struct Family {
-    living: Mutex<HashMap<i32, oneshot::Sender<ExitStatus>>>,
+pub struct Family(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// Children that were spawned and not reaped, with those who wait for them.
+    living: HashMap<i32, oneshot::Sender<ExitStatus>>,
+    /// Attempts under way.
+    attempts: usize,
 }
 
 /// Makes this process undumpable, a subreaper, and ready to spawn. Later calls return the same host.
@@ -79,53 +88,55 @@ impl Host {
 
     /// Takes the status of every process that has ended.
     pub fn reap(&self) {
-        self.family.reap();
+        self.family.lock().reap();
     }
 
     /// Passes a signal on to every agent's group.
     pub fn forward(&self, signal: Signal) {
-        for pid in self.family.lock().keys() {
+        for pid in self.family.lock().living.keys() {
             _ = killpg(Pid::from_raw(*pid), signal);
         }
     }
 }
 
 impl Family {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, oneshot::Sender<ExitStatus>>> {
-        // The map is whole at every point where the lock can be poisoned.
-        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // It is whole at every point where the lock can be poisoned.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn spawn(&self, command: &mut Command) -> io::Result<Born> {
-        let mut living = self.lock();
+        let mut inner = self.lock();
         let child = command.spawn()?;
         let (sender, exit) = oneshot::channel();
-        living.insert(child.id().cast_signed(), sender);
+        inner.living.insert(child.id().cast_signed(), sender);
         Ok(Born { child, exit })
     }
 
-    fn reap(&self) {
-        let mut living = self.lock();
+    /// Signals the group of a process that is not reaped yet, so that its number is surely its own.
+    fn signal(&self, pid: i32, signal: Signal) {
+        if self.lock().living.contains_key(&pid) {
+            _ = killpg(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+impl Inner {
+    /// Takes the status of every child that has ended; returns whether others live.
+    fn reap(&mut self) -> bool {
         loop {
             let mut status = 0;
             // SAFETY: `status` outlives the call. nix's own `waitpid` loses the pid of a child that ended by a real-time signal.
             match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
                 pid if pid > 0 => {
-                    if let Some(owner) = living.remove(&pid) {
+                    if let Some(owner) = self.living.remove(&pid) {
                         _ = owner.send(ExitStatus::from_raw(status));
                     }
                 }
-                0 => return,
+                0 => return true,
                 _ if Errno::last() == Errno::EINTR => {}
-                _ => return,
+                _ => return false,
             }
-        }
-    }
-
-    /// Signals the group of a process that is not reaped yet, so that its number is surely its own.
-    fn signal(&self, pid: i32, signal: Signal) {
-        if self.lock().contains_key(&pid) {
-            _ = killpg(Pid::from_raw(pid), signal);
         }
     }
 }
@@ -150,6 +161,7 @@ fn prepare(command: &mut Command) {
 /// Runs in the new process, before exec.
 fn become_agent(parent: Pid) -> io::Result<()> {
     default_signals()?;
+    files::restore();
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the line above.
     if getppid() != parent {

@@ -20,16 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
 use longshore_api::link::ProviderSeen;
 use longshore_api::link_client::LinkClient;
 use longshore_api::llm::PREFIX;
 use longshore_api::problem::Problem;
-use tokio::net::{TcpListener, TcpStream};
-use tracing::{debug, warn};
+use longshore_api::serve::{self, Room};
+use tokio::net::TcpListener;
 
 use crate::error::WorkerError;
 use crate::metrics::Metrics;
@@ -74,28 +72,9 @@ impl Relay {
         Ok((Arc::new(relay), listener))
     }
 
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(Arc::clone(&self).attend(stream))),
-                Err(error) => {
-                    warn!(%error, "relay could not take a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    }
-
-    async fn attend(self: Arc<Self>, stream: TcpStream) {
-        _ = stream.set_nodelay(true);
-        let service = service_fn(|request| {
-            let relay = Arc::clone(&self);
-            // Boxed, so that a connection that waits for its next request is small.
-            Box::pin(async move { relay.answer(request).await })
-        });
-        if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
-            debug!(%error, "an agent's connection ended early");
-        }
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, room: Arc<Room>) {
+        let service = service_fn(move |request| Arc::clone(&self).answer(request));
+        serve::serve(listener, room, serve::plain(service), serve::never()).await;
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, CutOff> {

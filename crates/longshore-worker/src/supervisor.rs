@@ -14,8 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use longshore_api::files;
 use longshore_api::link::{self as wire, DrainOrder, Outcome, Register, Registered};
 use longshore_api::link_client::LinkClient;
+use longshore_api::serve::{Room, Shares};
 use longshore_core::fleet::{DrainMode, Protocol};
 use longshore_core::id::{Held, WorkerId};
 use longshore_core::task::Interruption;
@@ -36,7 +38,7 @@ use crate::memory::OomCounter;
 use crate::metrics::Metrics;
 use crate::options::{Exit, Options};
 use crate::outbox::{Outbox, Speaker};
-use crate::process::{self, Host};
+use crate::process::{self, Host, Left, Mark};
 use crate::relay::{Closed, Relay, Setup};
 use crate::signals::{Family, StopSignals};
 use crate::{command, probes, verdict};
@@ -71,6 +73,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
     // Before anything else: a SIGTERM from here on is a drain, not a death.
     let mut signals = StopSignals::listen().map_err(WorkerError::Process)?;
     let host = process::host().map_err(WorkerError::Process)?;
+    let files = Shares::of(files::raise().map_err(WorkerError::Process)?);
     let family = Family::listen().map_err(WorkerError::Process)?;
     if !options.command.is_empty() {
         command::check(&options.command, &options.fleet)?;
@@ -83,7 +86,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
             let listener = probes::bind(addr).await?;
             let bound = listener.local_addr().map_err(|source| WorkerError::Listen { addr, source })?;
             let shown = probes::Probes { health: Arc::clone(&health), metrics: Arc::clone(&metrics) };
-            background.spawn(probes::serve(listener, shown));
+            background.spawn(probes::serve(listener, Room::new("probes", files.few), shown));
             Some(bound.to_string())
         }
         None => None,
@@ -114,7 +117,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
         kill_grace: Duration::from_millis(registered.kill_grace_ms),
     };
     let (relay, listener) = Relay::bind(setup).await?;
-    background.spawn(Arc::clone(&relay).serve(listener));
+    background.spawn(Arc::clone(&relay).serve(listener, Room::new("relay", files.many)));
     let worker = Arc::new(Worker::new(link, relay, &options, &registered, host, folders)?);
     live(worker, &registered, &mut signals, background).await
 }
@@ -331,12 +334,19 @@ impl Worker {
             let held = attempt.held();
             let speaker = worker.outbox.open(held);
             worker.relay.register.open(held, &attempt.task.token, speaker.clone());
+            let mark = Mark::of(&attempt.task);
             let run = AssertUnwindSafe(worker.run_agent(attempt, speaker)).catch_unwind();
-            let outcome = run.await.unwrap_or_else(|_| {
-                // A bug of this program, not of the agent: another worker may have more luck.
-                error!(task = %held.task, "running the attempt panicked");
-                Some(Outcome::Interrupted(Interruption::HandedOver))
-            });
+            let outcome = match run.await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    // A bug of this program, not of the agent: another worker may have more luck.
+                    error!(task = %held.task, "running the attempt panicked");
+                    if worker.http.is_none() {
+                        worker.cleared(worker.setting.host.enter().leave(&mark).await);
+                    }
+                    Some(Outcome::Interrupted(Interruption::HandedOver))
+                }
+            };
             let broken = worker.relay.register.close(held, closed(outcome.as_ref()));
             worker.end(held, if broken { outcome.map(after_a_break) } else { outcome });
         });
@@ -346,7 +356,21 @@ impl Worker {
         // Boxed, so that each waiting task takes what its own protocol needs and no more.
         match &self.http {
             Some(agent) => Box::pin(agent.run(attempt, speaker)).await,
-            None => Box::pin(exec::run(&self.setting, attempt, speaker)).await,
+            None => {
+                let ran = Box::pin(exec::run(&self.setting, attempt, speaker)).await;
+                self.cleared(ran.cleared);
+                ran.outcome
+            }
+        }
+    }
+
+    /// Where a task's processes cannot be ended no other task may begin: then this worker does.
+    fn cleared(&self, cleared: Result<(), Left>) {
+        if let Err(left) = cleared {
+            error!(%left, "worker has to end: no other task may run beside them");
+            self.health.unclean(left.to_string());
+            let timeout_ms = self.setting.kill_grace.as_millis() as u64;
+            self.order_drain(DrainOrder { mode: DrainMode::Handover, timeout_ms });
         }
     }
 

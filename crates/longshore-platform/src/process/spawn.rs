@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{AccessFlags, access, setsid};
 
@@ -34,6 +35,8 @@ pub struct WorkerSpec {
     pub working_dir: PathBuf,
     /// Standard output and standard error are appended to it; mode 0600.
     pub log_file: PathBuf,
+    /// Its limit of open files, soft and hard, if not that of this process.
+    pub files: Option<(u64, u64)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +96,9 @@ fn command(spec: &WorkerSpec, program: &Path, dir: &Path) -> io::Result<Command>
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
+    let files = spec.files;
     // SAFETY: `detach` makes system calls only: it neither allocates nor takes a lock that another thread may hold.
-    unsafe { command.pre_exec(detach) };
+    unsafe { command.pre_exec(move || detach(files)) };
     Ok(command)
 }
 
@@ -109,8 +113,12 @@ fn open_log(path: &Path) -> io::Result<File> {
 }
 
 /// Runs in the new process, before exec.
-fn detach() -> io::Result<()> {
+fn detach(files: Option<(u64, u64)>) -> io::Result<()> {
     setsid()?;
+    if let Some((soft, hard)) = files {
+        // With more than that it works as well.
+        _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
+    }
     default_signals()?;
     close_on_exec();
     Ok(())

@@ -158,6 +158,7 @@ pub fn shell_spec(id: &str, folder: &Path, script: &str) -> WorkerSpec {
         env_clear: false,
         working_dir: folder.to_owned(),
         log_file: folder.join("log"),
+        files: None,
     }
 }
 

@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use x509_cert::Certificate;
 use x509_cert::der::{Decode, Encode};
 
-use crate::tls::{TlsListener, provider};
+use crate::tls::provider;
 
 /// The certificates of a connection's other end, its own first. It has the key of that one; who it is, they do not prove
 /// before they are verified. None: it showed none.
 #[derive(Clone, Default)]
 pub struct Peer(pub Arc<[CertificateDer<'static>]>);
 
-impl Connected<IncomingStream<'_, TlsListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Peer {
-        let (_, session) = stream.io().get_ref();
+impl Peer {
+    pub fn of(stream: &TlsStream<TcpStream>) -> Peer {
+        let (_, session) = stream.get_ref();
         Peer(session.peer_certificates().map(|shown| shown.to_vec().into()).unwrap_or_default())
     }
 }

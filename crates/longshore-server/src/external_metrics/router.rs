@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -59,8 +59,8 @@ impl FromRequestParts<Served> for Asker {
     type Rejection = Status;
 
     async fn from_request_parts(parts: &mut Parts, served: &Served) -> Result<Asker, Status> {
-        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(peer)| peer.clone());
-        served.front.admit(&peer.unwrap_or_default(), &parts.headers).await.map(Asker)
+        let peer = parts.extensions.get::<Peer>().cloned().unwrap_or_default();
+        served.front.admit(&peer, &parts.headers).await.map(Asker)
     }
 }
 

@@ -193,7 +193,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let metrics = listener.local_addr().expect("bound");
         let mut tasks = JoinSet::new();
-        start(app, server_api, listener, &mut tasks).await.expect("it starts");
+        start(app, server_api, listener, Room::new("metrics", 64), &mut tasks).await.expect("it starts");
         let authority = Authority::of(&app.store, now()).await.expect("kept").certificate().to_owned();
         let scene = Scene::of(server, dir);
         World { scene, known, signer, metrics, authority, _tasks: tasks, api_server }

@@ -63,7 +63,7 @@ fn is_news(beat: &link::Heartbeat, outcome: &HeartbeatNews) -> bool {
 
 async fn answer(app: &App, token: &Token, outcome: HeartbeatNews) -> HeartbeatAnswer {
     let drain = outcome.drain.map(|order| DrainOrder { mode: order.mode, timeout_ms: order.timeout_ms });
-    let mut checks = crate::probes::checks_lately(app).await;
+    let mut checks = crate::probes::needed(app).await;
     if app.gateway.is_some() {
         // Another fleet's provider is no reason to take no tasks.
         let own = super::llm::providers(app, &token.0).await.unwrap_or_default();

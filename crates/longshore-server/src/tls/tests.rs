@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use axum::routing::get;
-use axum::serve::Listener;
 use axum::{Json, Router};
+use hyper_util::service::TowerToHyperService;
 use longshore_api::client::{Client, ClientError};
+use longshore_api::serve::{self, Room};
 use longshore_store::OpenOptions;
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -36,13 +36,17 @@ impl Drop for Served {
     }
 }
 
-async fn serve(tls: &Tls) -> Served {
+async fn served(tls: &Tls) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("bound");
-    let listener = TlsListener::new(listener, tls.config());
     let answer = || async { Json(serde_json::json!({ "items": [] })) };
-    let router = Router::new().route("/v1/keys", get(answer));
-    let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("serves") });
+    let service = TowerToHyperService::new(Router::new().route("/v1/keys", get(answer)));
+    let config = tls.config();
+    let greet = move |stream| {
+        let (shaken, service) = (handshake(&config, stream), service.clone());
+        async move { Ok((shaken.await?, service)) }
+    };
+    let task = tokio::spawn(serve::serve(listener, Room::new("test", 100), greet, serve::never()));
     Served { addr, task }
 }
 
@@ -62,7 +66,7 @@ async fn ask(base: &str, trust: &Trust) -> Result<(), String> {
 async fn who_pins_the_authority_is_served_and_who_pins_another_is_not() {
     let (dir, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let (tls, strange) = (auto(&store(dir.path())).await, auto(&store(other.path())).await);
-    let served = serve(&tls).await;
+    let served = served(&tls).await;
     let file = dir.path().join("ca.pem");
     std::fs::write(&file, tls.authority().expect("its own")).expect("written");
     let base = format!("https://{}", served.addr);
@@ -83,7 +87,7 @@ async fn replicas_of_one_store_have_one_authority_and_keys_of_their_own() {
     let (one, other) = tokio::join!(auto(&store), auto(&store));
     assert_eq!(one.trust(), other.trust());
     assert_ne!(leaf(&one), leaf(&other));
-    let served = serve(&other).await;
+    let served = served(&other).await;
     assert_eq!(ask(&format!("https://{}", served.addr), one.trust()).await, Ok(()));
 }
 
@@ -96,7 +100,7 @@ async fn a_made_certificate_is_renewed_in_time_and_still_trusted() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = store(dir.path());
     let mut tls = auto(&store).await;
-    let served = serve(&tls).await;
+    let served = served(&tls).await;
     let first = leaf(&tls);
     let days = |days: u64| now().after(Duration::from_secs(days * 24 * 3600));
     tls.look(days(19)).await;
@@ -140,7 +144,7 @@ async fn given_files_are_read_again_when_they_change_and_bad_ones_are_not_used()
     assert!(matches!(start().await, Err(TlsError::Pem { .. })));
     write(&key, &one.1);
     let mut tls = start().await.expect("a pair").expect("on");
-    let served = serve(&tls).await;
+    let served = served(&tls).await;
     let base = format!("https://{}", served.addr);
     // Not for this address, but pinned itself.
     assert_eq!(ask(&base, tls.trust()).await, Ok(()));
@@ -156,30 +160,4 @@ async fn given_files_are_read_again_when_they_change_and_bad_ones_are_not_used()
     std::fs::remove_file(&cert).expect("there");
     tls.look(now()).await;
     assert_ne!(leaf(&tls), first, "goes on with what it has");
-}
-
-#[tokio::test]
-async fn a_handshake_that_stalls_holds_up_nobody_and_is_given_up() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let tls = auto(&store(dir.path())).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let addr = listener.local_addr().expect("bound");
-    let mut listener = TlsListener::new(listener, tls.config()).patience(Duration::from_millis(300));
-    let router = Router::new().route("/v1/keys", get(|| async { Json(serde_json::json!({ "items": [] })) }));
-    assert_eq!(Listener::local_addr(&listener).expect("bound"), addr);
-    let mut silent = Vec::new();
-    for _ in 0..20 {
-        silent.push(TcpStream::connect(addr).await.expect("accepted by the system"));
-    }
-    // Nobody is let in before there is somebody who says something.
-    let early = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
-    assert!(early.is_err(), "a silent connection is not ready");
-    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
-    assert_eq!(ask(&format!("https://{addr}"), tls.trust()).await, Ok(()));
-    for mut one in silent {
-        let mut byte = [0];
-        let read = one.read(&mut byte).await;
-        assert!(matches!(read, Ok(0) | Err(_)), "given up: {read:?}");
-    }
-    serving.abort();
 }

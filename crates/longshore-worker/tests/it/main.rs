@@ -5,6 +5,7 @@ mod drain;
 mod exec;
 mod gateway;
 mod http;
+mod leftovers;
 mod limits;
 mod link;
 mod relay;

@@ -37,6 +37,7 @@ mod room;
 mod run;
 mod scaling;
 mod schedules;
+mod serving;
 mod tls;
 mod versions;
 mod waiting;

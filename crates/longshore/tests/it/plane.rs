@@ -17,6 +17,7 @@ use longshore_api::tls::Trust;
 use longshore_core::id::{FleetName, TaskId};
 use longshore_core::json::Json;
 use longshore_core::task::State;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -62,6 +63,16 @@ impl Plane {
         fs::write(dir.path().join("longshore.toml"), fleets).expect("the folder is writable");
         let env: Vec<_> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let (child, addresses) = launch(dir.path(), None, &env).await;
+        let client = client(&addresses);
+        Plane { dir, home: None, env, child, client, addresses }
+    }
+
+    /// The same with limits of open files, soft and hard.
+    pub async fn start_limited(fleets: &str, env: &[(&str, &str)], files: (u64, u64)) -> Plane {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::write(dir.path().join("longshore.toml"), fleets).expect("the folder is writable");
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let (child, addresses) = launch_limited(dir.path(), None, &env, Some(files)).await;
         let client = client(&addresses);
         Plane { dir, home: None, env, child, client, addresses }
     }
@@ -352,10 +363,23 @@ fn client(addresses: &Addresses) -> Client {
 }
 
 async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (Child, Addresses) {
+    launch_limited(dir, home, env, None).await
+}
+
+async fn launch_limited(
+    dir: &Path,
+    home: Option<&Path>,
+    env: &[(String, String)],
+    files: Option<(u64, u64)>,
+) -> (Child, Addresses) {
     let log = dir.join("serve.log");
     let output = fs::File::create(&log).expect("the folder is writable");
     let errors = output.try_clone().expect("a file can be cloned");
-    let mut child = Command::new(binary())
+    let mut command = Command::new(binary());
+    if let Some(files) = files {
+        limit_files(&mut command, files);
+    }
+    let mut child = command
         .arg("serve")
         .current_dir(home.unwrap_or(dir))
         .env_remove("LONGSHORE_CONFIG")
@@ -378,6 +402,14 @@ async fn launch(dir: &Path, home: Option<&Path>, env: &[(String, String)]) -> (C
     })
     .await;
     (child, addresses)
+}
+
+/// Starts a command with limits of open files, soft and hard.
+pub fn limit_files(command: &mut Command, (soft, hard): (u64, u64)) {
+    use std::os::unix::process::CommandExt;
+    let limit = move || Ok(setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?);
+    // SAFETY: makes a system call only.
+    unsafe { command.pre_exec(limit) };
 }
 
 fn up_line(line: &str) -> Option<Addresses> {

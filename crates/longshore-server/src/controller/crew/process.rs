@@ -61,6 +61,7 @@ pub fn spec(app: &App, program: &Path, fleet: &Fleet, id: &WorkerId) -> Result<W
         env_clear: true,
         working_dir: PathBuf::from(&fleet.working_dir),
         log_file: log_file(&absolute, id),
+        files: longshore_api::files::given(),
     })
 }
 

@@ -1,0 +1,273 @@
+//! Real connections to a listener that says its own body's name.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use futures_util::stream;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
+use hyper::service::service_fn;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// Long enough for a busy machine to do what it should do at once.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Short, as limits of a test go.
+const SHORT: Duration = Duration::from_millis(300);
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// What answers `/held`.
+type Held = mpsc::UnboundedSender<Result<Frame<Bytes>, Error>>;
+
+struct Scene {
+    addr: SocketAddr,
+    room: Arc<Room>,
+    held: mpsc::UnboundedReceiver<Held>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<()>,
+}
+
+async fn scene(most: usize, head: Duration, idle: Duration) -> Scene {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let room = Room::with_patience("test", most, head, idle);
+    let (holds, held) = mpsc::unbounded_channel();
+    let (stop, stopped) = oneshot::channel();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let holds = holds.clone();
+        async move { Ok::<_, Error>(Response::new(answer(request.uri().path(), &holds))) }
+    });
+    let its = Arc::clone(&room);
+    let serving = tokio::spawn(async move {
+        serve(listener, its, plain(service), async { _ = stopped.await }).await;
+    });
+    Scene { addr, room, held, stop: Some(stop), serving }
+}
+
+fn answer(path: &str, holds: &mpsc::UnboundedSender<Held>) -> BoxBody<Bytes, Error> {
+    if path != "/held" {
+        return Full::new(Bytes::from_static(b"ok")).map_err(Into::into).boxed();
+    }
+    let (sender, body) = mpsc::unbounded_channel();
+    holds.send(sender).expect("the scene lives");
+    let body = Mutex::new(body);
+    let frames = stream::poll_fn(move |cx| body.lock().expect("no holder panics").poll_recv(cx));
+    BodyExt::boxed(StreamBody::new(frames))
+}
+
+impl Scene {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.expect("accepted by the system")
+    }
+
+    /// A connection that has said this.
+    async fn saying(&self, words: &str) -> TcpStream {
+        let mut stream = self.connect().await;
+        stream.write_all(words.as_bytes()).await.expect("sent");
+        stream
+    }
+
+    async fn ask(&self, path: &str) -> TcpStream {
+        self.saying(&request(path)).await
+    }
+
+    async fn held(&mut self) -> Held {
+        timeout(SOON, self.held.recv()).await.expect("in time").expect("the server lives")
+    }
+
+    async fn is_full(&self, stands: usize) {
+        let end = Instant::now() + SOON;
+        while self.room.taken() != stands {
+            assert!(Instant::now() < end, "{} of {stands} seats are taken", self.room.taken());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")
+}
+
+/// Reads until this comes; false: the connection was closed before.
+async fn hears(stream: &mut TcpStream, words: &str) -> bool {
+    let mut text = Vec::new();
+    let read = async {
+        loop {
+            match stream.read_buf(&mut text).await {
+                Ok(0) | Err(_) => return false,
+                Ok(_) if text.windows(words.len()).any(|part| part == words.as_bytes()) => return true,
+                Ok(_) => {}
+            }
+        }
+    };
+    timeout(SOON, read).await.expect("in time")
+}
+
+async fn is_closed(mut stream: TcpStream) {
+    assert!(!hears(&mut stream, "anything").await, "it is closed without an answer");
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_end_ends_the_connection_and_a_wait_for_one_does_not() {
+    let scene = scene(10, SHORT, LONG).await;
+    let mut silent = scene.connect().await;
+    let mut kept = scene.ask("/").await;
+    assert!(hears(&mut kept, "ok").await);
+    for slow in [scene.saying("GET / HTTP/1.1\r\nHost: x\r\n").await, scene.saying("G").await] {
+        is_closed(slow).await;
+    }
+    // A byte now and then buys no time.
+    let mut dripping = scene.saying("GET / HTTP/1.1\r\nX: ").await;
+    let began = Instant::now();
+    while dripping.write_all(b"x").await.is_ok() && began.elapsed() < SOON {
+        sleep(SHORT / 10).await;
+    }
+    assert!(began.elapsed() < SOON, "it was closed");
+    // Both were without a word for longer than a head may take.
+    for waiting in [&mut silent, &mut kept] {
+        waiting.write_all(request("/").as_bytes()).await.expect("sent");
+        assert!(hears(waiting, "ok").await);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_used_is_closed_after_a_while() {
+    let scene = scene(10, LONG, SHORT).await;
+    is_closed(scene.connect().await).await;
+    let mut used = scene.ask("/").await;
+    assert!(hears(&mut used, "ok").await);
+    is_closed(used).await;
+    scene.is_full(0).await;
+}
+
+#[tokio::test]
+async fn an_answer_may_take_longer_than_any_wait() {
+    let mut scene = scene(10, SHORT, SHORT).await;
+    let mut asking = scene.ask("/held").await;
+    let held = scene.held().await;
+    sleep(SHORT * 3).await;
+    for _ in 0..3 {
+        held.send(Ok(Frame::data(Bytes::from_static(b"part")))).expect("it listens");
+        assert!(hears(&mut asking, "part").await);
+        sleep(SHORT * 2).await;
+    }
+    drop(held);
+    assert!(hears(&mut asking, "0\r\n\r\n").await, "ended in order");
+    // And the next wait counts from here.
+    is_closed(asking).await;
+}
+
+#[tokio::test]
+async fn who_waits_makes_room_for_who_comes_and_who_is_answered_does_not() {
+    let mut scene = scene(3, LONG, LONG).await;
+    let mut busy = scene.ask("/held").await;
+    let first = scene.held().await;
+    let half = scene.saying("GET /").await;
+    let silent = scene.connect().await;
+    scene.is_full(3).await;
+    let mut new = scene.ask("/").await;
+    assert!(hears(&mut new, "ok").await);
+    is_closed(half).await;
+    // By the time that each has waited: the next is the one that never said a word, then the one that was answered.
+    let mut newer = scene.ask("/held").await;
+    let _second = scene.held().await;
+    is_closed(silent).await;
+    let _newest = scene.ask("/held").await;
+    let _third = scene.held().await;
+    is_closed(new).await;
+    // All are answered now.
+    is_closed(scene.ask("/").await).await;
+    first.send(Ok(Frame::data(Bytes::from_static(b"part")))).expect("it listens");
+    assert!(hears(&mut busy, "part").await);
+    drop(first);
+    assert!(hears(&mut busy, "0\r\n\r\n").await);
+    let mut next = scene.ask("/").await;
+    assert!(hears(&mut next, "ok").await, "there is room again");
+    _ = newer.shutdown().await;
+}
+
+#[tokio::test]
+async fn many_times_more_than_there_are_seats_come_and_somebody_with_a_request_is_answered() {
+    let scene = scene(20, LONG, LONG).await;
+    let mut flood = Vec::new();
+    for _ in 0..500 {
+        flood.push(scene.saying("GET / HTTP/1.1\r\nHost: x\r\n").await);
+    }
+    let mut asking = scene.ask("/").await;
+    assert!(hears(&mut asking, "ok").await);
+    assert!(scene.room.taken() <= 20, "{}", scene.room.taken());
+    for stream in flood.drain(..400) {
+        is_closed(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_stalls_is_given_up_and_holds_up_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let room = Room::with_patience("test", 4, SHORT, LONG);
+    let service = service_fn(async |_| Ok::<_, Error>(Response::new(Full::new(Bytes::from_static(b"ok")))));
+    // The handshake is one byte of the client's.
+    let greet = move |mut stream: TcpStream| async move {
+        stream.read_u8().await?;
+        Ok((stream, service))
+    };
+    let serving = tokio::spawn(serve(listener, room, greet, never()));
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(addr).await.expect("accepted by the system"));
+    }
+    let mut asking = TcpStream::connect(addr).await.expect("accepted by the system");
+    asking.write_all(format!("!{}", request("/")).as_bytes()).await.expect("sent");
+    assert!(hears(&mut asking, "ok").await);
+    for stream in silent {
+        is_closed(stream).await;
+    }
+    serving.abort();
+}
+
+#[tokio::test]
+async fn at_the_stop_who_waits_is_closed_and_who_is_answered_is_answered_to_the_end() {
+    let mut scene = scene(10, LONG, LONG).await;
+    let (silent, mut kept) = (scene.connect().await, scene.ask("/").await);
+    assert!(hears(&mut kept, "ok").await);
+    let mut asking = scene.ask("/held").await;
+    let held = scene.held().await;
+    scene.is_full(3).await;
+    scene.stop.take().expect("not stopped").send(()).expect("it serves");
+    is_closed(silent).await;
+    is_closed(kept).await;
+    assert!(TcpStream::connect(scene.addr).await.is_err(), "nobody new is taken");
+    assert!(!scene.serving.is_finished());
+    held.send(Ok(Frame::data(Bytes::from_static(b"part")))).expect("it listens");
+    assert!(hears(&mut asking, "part").await);
+    drop(held);
+    is_closed_after(&mut asking, "0\r\n\r\n").await;
+    timeout(SOON, scene.serving).await.expect("in time").expect("no panic");
+}
+
+async fn is_closed_after(stream: &mut TcpStream, words: &str) {
+    let mut text = String::new();
+    timeout(SOON, stream.read_to_string(&mut text)).await.expect("in time").expect("closed in order");
+    assert!(text.ends_with(words), "{text}");
+}
+
+#[test]
+fn files_are_shared_so_that_no_listener_takes_them_all() {
+    let check = |files, few, many| assert_eq!(Shares::of(files), Shares { few, many }, "{files}");
+    check(0, 4, 16);
+    check(300, 18, 75);
+    check(1024, 64, 277);
+    check(524_288, 64, 174_698);
+    for files in [0, 64, 100, 1000, u64::MAX] {
+        let Shares { few, many } = Shares::of(files);
+        let all = 2 * few as u128 + 2 * many as u128;
+        assert!(few > 0 && many > few && all + (many as u128) < u128::from(files.max(64)), "{files}");
+    }
+}
