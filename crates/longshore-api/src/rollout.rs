@@ -56,8 +56,8 @@ pub struct Deploy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// Where pods are to be made from it: name it by its tag there, whatever that stands for when one is started. Else its
-    /// registry is asked for its digest.
-    #[serde(default)]
+    /// registry is asked for its digest. Not said, it is understood by older control planes, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_tag: bool,
     /// Take the place of a rollout that is under way; else that is answered with 409 `rollout_under_way`.
     #[serde(default)]

@@ -63,8 +63,8 @@ pub struct Memory {
     dismissed: HashSet<String>,
     /// Writes that were refused since what was seen was out of date.
     conflicts: Conflicts,
-    /// A write that failed is tried again then.
-    not_before: Option<Instant>,
+    /// A write that failed is tried again after a while: when it did, and why.
+    failed: Option<(Instant, String)>,
     marks: Marks,
     /// What was said last of what is in the way.
     said: Option<String>,
@@ -91,13 +91,20 @@ impl Controller {
             Ok(sight) => self.keep_seen(app, &sight, record, open).await?,
             Err(why) => Err(why),
         };
-        let trouble = kept.err().filter(|_| record.active);
+        let trouble = kept.err();
         if self.pods.said != trouble {
-            if let Some(why) = &trouble {
-                warn!(fleet = %record.name, why, "fleet is not as it should be in the cluster");
+            match &trouble {
+                Some(why) if record.active => {
+                    warn!(fleet = %record.name, why, "fleet is not as it should be in the cluster");
+                }
+                Some(why) => {
+                    warn!(fleet = %record.name, why, "pods of a fleet that is no more cannot be removed: delete its Deployment");
+                }
+                None => {}
             }
             self.pods.said.clone_from(&trouble);
         }
+        let trouble = trouble.filter(|_| record.active);
         let mut troubles = app.trouble.lock().expect("no holder panics");
         match trouble {
             Some(why) => drop(troubles.insert(record.name.clone(), why)),
@@ -123,6 +130,10 @@ impl Controller {
         let seen = sight.watch.pods(record.name.as_str());
         let workers = workers::follow(app, sight, record, &seen, self).await?;
         let Some(deployment) = sight.watch.deployment(record.name.as_str()) else {
+            // Of a fleet that is no more that is as it should be.
+            if !record.active {
+                return Ok(Ok(()));
+            }
             let namespace = sight.cluster.namespace();
             return Ok(Err(format!(
                 "there is no Deployment of this fleet in namespace `{namespace}`: apply what `longshore render kubernetes` writes"
@@ -260,8 +271,11 @@ impl Controller {
 
     async fn scale_to(&mut self, scene: &Scene<'_>, replicas: u32) -> Result<(), String> {
         let (name, now) = (&scene.deployment.name, scene.deployment.replicas);
-        if replicas == now || !self.may_write(scene) {
+        if replicas == now {
             return Ok(());
+        }
+        if let Some(held) = self.held(scene) {
+            return held;
         }
         let scaled = scene.sight.cluster.scale(&scene.deployment, replicas).await;
         if scaled.is_ok() && replicas < now {
@@ -273,10 +287,14 @@ impl Controller {
         }))
     }
 
-    /// Whether this replica still leads, and nothing has just failed.
-    fn may_write(&self, scene: &Scene<'_>) -> bool {
-        let again = self.pods.not_before.is_none_or(|at| at <= Instant::now());
-        again && scene.app.epoch() == Some(self.epoch)
+    /// What comes of a write that is not tried now: this replica leads no more, or one has just failed, which stays in the way
+    /// until it is tried again. `None`: it is to be tried.
+    fn held(&self, scene: &Scene<'_>) -> Option<Result<(), String>> {
+        if scene.app.epoch() != Some(self.epoch) {
+            return Some(Ok(()));
+        }
+        let lately = self.pods.failed.as_ref().filter(|(at, _)| at.elapsed() < AGAIN);
+        lately.map(|(_, why)| Err(why.clone()))
     }
 
     /// Remembers the generation that a write has made, or that it failed.
@@ -287,6 +305,7 @@ impl Controller {
             Ok(generation) => {
                 self.pods.wrote = Some((generation, Instant::now()));
                 self.pods.conflicts.none();
+                self.pods.failed = None;
                 Ok(())
             }
             // What is seen is out of date, which it is not for long.
@@ -295,10 +314,7 @@ impl Controller {
             }
             Err(error) => {
                 let why = chain(&error);
-                self.pods.not_before = Some(Instant::now() + AGAIN);
-                if !scene.record.active {
-                    warn!(fleet = %scene.record.name, why, "pods of a fleet that is no more cannot be removed: delete its Deployment");
-                }
+                self.pods.failed = Some((Instant::now(), why.clone()));
                 Err(why)
             }
         }
@@ -386,8 +402,11 @@ impl Controller {
 
     /// Errors: why the Deployment's own rollout could not be stopped or let go on, for people.
     async fn pause(&mut self, scene: &Scene<'_>, paused: bool) -> Result<(), String> {
-        if scene.external.is_some() || paused == scene.deployment.paused || !self.may_write(scene) {
+        if scene.external.is_some() || paused == scene.deployment.paused {
             return Ok(());
+        }
+        if let Some(held) = self.held(scene) {
+            return held;
         }
         info!(fleet = %scene.record.name, paused, "the Deployment's rollout is paused, or goes on");
         let written = scene.sight.cluster.pause(&scene.deployment.name, paused).await;

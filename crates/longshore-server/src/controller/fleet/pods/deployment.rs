@@ -43,10 +43,12 @@ impl Controller {
         match turn(seen, &wanted, known.as_ref(), scene.external.is_none()) {
             // What is seen is from before our own change.
             Turn::Follow if seen_at.is_before(&self.pods.templated) => Ok(Ok(())),
-            Turn::Write if !self.may_write(scene) => Ok(Ok(())),
             Turn::Nothing | Turn::Ask => Ok(Ok(())),
             Turn::Agree => self.agree(scene, wanted).await.map(Ok),
             Turn::Write => {
+                if let Some(held) = self.held(scene) {
+                    return Ok(held);
+                }
                 info!(fleet = %record.name, release = target, image = wanted.mark.image, "Deployment is given another release");
                 let written = scene.sight.cluster.set_template(&scene.deployment.name, &template).await;
                 let generation = written.as_ref().ok().copied();
