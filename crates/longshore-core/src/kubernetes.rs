@@ -68,7 +68,7 @@ pub const GRACE_MS: u64 = 15_000;
 /// Names the folder of Secrets that images are pulled with, as the control plane has them.
 pub const LOGINS: &str = "LONGSHORE_REGISTRY_LOGINS";
 
-/// The Secret that the control plane writes for a fleet's workers.
+/// The Secret that the control plane fills for a fleet's workers.
 pub fn join_secret(fleet: &FleetName) -> String {
     format!("longshore-worker-{fleet}")
 }

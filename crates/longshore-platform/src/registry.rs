@@ -25,6 +25,9 @@ use tracing::debug;
 const PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(4);
 
+/// For what can be done without.
+const LABELS: Duration = Duration::from_secs(3);
+
 /// Which commit an image was built from, as its labels say.
 const REVISION: &str = "org.opencontainers.image.revision";
 
@@ -62,33 +65,28 @@ impl Registries {
     /// What an image's name stands for at its registry now; without a tag it is `latest`.
     pub async fn find(&self, image: &Image) -> Result<Found, Unknown> {
         let registry = image.registry();
-        let asked = timeout(PATIENCE, self.ask(image)).await;
-        asked.unwrap_or_else(|_| Err(Unknown::Unasked(silent(registry, "it took longer than 10 s"))))
-    }
-
-    async fn ask(&self, image: &Image) -> Result<Found, Unknown> {
         let login = login(image).await.map_err(Unknown::Unasked)?;
         let known = login.is_some();
-        let auth = login.map_or(Ok(RegistryAuth::Anonymous), |login| auth(image.registry(), login))?;
-        let reference: Reference = image
-            .to_string()
-            .parse()
-            .map_err(|error| Unknown::Unasked(format!("`{image}` cannot be asked for: {error}")))?;
+        let auth = login.map_or(Ok(RegistryAuth::Anonymous), |login| auth(registry, login))?;
+        let reference = reference_of(image)?;
         let client = self.client(&reference).map_err(|error| {
             Unknown::Unasked(format!(
-                "registry `{}` cannot be asked ({}): mount authorities of certificates at \
+                "registry `{registry}` cannot be asked ({}): mount authorities of certificates at \
                  /etc/ssl/certs/ca-certificates.crt, or name a PEM file by SSL_CERT_FILE",
-                image.registry(),
                 chain(&error)
             ))
         })?;
-        let digest = client.fetch_manifest_digest(&reference, &auth).await;
-        let digest = digest.map_err(|error| unknown(image, known, &error))?;
-        let revision = match client.pull_manifest_and_config(&reference, &auth).await {
-            Ok((_, _, config)) => revision(&config),
+        let digest = match timeout(PATIENCE, client.fetch_manifest_digest(&reference, &auth)).await {
+            Ok(digest) => digest.map_err(|error| unknown(image, known, &error))?,
+            Err(_) => return Err(Unknown::Unasked(silent(registry, "it took longer than 10 s"))),
+        };
+        // Of that very image, whatever the tag stands for by now.
+        let exact = reference_of(&image.by_digest(&digest))?;
+        let revision = match timeout(LABELS, client.pull_manifest_and_config(&exact, &auth)).await {
+            Ok(Ok((_, _, config))) => revision(&config),
             // It is not needed to deploy.
-            Err(error) => {
-                debug!(image = %image, error = chain(&error), "an image's labels could not be read");
+            failed => {
+                debug!(image = %image, ?failed, "an image's labels could not be read");
                 None
             }
         };
@@ -107,6 +105,11 @@ impl Registries {
             ..Default::default()
         })
     }
+}
+
+fn reference_of(image: &Image) -> Result<Reference, Unknown> {
+    let parsed = image.to_string().parse();
+    parsed.map_err(|error| Unknown::Unasked(format!("`{image}` cannot be asked for: {error}")))
 }
 
 /// Docker, too, asks no certificate of these.
@@ -135,6 +138,13 @@ fn unknown(image: &Image, known: bool, error: &OciDistributionError) -> Unknown 
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
             Unknown::Unasked(refused(registry, known, "401"))
         }
+        // Some registries hide from strangers what they have.
+        OciDistributionError::ImageManifestNotFoundError(_)
+        | OciDistributionError::ServerError { code: 404, .. }
+            if !known =>
+        {
+            Unknown::Unasked(refused(registry, known, "404"))
+        }
         OciDistributionError::ImageManifestNotFoundError(_)
         | OciDistributionError::ServerError { code: 404, .. } => {
             Unknown::Missing(missing(registry, &format!("`{image}`")))
@@ -156,6 +166,7 @@ fn unknown(image: &Image, known: bool, error: &OciDistributionError) -> Unknown 
                 return Unknown::Unasked(refused(registry, known, &said()));
             }
             match is(&[OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::NotFound]) {
+                true if !known => Unknown::Unasked(refused(registry, known, &said())),
                 true => Unknown::Missing(missing(registry, &format!("`{image}`: {}", said()))),
                 false => Unknown::Unasked(format!("registry `{registry}` refuses: {}", said())),
             }

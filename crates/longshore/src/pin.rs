@@ -40,14 +40,25 @@ impl Place {
     }
 }
 
-/// Asks what tags stand for, each once. `again`: also those that have a digest beside their tag already.
+/// Which images are meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Which<'a> {
+    /// Of these fleets alone; empty: of all.
+    pub fleets: &'a [FleetName],
+    /// longshore's own, too.
+    pub own: bool,
+    /// Also those that have a digest beside their tag already.
+    pub again: bool,
+}
+
+/// Asks what tags stand for, each once.
 ///
 /// Errors: all that could not be found out, each with its key.
-pub async fn changes(settings: &Settings, again: bool) -> Outcome<Vec<Change>> {
+pub async fn changes(settings: &Settings, which: Which<'_>) -> Outcome<Vec<Change>> {
     let registries = Registries { insecure: settings.kubernetes.insecure_registries.clone() };
     let mut asked: BTreeMap<String, Result<String, Unknown>> = BTreeMap::new();
     let (mut changes, mut unknown) = (Vec::new(), Vec::new());
-    for place in places(settings, again) {
+    for place in places(settings, which) {
         let named = Image { digest: None, ..place.image.clone() };
         let text = named.to_string();
         if !asked.contains_key(&text) {
@@ -72,13 +83,14 @@ pub async fn changes(settings: &Settings, again: bool) -> Outcome<Vec<Change>> {
 }
 
 /// Whose names have no digest.
-pub fn unpinned(settings: &Settings) -> Vec<String> {
-    places(settings, false).iter().map(Place::key).collect()
+pub fn unpinned(settings: &Settings, which: Which<'_>) -> Vec<String> {
+    places(settings, Which { again: false, ..which }).iter().map(Place::key).collect()
 }
 
-fn places(settings: &Settings, again: bool) -> Vec<Place> {
-    let own = settings.kubernetes.image.iter().map(|image| (None, image.clone()));
+fn places(settings: &Settings, Which { fleets: chosen, own, again }: Which<'_>) -> Vec<Place> {
+    let own = settings.kubernetes.image.iter().filter(|_| own).map(|image| (None, image.clone()));
     let fleets = settings.fleets.iter().filter(|fleet| fleet.platform == Platform::Kubernetes);
+    let fleets = fleets.filter(|fleet| chosen.is_empty() || chosen.contains(&fleet.name));
     let theirs =
         fleets.filter_map(|fleet| Some((Some(fleet.name.clone()), fleet.container.as_ref()?.image.clone())));
     let wanted = |image: &Image| image.digest.is_none() || again && image.tag.is_some();
@@ -132,6 +144,8 @@ fn put_text(item: &mut Item, image: &Image) -> bool {
 mod tests {
     use super::*;
 
+    const ALL: Which<'static> = Which { fleets: &[], own: true, again: false };
+
     const FILE: &str = "# Ours.\n[kubernetes]\nimage = 'registry.internal/longshore:1'   # by hand\n\n\
         [fleet.research]\nplatform = \"kubernetes\"\nimage = { tag = \"1.4\", repository = \"registry.internal/research\" }\n\
         [fleet]\ncrawl.platform = \"kubernetes\"\ncrawl.image = \"registry.internal/crawl\"  # the newest\n\
@@ -153,7 +167,7 @@ mod tests {
     #[test]
     fn only_names_change_and_they_are_read_back_as_what_they_stand_for() {
         let changes: Vec<Change> =
-            places(&settings(FILE), false).into_iter().map(|place| pinned(place, "a")).collect();
+            places(&settings(FILE), ALL).into_iter().map(|place| pinned(place, "a")).collect();
         let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
         assert_eq!(keys, ["kubernetes.image", "fleet.crawl.image", "fleet.research.image"]);
         let text = write(FILE, &changes).expect("they are there");
@@ -167,9 +181,13 @@ mod tests {
             .replace("crawl\"", &format!("crawl@{a}\""));
         assert_eq!(text, expected);
         let again = settings(&text);
-        assert_eq!(unpinned(&again), Vec::<String>::new());
+        assert_eq!(unpinned(&again, ALL), Vec::<String>::new());
+        let one = ["crawl".parse().expect("a name")];
+        let chosen = places(&settings(FILE), Which { fleets: &one, own: false, again: false });
+        assert_eq!(chosen.iter().map(Place::key).collect::<Vec<_>>(), ["fleet.crawl.image"]);
         // One that was named without a tag has none to ask about again.
-        let tagged: Vec<String> = places(&again, true).iter().map(Place::key).collect();
+        let tagged: Vec<String> =
+            places(&again, Which { again: true, ..ALL }).iter().map(Place::key).collect();
         assert_eq!(tagged, ["kubernetes.image", "fleet.research.image"]);
     }
 

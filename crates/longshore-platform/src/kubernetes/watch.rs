@@ -99,7 +99,7 @@ impl Watch {
         Watch { pods, deployments, news, _tasks: tasks }
     }
 
-    /// Waits until all that there was at the start is known.
+    /// Waits until all that there was at the start is known, and what changes from then on.
     pub async fn ready(&self) {
         self.pods.listed.wait().await;
         self.deployments.listed.wait().await;
@@ -130,7 +130,7 @@ impl Watch {
 /// Objects of one kind, as far as they are known.
 struct View<T> {
     state: Mutex<State<T>>,
-    /// There has been a whole list.
+    /// There has been a whole list, and a watch from there.
     listed: SetOnce<()>,
 }
 
@@ -138,6 +138,8 @@ struct State<T> {
     /// By name.
     seen: BTreeMap<String, T>,
     broken: Option<Broken>,
+    /// The trouble before a watch that has told nothing yet: if it breaks at once, it was none.
+    stood: Option<(Instant, Broken)>,
 }
 
 #[derive(Clone)]
@@ -148,7 +150,12 @@ struct Broken {
 
 impl<T> Default for View<T> {
     fn default() -> View<T> {
-        View { state: Mutex::new(State { seen: BTreeMap::new(), broken: None }), listed: SetOnce::new() }
+        // Nothing is known until a watch stands.
+        let broken = Some(Broken { since: Instant::now(), why: "it has not been listed yet".into() });
+        View {
+            state: Mutex::new(State { seen: BTreeMap::new(), broken, stood: None }),
+            listed: SetOnce::new(),
+        }
     }
 }
 
@@ -163,9 +170,17 @@ impl<T> View<T> {
 }
 
 impl<T> State<T> {
+    /// A watch has begun, so it is up to date. Returns whether it was not before.
+    fn stands(&mut self) -> bool {
+        self.stood = self.broken.take().map(|broken| (Instant::now(), broken));
+        self.stood.is_some()
+    }
+
     /// It is out of date from now on, if it was not already. Returns whether that is for another reason.
     fn doubt(&mut self, why: &str) -> bool {
-        let broken = self.broken.get_or_insert_with(|| Broken { since: Instant::now(), why: String::new() });
+        let before = self.stood.take().filter(|(at, _)| at.elapsed() < SHORT).map(|(_, before)| before);
+        let now = || Broken { since: Instant::now(), why: String::new() };
+        let broken = self.broken.get_or_insert_with(|| before.unwrap_or_else(now));
         let other = broken.why != why;
         why.clone_into(&mut broken.why);
         other
@@ -237,8 +252,6 @@ where
                 Some(token) => params = params.continue_token(&token),
                 None => {
                     self.view.with(|state| state.seen = seen);
-                    _ = self.view.listed.set(());
-                    self.news.notify_one();
                     return Ok(page.metadata.resource_version.unwrap_or_default());
                 }
             }
@@ -282,8 +295,9 @@ where
 
     /// A watch has begun: what changes is told from now on.
     fn stands(&self) {
-        if self.view.with(|state| state.broken.take()).is_some() {
-            info!(what = self.what, "watched again");
+        if self.view.with(State::stands) {
+            info!(what = self.what, "watched");
+            _ = self.view.listed.set(());
             self.news.notify_one();
         }
     }

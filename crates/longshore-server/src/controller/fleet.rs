@@ -507,7 +507,7 @@ mod tests {
             next(&reason).await;
         }
         assert!(began.elapsed() >= 3 * PAUSE, "{:?}", began.elapsed());
-        tokio::time::timeout(PAUSE, next(&reason)).await.expect_err("a reason is used up");
+        tokio::time::timeout(2 * PAUSE, next(&reason)).await.expect_err("a reason is used up");
     }
 
     /// `cargo test --release -p longshore-server --lib -- --ignored --nocapture a_look_at_5000_pods`

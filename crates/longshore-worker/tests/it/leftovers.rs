@@ -14,7 +14,8 @@ use super::worker::{children, in_a_pid_namespace, lives};
 
 /// Leaves processes behind in every way there is, writes their numbers down, and ends as told; or looks whether any lives.
 ///
-/// What it leaves reads the environments of all other processes again and again, and writes down the tokens in them.
+/// What it leaves reads the environments of all other processes of its worker again and again, and writes down the tokens in
+/// them; those of other tests, which may run beside this one, are not its concern.
 const AGENT: &str = r#"
 import json, os, signal, sys, time
 folder, task = sys.argv[1], json.load(sys.stdin)["task"]
@@ -28,6 +29,8 @@ def spy():
     while True:
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
+                if folder.encode() not in open(f"/proc/{pid}/cmdline", "rb").read():
+                    continue
                 text = open(f"/proc/{pid}/environ", "rb").read()
             except OSError:
                 continue

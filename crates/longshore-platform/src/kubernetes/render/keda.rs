@@ -19,8 +19,7 @@ const EVERY_S: u64 = 10;
 
 pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<[Value; 2], Vec<Problem>> {
     if scene.settings.server.tls != Tls::Off {
-        let problem =
-            "KEDA cannot check a certificate of `[server] tls = \"auto\"`: use \"hpa\" or \"direct\"";
+        let problem = "KEDA cannot check the control plane's certificate: use \"hpa\" or \"direct\"";
         return Err(vec![Problem::new(format!("fleet.{}.scaling.by", fleet.name), problem)]);
     }
     Ok([authentication(scene, fleet), scaled(scene, fleet)])

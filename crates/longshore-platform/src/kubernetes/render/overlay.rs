@@ -31,7 +31,7 @@ pub(super) fn apply_to_fleet(
     let key = format!("fleet.{}.kubernetes.overlay", fleet.name);
     // Where Git owns rollouts, longshore writes no release.
     let ours = fleet.rollout.owner == Owner::Longshore;
-    let template = Template::of(fleet, None).filter(|_| ours);
+    let template = Template::of(fleet, Some("")).filter(|_| ours);
     let released = template.map(|it| it.apply(fleet.name.as_str())["spec"]["template"].take());
     apply(scene, (&key, fleet.overlay.as_deref()), objects, AGENT, &released.unwrap_or_default())
 }

@@ -487,7 +487,12 @@ fn what_an_overlay_weakens_is_told() {
         "spec: {securityContext: {runAsUser: 0, seccompProfile: {type: Unconfined}}}".to_owned(),
         of_agent("privileged: true, allowPrivilegeEscalation: true"),
         of_agent("readOnlyRootFilesystem: false, capabilities: null"),
+        of_agent("capabilities: {add: [SYS_ADMIN]}, runAsNonRoot: false"),
+        "spec: {securityContext: {seccompProfile: null}}".to_owned(),
+        "spec: {containers: [{name: agent, ports: [{containerPort: 80, hostPort: 80}]}]}".to_owned(),
         "kind: NetworkPolicy\nspec: {ingress: [{}]}".to_owned(),
+        "kind: NetworkPolicy\nspec: {egress: [{}], policyTypes: [Ingress, Egress]}".to_owned(),
+        "kind: NetworkPolicy\nspec: {egress: [{ports: [{port: 1}]}], policyTypes: [Ingress]}".to_owned(),
         "kind: ServiceAccount\nautomountServiceAccountToken: true".to_owned(),
     ] {
         let said = told(&overlay);

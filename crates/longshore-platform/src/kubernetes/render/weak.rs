@@ -1,11 +1,11 @@
-//! What an overlay takes away of what keeps a pod harmless: allowed, since there may be a reason, and told.
+//! What is not there any more of what keeps a pod harmless, by an overlay that is: allowed, since there may be a reason, and told.
 
 use longshore_core::kubernetes::CONTROL_PLANE;
 use serde_json::Value;
 
 use super::Problem;
 
-/// What is weaker in these objects than it was rendered.
+/// What is weaker in these objects than longshore renders it.
 pub(super) fn found(objects: &[Value]) -> Vec<Problem> {
     objects.iter().flat_map(weaker).collect()
 }
@@ -57,8 +57,10 @@ fn of_pod(pod: &Value, plane: bool) -> Vec<String> {
             (own["allowPrivilegeEscalation"] != false, "may gain rights (`allowPrivilegeEscalation`)"),
             (own["readOnlyRootFilesystem"] != true, "may write to its root (`readOnlyRootFilesystem`)"),
             (!list(&own["capabilities"]["drop"]).any(|one| one == "ALL"), "keeps capabilities"),
+            (list(&own["capabilities"]["add"]).next().is_some(), "has capabilities added"),
+            (list(&container["ports"]).any(|port| port.get("hostPort").is_some()), "has a port of its node"),
             (first("runAsUser") == 0 || first("runAsNonRoot") != true, "may run as root (`runAsNonRoot`)"),
-            (first("seccompProfile")["type"] == "Unconfined", "may make any system call (`seccompProfile`)"),
+            (!is_confined(&first("seccompProfile")), "may make any system call (`seccompProfile`)"),
         ];
         let name = text(&container["name"]);
         told.extend(
@@ -68,14 +70,23 @@ fn of_pod(pod: &Value, plane: bool) -> Vec<String> {
     told
 }
 
+fn is_confined(seccomp: &Value) -> bool {
+    ["RuntimeDefault", "Localhost"].contains(&text(&seccomp["type"]))
+}
+
 fn of_network(policy: &Value) -> Vec<String> {
     let types: Vec<&str> = list(&policy["policyTypes"]).map(text).collect();
-    let open = |direction: &str| {
-        !types.contains(&direction)
-            || list(&policy[direction.to_lowercase()])
-                .any(|rule| rule.as_object().is_some_and(|rule| rule.is_empty()))
-    };
-    open("Ingress").then(|| "everybody may connect to its pods".to_owned()).into_iter().collect()
+    let everybody =
+        |rules: &str| list(&policy[rules]).any(|rule| rule.as_object().is_some_and(|rule| rule.is_empty()));
+    let mut told = Vec::new();
+    if !types.contains(&"Ingress") || everybody("ingress") {
+        told.push("everybody may connect to its pods".to_owned());
+    }
+    // Of a fleet with `egress = "open"` it says nothing of them.
+    if policy.get("egress").is_some() && (!types.contains(&"Egress") || everybody("egress")) {
+        told.push("its pods may connect to everybody".to_owned());
+    }
+    told
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {

@@ -165,6 +165,21 @@ async fn a_long_list_is_read_to_its_end() {
 }
 
 #[test]
+fn a_watch_that_breaks_at_once_has_mended_nothing() {
+    let mut state = State { seen: BTreeMap::<String, PodSeen>::new(), broken: None, stood: None };
+    state.doubt("no route");
+    let since = |state: &State<PodSeen>| state.broken.as_ref().map(|it| it.since);
+    let first = since(&state);
+    assert!(first.is_some() && state.stands() && state.broken.is_none());
+    state.doubt("connection reset");
+    assert_eq!(since(&state), first, "it is the same trouble, and gets older");
+    assert!(state.stands());
+    state.stood = state.stood.take().map(|(at, before)| (at - SHORT, before));
+    state.doubt("connection reset");
+    assert!(since(&state) > first, "it stood for a while");
+}
+
+#[test]
 fn what_fails_is_tried_again_later_each_time_and_never_for_long() {
     let waits: Vec<_> = [1, 2, 3, 4, 5, 99].map(|failures| LIMITS.pause(failures).as_millis()).into();
     assert_eq!(waits, [500, 1000, 2000, 4000, 5000, 5000]);

@@ -63,8 +63,8 @@ pub struct Memory {
     dismissed: HashSet<String>,
     /// Writes that were refused since what was seen was out of date.
     conflicts: Conflicts,
-    /// A write that failed is tried again after a while: when it did, and why.
-    failed: Option<(Instant, String)>,
+    /// Writes that failed are tried again after a while: when the last one of each kind did, and why.
+    failed: HashMap<Write, (Instant, String)>,
     marks: Marks,
     /// What was said last of what is in the way.
     said: Option<String>,
@@ -74,6 +74,14 @@ pub struct Memory {
     asked: Option<u32>,
     /// Who was last written down to own rollouts.
     owner: Option<Owned>,
+}
+
+/// One that fails holds up no other: each is a right of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Write {
+    Scale,
+    Template,
+    Pause,
 }
 
 /// What was done, or what is in the way, for people.
@@ -174,9 +182,14 @@ impl Controller {
         let moves = *rolled.as_ref().unwrap_or(&true);
         scene.tell();
         self.publish_owner(scene).await?;
+        let mut untold = None;
         if record.declaration.scaling.by == ScaledBy::Direct {
             let scaled = match scene.scaled_by_another() {
-                Ok(None) => self.scale_pods(scene, &answer.decision, !moves).await?,
+                Ok(None) => {
+                    let scaled = self.scale_pods(scene, &answer.decision, !moves).await?;
+                    untold = self.pods.marks.trouble().map(str::to_owned);
+                    scaled
+                }
                 Ok(Some(_)) => Ok(()),
                 Err(why) => Err(why),
             };
@@ -184,8 +197,7 @@ impl Controller {
                 return Ok(Err(why));
             }
         }
-        let trouble =
-            || scene.trouble(answer.desired).or_else(|| self.pods.marks.trouble().map(str::to_owned));
+        let trouble = || scene.trouble(answer.desired).or(untold);
         Ok(rolled.and_then(|_| trouble().map_or(Ok(()), Err)))
     }
 
@@ -272,16 +284,17 @@ impl Controller {
     async fn scale_to(&mut self, scene: &Scene<'_>, replicas: u32) -> Result<(), String> {
         let (name, now) = (&scene.deployment.name, scene.deployment.replicas);
         if replicas == now {
+            self.pods.failed.remove(&Write::Scale);
             return Ok(());
         }
-        if let Some(held) = self.held(scene) {
+        if let Some(held) = self.held(scene, Write::Scale) {
             return held;
         }
         let scaled = scene.sight.cluster.scale(&scene.deployment, replicas).await;
         if scaled.is_ok() && replicas < now {
             self.pods.lowered = Some(Instant::now());
         }
-        self.wrote(scene, scaled.map(|()| {
+        self.wrote(Write::Scale, scaled.map(|()| {
             info!(fleet = %scene.record.name, deployment = name, from = now, to = replicas, "Deployment is scaled");
             scene.deployment.generation + 1
         }))
@@ -289,23 +302,23 @@ impl Controller {
 
     /// What comes of a write that is not tried now: this replica leads no more, or one has just failed, which stays in the way
     /// until it is tried again. `None`: it is to be tried.
-    fn held(&self, scene: &Scene<'_>) -> Option<Result<(), String>> {
+    fn held(&self, scene: &Scene<'_>, what: Write) -> Option<Result<(), String>> {
         if scene.app.epoch() != Some(self.epoch) {
             return Some(Ok(()));
         }
-        let lately = self.pods.failed.as_ref().filter(|(at, _)| at.elapsed() < AGAIN);
+        let lately = self.pods.failed.get(&what).filter(|(at, _)| at.elapsed() < AGAIN);
         lately.map(|(_, why)| Err(why.clone()))
     }
 
     /// Remembers the generation that a write has made, or that it failed.
     ///
     /// Errors: why it failed, for people.
-    fn wrote(&mut self, scene: &Scene<'_>, written: Result<i64, ClusterError>) -> Result<(), String> {
+    fn wrote(&mut self, what: Write, written: Result<i64, ClusterError>) -> Result<(), String> {
         match written {
             Ok(generation) => {
                 self.pods.wrote = Some((generation, Instant::now()));
                 self.pods.conflicts.none();
-                self.pods.failed = None;
+                self.pods.failed.remove(&what);
                 Ok(())
             }
             // What is seen is out of date, which it is not for long.
@@ -314,7 +327,7 @@ impl Controller {
             }
             Err(error) => {
                 let why = chain(&error);
-                self.pods.failed = Some((Instant::now(), why.clone()));
+                self.pods.failed.insert(what, (Instant::now(), why.clone()));
                 Err(why)
             }
         }
@@ -392,12 +405,12 @@ impl Controller {
 impl Controller {
     /// What somebody meant who paused the Deployment's own rollout, or let it go on, by other means than longshore.
     fn ordered_by_hand(&mut self, scene: &Scene<'_>, plan: &Plan) -> Option<Order> {
-        let (seen, generation) = (scene.deployment.paused, scene.deployment.generation);
+        let (seen, at) = (scene.deployment.paused, scene.version());
         if scene.external.is_some() || plan.phase != Phase::Forward || seen == plan.paused {
-            self.pods.paused.agree(seen, generation);
+            self.pods.paused.agree(seen, &at);
             return None;
         }
-        self.pods.paused.by_hand(seen, generation)
+        self.pods.paused.by_hand(seen, &at)
     }
 
     /// Errors: why the Deployment's own rollout could not be stopped or let go on, for people.
@@ -405,15 +418,15 @@ impl Controller {
         if scene.external.is_some() || paused == scene.deployment.paused {
             return Ok(());
         }
-        if let Some(held) = self.held(scene) {
+        if let Some(held) = self.held(scene, Write::Pause) {
             return held;
         }
         info!(fleet = %scene.record.name, paused, "the Deployment's rollout is paused, or goes on");
         let written = scene.sight.cluster.pause(&scene.deployment.name, paused).await;
         let generation = written.as_ref().ok().copied();
-        self.wrote(scene, written)?;
+        self.wrote(Write::Pause, written)?;
         if let Some(generation) = generation {
-            self.pods.paused.wrote(paused, generation);
+            self.pods.paused.wrote(paused, Version { generation, ..scene.version() });
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::config_file;
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output;
-use crate::pin::{self, Change};
+use crate::pin::{self, Change, Which};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -46,7 +46,8 @@ pub async fn run(args: Args) -> Outcome {
     let file = args.config.file()?;
     let declared = render::read(&file.text, &file.name, &file.folder)
         .map_err(|errors| config_file::mistakes(&errors))?;
-    let changes = pin::changes(&declared.settings, args.update).await?;
+    let changes =
+        pin::changes(&declared.settings, Which { fleets: &[], own: true, again: args.update }).await?;
     let text = pin::write(&file.text, &changes)?;
     if !args.check && !changes.is_empty() {
         replace(&file.path, &text)?;
@@ -78,8 +79,8 @@ fn replace(path: &Path, text: &str) -> Outcome<()> {
         let beside = real.with_file_name(format!(".{name}.{}", std::process::id()));
         let written = (|| {
             let mut new = fs::File::create(&beside)?;
-            new.write_all(text.as_bytes())?;
             new.set_permissions(fs::metadata(&real)?.permissions())?;
+            new.write_all(text.as_bytes())?;
             new.sync_all()?;
             fs::rename(&beside, &real)
         })();

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use longshore_core::container::Supervisor;
+use longshore_core::fleet::Fleet;
 use longshore_core::id::FleetName;
 use longshore_core::settings::Settings;
 use longshore_platform::kubernetes::render::{self, ChartFile, Declared, Problem, Rendered, Request};
@@ -13,7 +15,7 @@ use crate::config_file::{self, File};
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
 use crate::output;
-use crate::pin;
+use crate::pin::{self, Which};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  longshore render kubernetes | kubectl apply --server-side -f -\n\n\
@@ -50,7 +52,7 @@ pub async fn run(args: &Args) -> Outcome {
     let mut file = args.config.file()?;
     let mut declared = read(&file)?;
     if args.pin {
-        let changes = pin::changes(&declared.settings, false).await?;
+        let changes = pin::changes(&declared.settings, which(args, &declared.settings)).await?;
         file.text = pin::write(&file.text, &changes)?;
         declared = read(&file)?;
     }
@@ -66,7 +68,7 @@ pub async fn run(args: &Args) -> Outcome {
     };
     let rendered = render::render(&request).map_err(|problems| in_the_way(&problems))?;
     config_file::warn(&rendered.warnings);
-    tell_unpinned(&declared.settings);
+    tell_unpinned(&declared.settings, which(args, &declared.settings));
     match (&args.helm, &args.output) {
         (Some(dir), _) => {
             let chart = render::chart(&request).map_err(|problems| in_the_way(&problems))?;
@@ -95,9 +97,19 @@ fn read(file: &File) -> Outcome<Declared> {
     declared.map_err(|errors| config_file::mistakes(&errors))
 }
 
+/// The images in what is rendered.
+fn which<'a>(args: &'a Args, settings: &Settings) -> Which<'a> {
+    let injects = |fleet: &&Fleet| {
+        let container = fleet.container.as_ref();
+        args.fleets.contains(&fleet.name) && container.is_some_and(|it| it.supervisor == Supervisor::Inject)
+    };
+    let own = args.fleets.is_empty() || args.prepull || settings.fleets.iter().any(|fleet| injects(&fleet));
+    Which { fleets: &args.fleets, own, again: false }
+}
+
 /// What a tag stands for each node finds out for itself, and a tag may move.
-fn tell_unpinned(settings: &Settings) {
-    let tags = pin::unpinned(settings);
+fn tell_unpinned(settings: &Settings, which: Which<'_>) {
+    let tags = pin::unpinned(settings, which);
     if !tags.is_empty() {
         output::note(&format!(
             "by tag, not by digest: {}; --pin names what they stand for now, `longshore image pin` writes it into the file",

@@ -7,7 +7,7 @@ use longshore_platform::kubernetes::Template;
 use longshore_store::{Deployed, NewRelease, ReleaseRecord, StoreError};
 use tracing::{info, warn};
 
-use super::{Controller, Scene};
+use super::{Controller, Scene, Write};
 use crate::app::now;
 
 /// Releases that somebody may have gone back to.
@@ -39,20 +39,20 @@ impl Controller {
         };
         let wanted = Agreed { release: target, mark: template.mark() };
         let seen = &scene.deployment.mark;
-        let seen_at = Version { uid: scene.deployment.uid.clone(), generation: scene.deployment.generation };
+        let seen_at = scene.version();
         match turn(seen, &wanted, known.as_ref(), scene.external.is_none()) {
             // What is seen is from before our own change.
             Turn::Follow if seen_at.is_before(&self.pods.templated) => Ok(Ok(())),
             Turn::Nothing | Turn::Ask => Ok(Ok(())),
             Turn::Agree => self.agree(scene, wanted).await.map(Ok),
             Turn::Write => {
-                if let Some(held) = self.held(scene) {
+                if let Some(held) = self.held(scene, Write::Template) {
                     return Ok(held);
                 }
                 info!(fleet = %record.name, release = target, image = wanted.mark.image, "Deployment is given another release");
                 let written = scene.sight.cluster.set_template(&scene.deployment.name, &template).await;
                 let generation = written.as_ref().ok().copied();
-                if let Err(why) = self.wrote(scene, written) {
+                if let Err(why) = self.wrote(Write::Template, written) {
                     return Ok(Err(why));
                 }
                 match generation {

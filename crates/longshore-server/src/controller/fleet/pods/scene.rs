@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use longshore_api::link::WorkerState;
 use longshore_core::fleet::ScaledBy;
-use longshore_core::kubernetes::{Counts, Facts, Number, Standing, is_asleep, is_late};
+use longshore_core::kubernetes::{Counts, Facts, Number, Standing, Version, is_asleep, is_late};
 use longshore_core::rollout::{Owner, Release};
 use longshore_platform::kubernetes::{Autoscaler, DeploymentSeen, PodSeen};
 use longshore_store::{FleetRecord, WorkerRecord};
@@ -61,6 +61,11 @@ pub fn is_up(worker: &WorkerRecord) -> bool {
 }
 
 impl<'a> Scene<'a> {
+    /// Of the Deployment, as it is seen.
+    pub fn version(&self) -> Version {
+        Version { uid: self.deployment.uid.clone(), generation: self.deployment.generation }
+    }
+
     /// `seen`: the pods, and the workers in them by name.
     pub fn new(
         app: &'a App,
