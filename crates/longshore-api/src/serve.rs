@@ -161,6 +161,8 @@ async fn attend<F, Io, S, B>(
                 return Poll::Ready(ended.err().map(|error| error.to_string()));
             }
         }
+        // It sends all that it has before it comes here, or was told that no more can be sent now.
+        place.settle();
         if go.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some("somebody else needs its seat".into()));
         }
