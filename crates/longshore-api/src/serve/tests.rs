@@ -297,6 +297,26 @@ async fn at_the_stop_who_waits_is_closed_and_who_is_answered_is_answered_to_the_
     timeout(SOON, scene.serving).await.expect("in time").expect("no panic");
 }
 
+#[tokio::test]
+async fn a_peer_that_is_gone_without_a_word_is_found_out_by_the_system() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let service = service_fn(async |_| Ok::<_, Error>(Response::new(Full::new(Bytes::from_static(b"ok")))));
+    let greet = move |stream: TcpStream| {
+        let of = SockRef::from(&stream);
+        let asks = (of.keepalive(), of.tcp_keepalive_time(), of.tcp_keepalive_interval());
+        tell.send((asks.0.ok(), asks.1.ok(), asks.2.ok(), of.tcp_keepalive_retries().ok()))
+            .expect("it listens");
+        std::future::ready(Ok((stream, service)))
+    };
+    let serving = tokio::spawn(serve(listener, Room::new("test", 4), greet, never()));
+    let _stream = TcpStream::connect(addr).await.expect("accepted by the system");
+    let asks = timeout(SOON, told.recv()).await.expect("in time");
+    assert_eq!(asks, Some((Some(true), Some(SILENT), Some(ASK_EVERY), Some(ASK))));
+    serving.abort();
+}
+
 async fn is_closed_after(stream: &mut TcpStream, words: &str) {
     let mut text = String::new();
     timeout(SOON, stream.read_to_string(&mut text)).await.expect("in time").expect("closed in order");
