@@ -93,9 +93,15 @@ impl LinkError {
         self.problem().is_none_or(|problem| is_away(problem.status))
     }
 
-    /// Whether another connection may do better, if only since it leads to another replica of the same address.
+    /// Whether the connection leads to nobody who will ever answer this; another may lead to another replica of the same
+    /// address. A control plane that is in trouble and stays is no such thing.
     fn blames_the_connection(&self) -> bool {
-        self.problem().is_none_or(|problem| problem.status >= 500 || is_away(problem.status))
+        self.problem().is_none_or(|problem| problem.status == 421 || problem.code == "stopping")
+    }
+
+    /// Whether a control plane answers that it is in trouble, in which it may be alone.
+    fn tells_of_trouble(&self) -> bool {
+        self.problem().is_some_and(|problem| problem.status >= 500)
     }
 }
 
@@ -268,6 +274,7 @@ impl LinkClient {
             });
             match &answer {
                 Err(error) if error.blames_the_connection() => self.own.failed(),
+                Err(error) if error.tells_of_trouble() => self.own.refused(),
                 _ => self.own.answered(),
             }
             let Err(error) = answer else { return answer };
@@ -380,6 +387,25 @@ impl Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trouble_that_a_control_plane_tells_of_is_not_its_connections() {
+        let check = |status, code: &'static str, blames, trouble| {
+            let error = LinkError::Problem(Box::new(Problem::new(status, code, "a test")));
+            assert_eq!(
+                (error.blames_the_connection(), error.tells_of_trouble()),
+                (blames, trouble),
+                "{code}"
+            );
+        };
+        check(503, "store_unavailable", false, true);
+        check(500, "store_failed", false, true);
+        check(503, "stopping", true, true);
+        check(421, "role_not_here", true, false);
+        check(409, "lost", false, false);
+        let other = LinkError::Unexpected { address: "http://x".into(), what: "status 503".into() };
+        assert!(other.blames_the_connection());
+    }
 
     fn check_path(path: &str, expected: Option<&str>) {
         let carried = Carried {

@@ -23,6 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -37,6 +38,13 @@ pub const HEAD: Duration = Duration::from_secs(10);
 
 /// How long a connection may wait for its next request: longer than clients keep one that they do not use.
 pub const IDLE: Duration = Duration::from_secs(300);
+
+/// After this long without a packet the system asks whether the other side is there.
+const SILENT: Duration = Duration::from_secs(60);
+
+/// How long it waits for each answer, and how often it asks: then the connection ends.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+const ASK: u32 = 3;
 
 /// How long to wait after the system refused to give a connection.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -72,6 +80,9 @@ pub async fn serve<G, F, Io, S, B>(
         };
         // Answers are small and somebody waits for each: do not hold them back to fill packets.
         let _ = stream.set_nodelay(true);
+        // A machine that lost power says no goodbye, and a request that is held for long says nothing either.
+        let asks = TcpKeepalive::new().with_time(SILENT).with_interval(ASK_EVERY).with_retries(ASK);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&asks);
         let place = Place::new(Arc::clone(&room));
         tokio::spawn(attend(greet(stream), from, place, seat, stop.subscribe()));
     }
@@ -161,6 +172,8 @@ async fn attend<F, Io, S, B>(
                 return Poll::Ready(ended.err().map(|error| error.to_string()));
             }
         }
+        // It sends all that it has before it comes here, or was told that no more can be sent now.
+        place.settle();
         if go.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some("somebody else needs its seat".into()));
         }

@@ -169,8 +169,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     // Before anything secret is in memory: an agent of the same user must not be able to read it.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| StartError::Undumpable(errno.into()))?;
     // Each connection is one, and what a service manager or a container begins with is few.
-    let rooms = Rooms::new(files::raise().map_err(StartError::Files)?);
+    let files = files::raise().map_err(StartError::Files)?;
     let (settings, roles) = (&options.settings, options.roles);
+    let rooms = Rooms::new(files, roles);
     if settings.store.shared.is_none() && roles != Roles::ALL {
         return Err(StartError::Apart { roles });
     }
@@ -457,14 +458,37 @@ struct Rooms {
 }
 
 impl Rooms {
-    fn new(files: u64) -> Rooms {
+    fn new(files: u64, roles: Roles) -> Rooms {
         let Shares { few, many } = Shares::of(files);
+        let (api, link) = seats(many, roles);
+        info!(
+            files,
+            api = roles.has(Role::Api).then_some(api),
+            worker_link = roles.take_workers().then_some(link),
+            workers = roles.has(Role::Link).then_some(link / POLLS),
+            probes = few,
+            "as many connections may be held, of about so many workers"
+        );
         Rooms {
-            api: Room::new("api", many),
-            link: Room::new("worker link", many),
+            api: Room::new("api", api),
+            link: Room::new("worker link", link),
             probes: Room::new("probes", few),
             metrics: Room::new("external metrics", few),
         }
+    }
+}
+
+/// What an idle worker keeps with the link: a heartbeat and a claim.
+const POLLS: usize = 2;
+
+/// Seats of the API and of the worker link, of the two shares that they have. Where one of them does not listen the other
+/// has its share, too; but a call of an LLM is one connection in and one out, so there half of it is for those.
+fn seats(share: usize, roles: Roles) -> (usize, usize) {
+    match (roles.has(Role::Api), roles.take_workers()) {
+        (false, true) if roles.has(Role::Gateway) => (share, share + share / 2),
+        (false, true) => (share, 2 * share),
+        (true, false) => (2 * share, share),
+        (true, true) | (false, false) => (share, share),
     }
 }
 
@@ -651,4 +675,23 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     }
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     io::Write::write_all(&mut file, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_gets_the_seats_of_one_that_is_not_there() {
+        let check = |roles: &[Role], api, link| {
+            let share = Shares::of(4096).many;
+            assert_eq!(seats(share, roles.iter().copied().collect()), (api, link), "{roles:?}");
+        };
+        check(&Role::ALL, 1301, 1301);
+        check(&[Role::Api, Role::Controllers], 2602, 1301);
+        check(&[Role::Link, Role::Controllers], 1301, 2602);
+        check(&[Role::Link, Role::Gateway], 1301, 1951);
+        check(&[Role::Controllers], 1301, 1301);
+        assert_eq!(Shares::of(1 << 20).many, 349_461, "as documented");
+    }
 }

@@ -7,7 +7,7 @@
 mod agent;
 mod leftovers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
@@ -46,13 +46,13 @@ struct Born {
 ///
 /// Its lock is held while a child is spawned: `spawn` itself waits for a child whose exec failed, and the reaper must
 /// not take that status from it, nor see a child that is not in the list yet.
-#[derive(Default)]
 pub struct Family(Mutex<Inner>);
 
-#[derive(Default)]
 struct Inner {
     /// Children that were spawned and not reaped, with those who wait for them.
     living: HashMap<i32, oneshot::Sender<ExitStatus>>,
+    /// Children that were there at the start, and are still: a shell that became this process had begun them.
+    before: HashSet<i32>,
     /// Attempts under way.
     attempts: usize,
 }
@@ -66,7 +66,7 @@ pub fn host() -> io::Result<&'static Host> {
     prctl::set_dumpable(false)?;
     prctl::set_child_subreaper(true)?;
     let (jobs, inbox) = mpsc::channel();
-    let family = Arc::new(Family::default());
+    let family = Arc::new(Family(Mutex::new(Inner::with_those_before())));
     let theirs = Arc::clone(&family);
     std::thread::Builder::new()
         .name("spawner".into())
@@ -129,6 +129,7 @@ impl Inner {
             // SAFETY: `status` outlives the call. nix's own `waitpid` loses the pid of a child that ended by a real-time signal.
             match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
                 pid if pid > 0 => {
+                    self.before.remove(&pid);
                     if let Some(owner) = self.living.remove(&pid) {
                         _ = owner.send(ExitStatus::from_raw(status));
                     }

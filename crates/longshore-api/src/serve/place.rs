@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -20,6 +21,8 @@ pub struct Place {
     room: Arc<Room>,
     go: Notify,
     at: Mutex<At>,
+    /// The stream took no more when it was last given something, or could not send on what it has.
+    stuck: AtomicBool,
 }
 
 enum At {
@@ -29,15 +32,20 @@ enum At {
         since: Instant,
         spoken: Option<Instant>,
     },
-    /// From a request's head to the end of its answer.
+    /// From a request's head until the end of its answer is at hand.
     Busy,
+    /// What is left of an answer is not all sent; some of it last went then.
+    Ending {
+        since: Instant,
+    },
     Gone,
 }
 
 impl Place {
     pub fn new(room: Arc<Room>) -> Arc<Place> {
-        let place = Arc::new(Place { room, go: Notify::new(), at: Mutex::new(At::Busy) });
-        place.wait();
+        let at = Mutex::new(At::Ending { since: Instant::now() });
+        let place = Arc::new(Place { room, go: Notify::new(), at, stuck: AtomicBool::new(false) });
+        place.settle();
         place
     }
 
@@ -63,13 +71,19 @@ impl Place {
         let (head, idle) = self.patience();
         match *self.at() {
             At::Waiting { since, spoken, .. } => Some(spoken.map_or(since + idle, |spoken| spoken + head)),
+            // Who does not take the end of an answer is waited for as long.
+            At::Ending { since } => Some(since + idle),
             At::Busy | At::Gone => None,
         }
     }
 
-    fn wait(self: &Arc<Self>) {
+    /// To be called when the connection has done what it can for now: if no more of an answer is to be sent, it waits.
+    ///
+    /// An answer's body is dropped as soon as its last part is taken over. That may be long before it is sent, and until then
+    /// nobody else may have the seat.
+    pub fn settle(self: &Arc<Self>) {
         let mut at = self.at();
-        if matches!(*at, At::Busy) {
+        if matches!(*at, At::Ending { .. }) && !self.stuck.load(Ordering::Relaxed) {
             let number = self.room.wait(Arc::clone(self));
             *at = At::Waiting { number, since: Instant::now(), spoken: None };
         }
@@ -84,7 +98,17 @@ impl Place {
                 true
             }
             At::Waiting { .. } | At::Gone => false,
-            At::Busy => true,
+            At::Busy | At::Ending { .. } => {
+                *at = At::Busy;
+                true
+            }
+        }
+    }
+
+    fn ends(&self) {
+        let mut at = self.at();
+        if matches!(*at, At::Busy) {
+            *at = At::Ending { since: Instant::now() };
         }
     }
 
@@ -94,9 +118,9 @@ impl Place {
         }
     }
 
-    /// The end of a large answer may still be on its way to somebody slow.
+    /// Somebody slow takes what is left of an answer bit by bit.
     fn said(&self) {
-        if let At::Waiting { since, .. } = &mut *self.at() {
+        if let At::Waiting { since, .. } | At::Ending { since } = &mut *self.at() {
             *since = Instant::now();
         }
     }
@@ -131,11 +155,16 @@ impl<Io> Watched<Io> {
         Watched { io, place }
     }
 
-    fn wrote(&self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
-        if matches!(written, Ok(1..)) {
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(1..))) {
             self.place.said();
         }
-        Poll::Ready(written)
+        self.tried(written)
+    }
+
+    fn tried<T>(&self, done: Poll<T>) -> Poll<T> {
+        self.place.stuck.store(done.is_pending(), Ordering::Relaxed);
+        done
     }
 }
 
@@ -156,7 +185,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
 
 impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.wrote(written)
     }
 
@@ -165,7 +194,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
         cx: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bytes));
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
         self.wrote(written)
     }
 
@@ -174,7 +203,8 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.tried(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -218,12 +248,12 @@ where
     }
 }
 
-/// Dropped with the answer's end, whichever it is.
+/// Dropped when the answer's end is at hand, whichever it is.
 struct Done(Arc<Place>);
 
 impl Drop for Done {
     fn drop(&mut self) {
-        self.0.wait();
+        self.0.ends();
     }
 }
 

@@ -22,6 +22,9 @@ const SHORT: Duration = Duration::from_millis(300);
 
 const LONG: Duration = Duration::from_secs(3600);
 
+/// What no system keeps for a reader who does not read.
+const LARGE: usize = 64 << 20;
+
 /// What answers `/held`.
 type Held = mpsc::UnboundedSender<Result<Frame<Bytes>, Error>>;
 
@@ -51,6 +54,9 @@ async fn scene(most: usize, head: Duration, idle: Duration) -> Scene {
 }
 
 fn answer(path: &str, holds: &mpsc::UnboundedSender<Held>) -> BoxBody<Bytes, Error> {
+    if path == "/large" {
+        return Full::new(Bytes::from(vec![b'x'; LARGE])).map_err(Into::into).boxed();
+    }
     if path != "/held" {
         return Full::new(Bytes::from_static(b"ok")).map_err(Into::into).boxed();
     }
@@ -193,6 +199,45 @@ async fn who_waits_makes_room_for_who_comes_and_who_is_answered_does_not() {
 }
 
 #[tokio::test]
+async fn who_reads_slowly_gets_an_answer_to_its_end_and_waits_only_then() {
+    let scene = scene(1, LONG, LONG).await;
+    let mut slow = scene.ask("/large").await;
+    // What is taken over at once is all that there is.
+    let mut rest = after_head(&mut slow).await;
+    is_closed(scene.ask("/").await).await;
+    let mut part = vec![0; 1 << 20];
+    while rest > 0 {
+        let read = timeout(SOON, slow.read(&mut part)).await.expect("in time").expect("it goes on");
+        assert!(read > 0, "cut off {rest} bytes before the end");
+        rest -= read;
+    }
+    for _ in 0..2 {
+        slow.write_all(request("/").as_bytes()).await.expect("sent");
+        assert!(hears(&mut slow, "ok").await, "it is kept for the next request");
+    }
+    let mut new = scene.ask("/").await;
+    assert!(hears(&mut new, "ok").await, "and gives way when it has none");
+    is_closed(slow).await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_the_end_of_an_answer_is_not_waited_for_without_end() {
+    let scene = scene(1, LONG, SHORT).await;
+    let mut deaf = scene.ask("/large").await;
+    after_head(&mut deaf).await;
+    scene.is_full(0).await;
+}
+
+/// Reads the head of an answer to `/large`; returns how much is still to come.
+async fn after_head(stream: &mut TcpStream) -> usize {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(SOON, stream.read_u8()).await.expect("in time").expect("it goes on"));
+    }
+    LARGE
+}
+
+#[tokio::test]
 async fn many_times_more_than_there_are_seats_come_and_somebody_with_a_request_is_answered() {
     let scene = scene(20, LONG, LONG).await;
     let mut flood = Vec::new();
@@ -250,6 +295,26 @@ async fn at_the_stop_who_waits_is_closed_and_who_is_answered_is_answered_to_the_
     drop(held);
     is_closed_after(&mut asking, "0\r\n\r\n").await;
     timeout(SOON, scene.serving).await.expect("in time").expect("no panic");
+}
+
+#[tokio::test]
+async fn a_peer_that_is_gone_without_a_word_is_found_out_by_the_system() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("bound");
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let service = service_fn(async |_| Ok::<_, Error>(Response::new(Full::new(Bytes::from_static(b"ok")))));
+    let greet = move |stream: TcpStream| {
+        let of = SockRef::from(&stream);
+        let asks = (of.keepalive(), of.tcp_keepalive_time(), of.tcp_keepalive_interval());
+        tell.send((asks.0.ok(), asks.1.ok(), asks.2.ok(), of.tcp_keepalive_retries().ok()))
+            .expect("it listens");
+        std::future::ready(Ok((stream, service)))
+    };
+    let serving = tokio::spawn(serve(listener, Room::new("test", 4), greet, never()));
+    let _stream = TcpStream::connect(addr).await.expect("accepted by the system");
+    let asks = timeout(SOON, told.recv()).await.expect("in time");
+    assert_eq!(asks, Some((Some(true), Some(SILENT), Some(ASK_EVERY), Some(ASK))));
+    serving.abort();
 }
 
 async fn is_closed_after(stream: &mut TcpStream, words: &str) {

@@ -2,9 +2,10 @@
 //!
 //! A process that leaves its group and its parent is this one's child sooner or later, since this one is a subreaper. So
 //! children that nobody spawned here are what attempts have left. With no other attempt under way all of them go; else those
-//! whose environment says that they are of this one, for the others have a right to theirs.
+//! whose environment says that they are of this one, for the others have a right to theirs. Children that were there before
+//! the first attempt, of the shell that became this process, are nobody's leftovers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,13 +19,13 @@ use nix::unistd::{Pid, getpid};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{Family, Host};
+use super::{Family, Host, Inner};
 use crate::environment;
 
 /// How long killed processes may take to be gone: longer only if the system cannot let go of them.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After so many looks something starts processes faster than they are found.
+/// After so many looks that found new ones something starts processes faster than they are found.
 const MANY: u32 = 10;
 
 /// An attempt under way. Dropping it leaves what it started alone.
@@ -49,9 +50,9 @@ impl Stay {
     /// Ends all that is known to be left of the attempt; with no other one under way, of any.
     pub async fn leave(mut self, mark: &Mark) -> Result<(), Left> {
         let end = Instant::now() + PATIENCE;
-        let (mut looks, mut pause) = (0, Duration::from_millis(1));
+        let (mut looks, mut pause) = (Looks::default(), Duration::from_millis(1));
         loop {
-            let left = self.family.sweep(mark, looks);
+            let left = self.family.sweep(mark, &mut looks);
             self.over = left == 0;
             match left {
                 0 => return Ok(()),
@@ -60,7 +61,6 @@ impl Stay {
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
-            looks += 1;
         }
     }
 }
@@ -74,23 +74,23 @@ impl Drop for Stay {
 }
 
 impl Family {
-    /// Kills what is found, after so many looks before; returns how many that were. None: the attempt is no longer under way.
-    fn sweep(&self, mark: &Mark, looks: u32) -> usize {
+    /// Kills what is found, after these looks; returns how many that were. None: the attempt is no longer under way.
+    fn sweep(&self, mark: &Mark, looks: &mut Looks) -> usize {
         // Under the lock nobody is born, and no number is given back that could be another's then.
         let mut inner = self.lock();
         let any = inner.reap();
         let alone = inner.attempts <= 1 && inner.living.is_empty();
         let left = match any {
-            true => strangers(&inner.living).into_iter().filter(|pid| alone || mark.is_on(*pid)).collect(),
+            true => inner.strangers().into_iter().filter(|pid| alone || mark.is_on(*pid)).collect(),
             false => Vec::new(),
         };
         for pid in &left {
             _ = kill(*pid, Signal::SIGKILL);
         }
-        // There is something, and it is not seen or not caught.
-        let unseen = any && alone && left.is_empty();
-        let in_vain = (unseen && looks > 0) || (alone && looks > MANY);
-        if in_vain && getpid().as_raw() == 1 {
+        let all_are_its = alone && inner.before.is_empty();
+        let unseen = any && all_are_its && left.is_empty();
+        let in_vain = looks.are_in_vain(&left, unseen);
+        if in_vain && all_are_its && getpid().as_raw() == 1 {
             // All at once, so that nothing can get away. In a container that is what the agent started, and whoever looks
             // in for a moment.
             _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
@@ -103,10 +103,39 @@ impl Family {
     }
 }
 
-/// Children that were not spawned here.
-fn strangers<T>(living: &HashMap<i32, T>) -> Vec<Pid> {
-    let is_stranger = |pid: &Pid| !living.contains_key(&pid.as_raw()) && is_child(*pid);
-    children().into_iter().filter(is_stranger).collect()
+impl Inner {
+    /// Before anything is spawned: those that are here already are no attempt's.
+    pub(super) fn with_those_before() -> Inner {
+        let before = children().into_iter().filter(|pid| is_child(*pid)).map(Pid::as_raw);
+        Inner { living: HashMap::new(), before: before.collect(), attempts: 0 }
+    }
+
+    /// Children that were not spawned here, and came since.
+    fn strangers(&self) -> Vec<Pid> {
+        let is_known = |pid: &i32| self.living.contains_key(pid) || self.before.contains(pid);
+        let is_stranger = |pid: &Pid| !is_known(&pid.as_raw()) && is_child(*pid);
+        children().into_iter().filter(is_stranger).collect()
+    }
+}
+
+/// What the looks for an attempt's leftovers have come to.
+#[derive(Default)]
+struct Looks {
+    killed: HashSet<Pid>,
+    /// Looks that found some which none before had found.
+    fresh: u32,
+    /// Looks in a row that saw nothing, though there is something.
+    blind: u32,
+}
+
+impl Looks {
+    /// Takes one more into account. What is killed and takes its time to end is no reason to give up.
+    fn are_in_vain(&mut self, left: &[Pid], unseen: bool) -> bool {
+        let new = left.iter().filter(|pid| self.killed.insert(**pid)).count();
+        self.fresh += u32::from(new > 0);
+        self.blind = if unseen { self.blind + 1 } else { 0 };
+        self.blind > 1 || self.fresh > MANY
+    }
 }
 
 /// The numbers in /proc could be those of another namespace.
@@ -170,6 +199,31 @@ impl Mark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `seen`: what each look finds; nothing is what cannot be seen. Returns the looks after which it is in vain.
+    fn looks_until_in_vain(seen: impl IntoIterator<Item = Vec<i32>>) -> Option<usize> {
+        let mut looks = Looks::default();
+        let mut seen = seen.into_iter().map(|pids| pids.into_iter().map(Pid::from_raw).collect::<Vec<_>>());
+        seen.position(|left| looks.are_in_vain(&left, left.is_empty())).map(|before| before + 1)
+    }
+
+    #[test]
+    fn what_is_slow_to_end_is_waited_for_and_what_always_starts_more_or_is_not_seen_is_not() {
+        let many = MANY as i32;
+        assert_eq!(looks_until_in_vain((0..10 * many).map(|_| vec![7, 8])), None, "killed, and not gone yet");
+        assert_eq!(
+            looks_until_in_vain((0..10 * many).map(|look| vec![7, 8 + look / 20])),
+            None,
+            "and a few more"
+        );
+        assert_eq!(
+            looks_until_in_vain((0..10 * many).map(|look| vec![7, 8 + look])),
+            Some(MANY as usize + 1)
+        );
+        assert_eq!(looks_until_in_vain([vec![], vec![7], vec![], vec![7]]), None, "seen in between");
+        assert_eq!(looks_until_in_vain([vec![7], vec![], vec![]]), Some(3));
+        assert_eq!(looks_until_in_vain([vec![], vec![]]), Some(2));
+    }
 
     #[test]
     fn both_ways_to_list_children_find_the_same() {

@@ -23,7 +23,7 @@ fn worker_process() {
     let Ok(config) = std::env::var(CONFIG) else { return };
     rustls::crypto::ring::default_provider().install_default().expect("the first one");
     let config: Config = serde_json::from_str(&config).expect("a configuration");
-    let filter = tracing_subscriber::EnvFilter::new("info");
+    let filter = tracing_subscriber::EnvFilter::new("info,longshore_worker::process=debug");
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -57,6 +57,8 @@ pub struct Config {
     pub silence_ms: u64,
     /// Run it as PID 1 of a pid namespace.
     pub first_process: bool,
+    /// What a shell does before it becomes the worker.
+    pub before: String,
 }
 
 impl Config {
@@ -73,6 +75,7 @@ impl Config {
             keep_alive_after_ms: 240_000,
             silence_ms: 30_000,
             first_process: false,
+            before: String::new(),
         }
     }
 
@@ -120,6 +123,7 @@ impl WorkerProcess {
         let file = std::fs::File::create(&log).expect("a log file");
         let mut command = if config.first_process { in_a_pid_namespace() } else { Command::new("env") };
         let child = command
+            .args(["sh", "-c", &format!("{}\nexec \"$0\" \"$@\"", config.before)])
             .arg(program)
             .args(["--exact", "worker::worker_process", "--ignored", "--nocapture"])
             .env(CONFIG, serde_json::to_string(config).expect("JSON"))
