@@ -51,10 +51,8 @@ image = "registry.internal/research@sha256:{"a" * 64}"
 scaling = {{ by = "hpa", min = 0, max = 3 }}
 secrets = {{ SEARCH_KEY = {{ env = "SEARCH" }} }}
 """,
-    # Nobody's pods but the control plane's, and nobody has to show a key.
+    # Nobody's pods but the control plane's.
     "external": f"""
-[server]
-allow_insecure = true
 {PLANE}replicas = 1
 [fleet.elsewhere]
 platform = "external"

@@ -160,7 +160,7 @@ REFERENCES = [
     ("RoleBinding/longshore", "roleRef.name", "nobodys", "Role nobodys"),
     ("RoleBinding/longshore", "subjects.0.name", "nobody", "nobody"),
     ("ClusterRoleBinding/longshore-agents-access", "subjects.0.namespace", "others", "others"),
-    ("Role/longshore", "rules.3.resourceNames.+", "longshore", "longshore among secrets"),
+    ("Role/longshore", "rules.2.resourceNames.+", "longshore", "longshore among secrets"),
     ("TriggerAuthentication/crawl", "spec.secretTargetRef.0.name", "others", "others has no"),
     ("ScaledObject/crawl", f"{TRIGGER}.authenticationRef.name", "nobody", "TriggerAuthentication nobody"),
     ("ScaledObject/crawl", f"{TRIGGER}.metadata.url", "http://longshore.others.svc:7117/", "longshore.others"),
