@@ -25,6 +25,7 @@ mod open_store;
 mod owned;
 mod probes;
 mod reach;
+mod rooms;
 mod routes;
 mod rules;
 mod start;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
 use longshore_api::files;
-use longshore_api::serve::{self, Room, Shares, serve};
+use longshore_api::serve::{self, Room, serve};
 use longshore_api::tls::Trust;
 use longshore_core::access::{Standing, Verb, standing};
 use longshore_core::id::FleetName;
@@ -35,6 +35,7 @@ use crate::controller::{self, Crew};
 use crate::door::Door;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::rooms::Rooms;
 use crate::tls::{self, Tls, TlsError, handshake};
 use crate::token::Signer;
 use crate::{external_metrics, link, open_store, probes, reach, routes};
@@ -448,50 +449,6 @@ impl Listeners {
     }
 }
 
-/// Where connections have their seats. None of them can take another's, whoever comes in whatever numbers.
-struct Rooms {
-    api: Arc<Room>,
-    /// Shared by all that the link listens at.
-    link: Arc<Room>,
-    probes: Arc<Room>,
-    metrics: Arc<Room>,
-}
-
-impl Rooms {
-    fn new(files: u64, roles: Roles) -> Rooms {
-        let Shares { few, many } = Shares::of(files);
-        let (api, link) = seats(many, roles);
-        info!(
-            files,
-            api = roles.has(Role::Api).then_some(api),
-            worker_link = roles.take_workers().then_some(link),
-            workers = roles.has(Role::Link).then_some(link / POLLS),
-            probes = few,
-            "as many connections may be held, of about so many workers"
-        );
-        Rooms {
-            api: Room::new("api", api),
-            link: Room::new("worker link", link),
-            probes: Room::new("probes", few),
-            metrics: Room::new("external metrics", few),
-        }
-    }
-}
-
-/// What an idle worker keeps with the link: a heartbeat and a claim.
-const POLLS: usize = 2;
-
-/// Seats of the API and of the worker link, of the two shares that they have. Where one of them does not listen the other
-/// has its share, too; but a call of an LLM is one connection in and one out, so there half of it is for those.
-fn seats(share: usize, roles: Roles) -> (usize, usize) {
-    match (roles.has(Role::Api), roles.take_workers()) {
-        (false, true) if roles.has(Role::Gateway) => (share, share + share / 2),
-        (false, true) => (share, 2 * share),
-        (true, false) => (2 * share, share),
-        (true, true) | (false, false) => (share, share),
-    }
-}
-
 /// Binds one listener. Port 0 is a free port, and the same one again after a restart if it is still free: workers
 /// that outlived us look for us there.
 async fn bind(
@@ -675,23 +632,4 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     }
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     io::Write::write_all(&mut file, text.as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listener_gets_the_seats_of_one_that_is_not_there() {
-        let check = |roles: &[Role], api, link| {
-            let share = Shares::of(4096).many;
-            assert_eq!(seats(share, roles.iter().copied().collect()), (api, link), "{roles:?}");
-        };
-        check(&Role::ALL, 1301, 1301);
-        check(&[Role::Api, Role::Controllers], 2602, 1301);
-        check(&[Role::Link, Role::Controllers], 1301, 2602);
-        check(&[Role::Link, Role::Gateway], 1301, 1951);
-        check(&[Role::Controllers], 1301, 1301);
-        assert_eq!(Shares::of(1 << 20).many, 349_461, "as documented");
-    }
 }

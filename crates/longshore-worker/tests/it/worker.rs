@@ -110,8 +110,19 @@ pub struct WorkerProcess {
     first_process: bool,
 }
 
+/// Says that the test is skipped where not; fails where none may be.
+pub fn may_make_a_pid_namespace() -> bool {
+    let may = in_a_pid_namespace().arg("true").output().is_ok_and(|done| done.status.success());
+    let required = std::env::var("LONGSHORE_TEST_REQUIRE").as_deref() == Ok("all");
+    assert!(may || !required, "no right to make a pid namespace");
+    if !may {
+        eprintln!("SKIPPED: no right to make a pid namespace");
+    }
+    may
+}
+
 /// The command that runs another as PID 1; kills all of the namespace with itself.
-pub fn in_a_pid_namespace() -> Command {
+fn in_a_pid_namespace() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]);
     command

@@ -276,7 +276,11 @@ impl World {
         }
         let replicas = counts.replicas(number, &decision);
         if replicas != self.replicas {
-            self.lowered_at = if replicas < self.replicas { Some(self.look) } else { self.lowered_at };
+            match replicas < self.replicas {
+                true => self.lowered_at = Some(self.look),
+                // They are counted on again.
+                false => self.raced = 0,
+            }
             self.replicas = replicas;
             self.writes.push(self.look);
         }

@@ -1,0 +1,70 @@
+//! How many connections each listener of a control plane may hold.
+
+use std::sync::Arc;
+
+use longshore_api::serve::{Room, Shares};
+use longshore_core::role::{Role, Roles};
+use tracing::info;
+
+/// Where connections have their seats. None of them can take another's, whoever comes in whatever numbers.
+pub struct Rooms {
+    pub api: Arc<Room>,
+    /// Shared by all that the link listens at.
+    pub link: Arc<Room>,
+    pub probes: Arc<Room>,
+    pub metrics: Arc<Room>,
+}
+
+impl Rooms {
+    pub fn new(files: u64, roles: Roles) -> Rooms {
+        let Shares { few, many } = Shares::of(files);
+        let (api, link) = seats(many, roles);
+        info!(
+            files,
+            api = roles.has(Role::Api).then_some(api),
+            worker_link = roles.take_workers().then_some(link),
+            workers = roles.has(Role::Link).then_some(link / POLLS),
+            probes = few,
+            "as many connections may be held, of about so many workers"
+        );
+        Rooms {
+            api: Room::new("api", api),
+            link: Room::new("worker link", link),
+            probes: Room::new("probes", few),
+            metrics: Room::new("external metrics", few),
+        }
+    }
+}
+
+/// What an idle worker keeps with the link: a heartbeat and a claim.
+const POLLS: usize = 2;
+
+/// Seats of the API and of the worker link, of the two shares that they have. Where one of them does not listen the other
+/// has its share, too; but a call of an LLM is one connection in and one out, so there half of it is for those.
+fn seats(share: usize, roles: Roles) -> (usize, usize) {
+    match (roles.has(Role::Api), roles.take_workers()) {
+        (false, true) if roles.has(Role::Gateway) => (share, share + share / 2),
+        (false, true) => (share, 2 * share),
+        (true, false) => (2 * share, share),
+        (true, true) | (false, false) => (share, share),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_gets_the_seats_of_one_that_is_not_there() {
+        let check = |roles: &[Role], api, link| {
+            let share = Shares::of(4096).many;
+            assert_eq!(seats(share, roles.iter().copied().collect()), (api, link), "{roles:?}");
+        };
+        check(&Role::ALL, 1301, 1301);
+        check(&[Role::Api, Role::Controllers], 2602, 1301);
+        check(&[Role::Link, Role::Controllers], 1301, 2602);
+        check(&[Role::Link, Role::Gateway], 1301, 1951);
+        check(&[Role::Controllers], 1301, 1301);
+        assert_eq!(Shares::of(1 << 20).many, 349_461, "as documented");
+    }
+}
