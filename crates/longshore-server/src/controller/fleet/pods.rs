@@ -1,6 +1,7 @@
 //! A fleet whose workers are pods: Kubernetes starts and replaces them; what there is to be, and what becomes of the work of
 //! those that end, is decided here.
 
+mod autoscaling;
 mod conflicts;
 mod deployment;
 mod marks;
@@ -18,7 +19,7 @@ use longshore_core::fleet::ScaledBy;
 use longshore_core::id::WorkerId;
 use longshore_core::kubernetes::{Agreed, Version};
 use longshore_core::rollout::{Canary, Order, Phase, Plan, Policy};
-use longshore_core::scale::{Answer, Decision};
+use longshore_core::scale::Decision;
 use longshore_platform::kubernetes::ClusterError;
 use longshore_store::{FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerRecord};
 use tracing::{info, warn};
@@ -70,8 +71,6 @@ pub struct Memory {
     said: Option<String>,
     /// When the number of pods was lowered last.
     lowered: Option<Instant>,
-    /// How many there were when others were asked to remove some.
-    asked: Option<u32>,
     /// Who was last written down to own rollouts.
     owner: Option<Owned>,
 }
@@ -171,10 +170,11 @@ impl Controller {
         let serving = self.rollout.at(app, record, record.release).await?;
         // Surge is not among those that are counted.
         let answer = self.decide(app, &serving, &observed, None).await?;
-        self.remember(record, &answer);
+        self.memory.clone_from(&answer.memory);
         self.say(app, record, &answer).await?;
         if record.declaration.scaling.by != ScaledBy::Direct {
-            self.wanted.publish(app, &record.name, &answer, self.epoch).await?;
+            let pods = (scene.number.replicas, scene.deployment.there);
+            self.wanted.publish(app, &record.name, &answer, pods, self.epoch).await?;
         }
         let open = open.map(|open| self.rollout.recall(open));
         let rolled = self.roll_pods(scene, open, answer.desired, &observed).await?;
@@ -184,13 +184,13 @@ impl Controller {
         self.publish_owner(scene).await?;
         let mut untold = None;
         if record.declaration.scaling.by == ScaledBy::Direct {
-            let scaled = match scene.scaled_by_another() {
-                Ok(None) => {
+            let scaled = match scene.autoscalers().map(|all| all.is_empty()) {
+                Ok(true) => {
                     let scaled = self.scale_pods(scene, &answer.decision, !moves).await?;
                     untold = self.pods.marks.trouble().map(str::to_owned);
                     scaled
                 }
-                Ok(Some(_)) => Ok(()),
+                Ok(false) => Ok(()),
                 Err(why) => Err(why),
             };
             if let Err(why) = scaled {
@@ -199,18 +199,6 @@ impl Controller {
         }
         let trouble = || scene.trouble(answer.desired).or(untold);
         Ok(rolled.and_then(|_| trouble().map_or(Ok(()), Err)))
-    }
-
-    /// A wish to shrink stands until it is done: whoever scales in our place may ask at any time.
-    fn remember(&mut self, record: &FleetRecord, answer: &Answer) {
-        let workers = answer.crew.workers();
-        let shrinks = matches!(answer.decision, Decision::Shrink { .. });
-        let by_others = record.declaration.scaling.by != ScaledBy::Direct;
-        let asked = self.pods.asked.filter(|_| shrinks && by_others);
-        let done = asked.is_some_and(|from| workers < from);
-        let stands = shrinks && by_others && !done;
-        self.pods.asked = stands.then(|| asked.unwrap_or(workers));
-        self.memory = if stands { self.memory.until_done(answer) } else { answer.memory.clone() };
     }
 
     /// Written down for the replicas that are asked to deploy something.
@@ -260,6 +248,10 @@ impl Controller {
         leases: &[LeaseRecord],
     ) -> Result<(), StoreError> {
         let (app, record) = (scene.app, scene.record);
+        // What is told is not taken back: whoever leads now has chosen, or will.
+        if app.epoch() != Some(self.epoch) {
+            return Ok(());
+        }
         let workers: Vec<_> = scene.pods.iter().filter(|pod| pod.works()).map(|pod| &pod.worker).collect();
         let invested = invested(leases, now());
         let candidates: Vec<_> = workers.iter().map(|it| candidate(it, record, &invested)).collect();
@@ -339,6 +331,9 @@ impl Controller {
             return true;
         }
         let invested = invested(leases, now());
+        let found =
+            scene.pods.iter().filter_map(|pod| Some((pod.seen.name.as_str(), pod.seen.deletion_cost?)));
+        self.pods.marks.found(found);
         let pods = scene.pods.iter().map(|pod| {
             let invested = invested.get(&pod.worker.id).copied().unwrap_or_default();
             (pod.seen.name.as_str(), pod.standing, invested)
