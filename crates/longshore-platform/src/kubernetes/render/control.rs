@@ -210,6 +210,8 @@ fn told(scene: &Scene<'_>) -> Vec<Value> {
         env::value("LONGSHORE__SERVER__LINK", "0.0.0.0:7118"),
         env::value("LONGSHORE__SERVER__PROBES", "0.0.0.0:7119"),
         env::expanded("LONGSHORE__SERVER__LINK_URL", &format!("{scheme}://$(POD_IP):7118")),
+        // Wherever the file says it is.
+        env::field("LONGSHORE__KUBERNETES__NAMESPACE", "metadata.namespace"),
         env::value("LONGSHORE__STORE__DIR", STATE_DIR),
     ];
     if !scene.settings.kubernetes.image_pull_secrets.is_empty() {

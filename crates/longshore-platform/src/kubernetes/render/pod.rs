@@ -159,10 +159,14 @@ pub(super) fn resources(resources: &Resources) -> Value {
     })
 }
 
-/// Kubernetes has no unit for single bytes.
-fn memory(bytes: u64) -> String {
+/// In a unit that longshore.toml has as well, where there is one: Kubernetes has none for single bytes.
+pub(super) fn memory(bytes: u64) -> String {
     let text = show_size(bytes);
-    text.strip_suffix('B').map(str::to_owned).unwrap_or(text)
+    let Some(bytes) = text.strip_suffix('B') else { return text };
+    let of_ten = [("000000000", "G"), ("000000", "M"), ("000", "k")];
+    let shorter =
+        of_ten.into_iter().find_map(|(zeros, unit)| Some(format!("{}{unit}", bytes.strip_suffix(zeros)?)));
+    shorter.unwrap_or_else(|| bytes.to_owned())
 }
 
 fn mounts(injected: bool, agent: bool) -> Vec<Value> {

@@ -138,7 +138,9 @@ fn in_the_way(problems: &[Problem]) -> Fault {
 /// Files that say themselves where they come from.
 fn marked(files: impl IntoIterator<Item = ChartFile>) -> Vec<ChartFile> {
     let head = format!("{MARK}{}: change longshore.toml and render again.\n", env!("CARGO_PKG_VERSION"));
-    files.into_iter().map(|(path, text)| (path, head.clone() + &text)).collect()
+    // JSON has no comments.
+    let head = |path: &str| if path.ends_with(".json") { "" } else { head.as_str() };
+    files.into_iter().map(|(path, text)| (path.clone(), head(&path).to_owned() + &text)).collect()
 }
 
 fn paths(dir: &Path, rendered: &Rendered) -> Vec<PathBuf> {
