@@ -16,11 +16,6 @@ pub(super) fn value(name: &str, text: &str) -> Value {
     json!({ "name": name, "value": literal(text) })
 }
 
-/// A variable whose `$(NAME)` is another variable's value.
-pub(super) fn expanded(name: &str, text: &str) -> Value {
-    json!({ "name": name, "value": text })
-}
-
 pub(super) fn field(name: &str, path: &str) -> Value {
     json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } })
 }

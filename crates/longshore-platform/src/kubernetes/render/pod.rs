@@ -3,7 +3,7 @@
 use longshore_core::container::{Container, Resources, Supervisor};
 use longshore_core::fleet::{Fleet, Probe};
 use longshore_core::kubernetes::{
-    AFTER_DRAIN, AGENT, DECLARATION, GRACE_MS, JOIN_CA, JOIN_TOKEN, LINK, digest, join_secret,
+    AFTER_DRAIN, AGENT, DECLARATION, GRACE_MS, JOIN_CA, JOIN_TOKEN, LINK, POD_IP, digest, join_secret,
     service_account,
 };
 use longshore_core::settings::Tls;
@@ -123,7 +123,7 @@ fn agent(scene: &Scene<'_>, fleet: &Fleet, container: &Container) -> Result<Valu
 }
 
 /// What a worker has to know of longshore.
-fn told(scene: &Scene<'_>, fleet: &Fleet) -> [Value; 7] {
+fn told(scene: &Scene<'_>, fleet: &Fleet) -> [Value; 8] {
     let scheme = if scene.settings.server.tls == Tls::Off { "http" } else { "https" };
     let link = format!("{scheme}://{LINK}.{}.svc:7118", scene.namespace);
     let join = join_secret(&fleet.name);
@@ -133,6 +133,7 @@ fn told(scene: &Scene<'_>, fleet: &Fleet) -> [Value; 7] {
         env::field("LONGSHORE_WORKER_ID", "metadata.name"),
         env::secret("LONGSHORE_WORKER_TOKEN", &join, JOIN_TOKEN),
         env::optional_secret("LONGSHORE_LINK_CA", &join, JOIN_CA),
+        env::field(POD_IP, "status.podIP"),
         env::value("LONGSHORE_PROBE_ADDR", &format!("0.0.0.0:{PROBES}")),
         env::value(AFTER_DRAIN, "stay"),
     ]

@@ -277,8 +277,12 @@ fn as_a_pod_has_it(variable: &Value) -> (String, String) {
         "REDIS_URL" => "redis://cache",
         _ => "secret",
     };
-    let value = variable["value"].as_str().unwrap_or(of_a_secret);
-    (name.to_owned(), value.replace("$(POD_IP)", "10.1.2.3"))
+    let of_the_pod = match variable.pointer("/valueFrom/fieldRef/fieldPath").and_then(Value::as_str) {
+        Some("metadata.namespace") => Some("elsewhere"),
+        _ => None,
+    };
+    let value = variable["value"].as_str().or(of_the_pod).unwrap_or(of_a_secret);
+    (name.to_owned(), value.to_owned())
 }
 
 #[test]
@@ -295,7 +299,13 @@ fn a_control_plane_starts_with_what_it_is_told() {
         let server = &settings.server;
         let listeners = [server.api, server.link, server.probes].map(|address| address.to_string());
         assert_eq!(listeners, ["0.0.0.0:7117", "0.0.0.0:7118", "0.0.0.0:7119"]);
-        assert_eq!(server.link_url.as_deref(), Some("http://10.1.2.3:7118"));
+        assert_eq!(
+            settings.kubernetes.namespace.as_deref(),
+            Some("elsewhere"),
+            "where its pod is, whatever the file says"
+        );
+        assert_eq!(server.link_url, None, "it follows from the pod's address");
+        assert!(told.iter().any(|(name, _)| name == "LONGSHORE_POD_IP"));
         assert_eq!(settings.kubernetes.metrics.to_string(), "0.0.0.0:7120");
         // Pods say which declaration they follow, and the control plane knows it again.
         let rendered = declared(case.text).settings.fleets;
