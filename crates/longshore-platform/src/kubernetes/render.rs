@@ -6,6 +6,7 @@
 mod chart;
 mod control;
 mod env;
+mod fits;
 mod fleet;
 mod harden;
 mod keda;
@@ -32,6 +33,7 @@ use longshore_core::settings::{Settings, Tls};
 use serde_json::Value;
 
 pub use chart::{ChartFile, chart};
+pub(super) use fleet::rolled;
 pub use read::{Declared, read};
 pub use yaml::{ReadError, print, print_one};
 

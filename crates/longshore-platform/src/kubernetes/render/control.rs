@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::harden::{TMP, container_security, disruption, folder, pod_security, pull_secrets, spread};
 use super::meta::{Of, meta};
 use super::pod::own_image;
-use super::{Group, Problem, Scene, env, network, overlay};
+use super::{Group, Problem, Scene, env, fits, network, overlay};
 
 /// It finishes LLM calls for up to 120 s, then connections for 5 s, and closes its store.
 const GRACE_S: u32 = 150;
@@ -89,6 +89,7 @@ fn deployment(scene: &Scene<'_>) -> Result<Value, Vec<Problem>> {
         Vec::new()
     });
     problems.extend(exposed(scene));
+    problems.extend(fits::plane(scene));
     if !problems.is_empty() {
         return Err(problems);
     }

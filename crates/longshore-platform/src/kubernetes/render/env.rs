@@ -70,7 +70,7 @@ pub(super) fn of_plane(scene: &Scene<'_>) -> Result<Vec<Value>, Vec<Problem>> {
 }
 
 /// Every secret that a control plane reads, by its key. A fleet's own are read by nobody but its workers' pods.
-fn sources(settings: &Settings) -> Vec<(String, &SecretSource)> {
+pub(super) fn sources(settings: &Settings) -> Vec<(String, &SecretSource)> {
     let mut sources = Vec::new();
     if let Some(shared) = &settings.store.shared {
         sources.extend(address("store.database", &shared.database));

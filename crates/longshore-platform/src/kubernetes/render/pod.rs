@@ -16,7 +16,7 @@ use super::{Problem, Scene, env};
 
 /// Where an injected longshore is, and the folder that it comes in.
 pub(super) const INJECTED: &str = "/opt/longshore/longshore";
-const INJECTED_DIR: &str = "/opt/longshore";
+pub(super) const INJECTED_DIR: &str = "/opt/longshore";
 pub(super) const SUPERVISOR: &str = "supervisor";
 
 /// Of a worker's probes.

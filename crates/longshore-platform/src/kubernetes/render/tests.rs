@@ -516,6 +516,8 @@ fn what_an_overlay_weakens_is_told() {
 fn what_is_right_for_one_machine_alone_is_refused() {
     let open = SMALL.replace("[kubernetes]", "[server]\nallow_insecure = true\n[kubernetes]");
     assert!(case(&open).problems().contains("server.allow_insecure: lets every pod of the cluster"));
+    let elsewhere = SMALL.replace("[kubernetes]", "[server]\nlink_url = \"http://a:7118\"\n[kubernetes]");
+    assert!(case(&elsewhere).problems().contains("server.link_url: is one address"));
     // An overlay could mount the certificate, and no worker would take it.
     let own = SMALL.replace(
         "[kubernetes]",
@@ -523,6 +525,79 @@ fn what_is_right_for_one_machine_alone_is_refused() {
     );
     let problems = Case { overlays: &[("plane.yaml", PLANE)], ..case(&own) }.problems();
     assert!(problems.contains("server.tls: a certificate of your own"), "{problems}");
+}
+
+#[test]
+fn what_the_api_server_would_refuse_is_refused_with_its_key() {
+    let file = format!(
+        "{}env = {{ \"bad name\" = \"a\", \"1X\" = \"b\", \"..\" = \"c\", \"a.b-C\" = \"d\" }}\n\
+         secrets = {{ A = {{ env = \"bad key\" }}, B = {{ env = \"1.good-key\" }} }}\nrollout = {{ hold = \"30000d\", deadline = \"40000d\" }}\n",
+        SMALL
+            .replace("[kubernetes]", "[kubernetes]\nimage_pull_secrets = [\"a\", \"b\", \"a\"]")
+            .replace("DATABASE_PASSWORD", "db/password")
+    );
+    let problems = case(&file).problems();
+    let told: Vec<&str> = problems.lines().map(|line| line.split(" is ").next().unwrap_or(line)).collect();
+    let told: Vec<&str> =
+        told.into_iter().map(|line| line.split(" can be ").next().unwrap_or(line)).collect();
+    let expected = [
+        "fleet.research.env: `..`",
+        "fleet.research.env: `1X`",
+        "fleet.research.env: `bad name`",
+        "fleet.research.rollout.deadline:",
+        "fleet.research.rollout.hold:",
+        "fleet.research.secrets.A: `bad key`",
+        "kubernetes.image_pull_secrets: `a`",
+        "store.database_password: `db/password`",
+    ];
+    assert_eq!(told, expected, "{problems}");
+}
+
+#[test]
+fn an_overlay_takes_longshore_out_of_no_pod() {
+    let file = format!(
+        "{SMALL}supervisor = \"inject\"\ncommand = [\"run\"]\nkubernetes = {{ overlay = \"pod.yaml\" }}\nrollout = {{ owner = \"external\" }}\n"
+    );
+    let with = |file: &str, overlay: &str| Case { overlays: &[("pod.yaml", overlay)], ..case(file) }.render();
+    let refused = |file: &str, overlay: &str| {
+        let problems = with(file, overlay).expect_err("refused");
+        problems.iter().map(|problem| format!("{problem}\n")).collect::<String>()
+    };
+    let command = "spec: {containers: [{name: agent, command: [sh, -c, run]}]}";
+    assert!(refused(&file, command).contains("`command` of its container `agent` is longshore"));
+    let held = file.replace("\"inject\"", "\"image\"");
+    assert!(refused(&held, command).contains("`command` of its container `agent` is longshore"));
+    for overlay in [
+        "spec: {initContainers: [{name: supervisor, $patch: delete}]}",
+        "spec: {initContainers: [{name: supervisor, args: [other]}]}",
+        "spec: {initContainers: null}",
+        "spec: {volumes: [{name: supervisor, $patch: delete}]}",
+        "spec: {containers: [{name: agent, volumeMounts: [{mountPath: /opt/longshore, $patch: delete}]}]}",
+    ] {
+        assert!(refused(&file, overlay).contains("its init container `supervisor`"), "{overlay}");
+    }
+    let plane = SMALL.replace("[kubernetes]", "[kubernetes]\noverlay = \"pod.yaml\"");
+    let other = "spec: {containers: [{name: longshore, command: [sh]}]}";
+    assert!(refused(&plane, other).contains("`command` of its container `longshore` is longshore"));
+    // Its image may come from elsewhere, and others may start first.
+    let mirror =
+        "spec: {initContainers: [{name: supervisor, image: mirror/longshore:1}, {name: first, image: a}]}";
+    assert!(with(&file, mirror).is_ok());
+}
+
+#[test]
+fn what_pulls_an_image_before_has_the_secrets_that_its_workers_pull_it_with() {
+    let file = format!(
+        "{}kubernetes = {{ overlay = \"pod.yaml\" }}\n",
+        SMALL.replace("[kubernetes]", "[kubernetes]\nimage_pull_secrets = [\"a\"]")
+    );
+    let overlay = "spec: {imagePullSecrets: [{name: b}]}\n---\nkind: DaemonSet\nspec: {template: {spec: {imagePullSecrets: [{name: c}]}}}";
+    let objects = Case { overlays: &[("pod.yaml", overlay)], prepull: true, ..case(&file) }.objects();
+    let prepull = find(&objects, "DaemonSet", "longshore-prepull-research");
+    assert_eq!(
+        prepull["spec"]["template"]["spec"]["imagePullSecrets"],
+        json!([{ "name": "a" }, { "name": "c" }, { "name": "b" }])
+    );
 }
 
 #[test]
