@@ -29,7 +29,7 @@ use std::fmt;
 
 use longshore_core::fleet::{Fleet, Platform, ScaledBy};
 use longshore_core::id::FleetName;
-use longshore_core::settings::{Settings, Tls};
+use longshore_core::settings::{FleetsFrom, Settings, Tls};
 use serde_json::Value;
 
 pub use chart::{ChartFile, chart};
@@ -184,6 +184,14 @@ fn warnings(scene: &Scene<'_>) -> Vec<Problem> {
             )),
             Platform::Kubernetes | Platform::External => {}
         }
+        warnings.extend(keda::warning(scene, fleet));
+    }
+    if scene.settings.server.fleets == FleetsFrom::Api && !scene.fleets.is_empty() {
+        warnings.push(Problem::new(
+            "server.fleets",
+            "\"api\": control planes know of no fleet from this file, and pods wait for the Secret to join with until \
+             `longshore apply` has declared theirs",
+        ));
     }
     if scene.settings.server.tls == Tls::Off && !scene.fleets.is_empty() {
         warnings.push(Problem::new(

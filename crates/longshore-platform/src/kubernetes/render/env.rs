@@ -30,6 +30,13 @@ pub(super) fn optional_secret(name: &str, from: &str, key: &str) -> Value {
     variable
 }
 
+/// A release may have written a value there, when the variable had one, and a field that nobody else writes stays: beside it no
+/// Secret is taken. An empty one is none.
+fn without_value(mut variable: Value) -> Value {
+    variable["value"] = "".into();
+    variable
+}
+
 /// Kubernetes replaces `$(NAME)` in commands and environments, and takes `$$` for `$`.
 pub(super) fn literal(text: &str) -> String {
     if text.contains("$(") || text.contains("$$") { text.replace('$', "$$") } else { text.to_owned() }
@@ -140,7 +147,7 @@ pub(super) fn of_agent(scene: &Scene<'_>, fleet: &Fleet) -> Result<Vec<Value>, V
                      under another key"
                 ),
             )),
-            SecretSource::Env(key) => variables.push(secret(name, from, key)),
+            SecretSource::Env(key) => variables.push(without_value(secret(name, from, key))),
             SecretSource::File(_) => problems.push(Problem::new(
                 format!("fleet.{}.secrets.{name}", fleet.name),
                 format!(

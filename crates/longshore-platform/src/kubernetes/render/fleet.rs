@@ -39,7 +39,7 @@ pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<Group, Vec<Prob
     match fleet.scaling.by {
         ScaledBy::Direct => {}
         ScaledBy::Hpa => objects.push(scale::hpa(scene, fleet)),
-        ScaledBy::Keda => objects.extend(keda::render(scene, fleet)?),
+        ScaledBy::Keda => objects.extend(keda::render(scene, fleet)),
     }
     objects.extend(prepulled);
     overlay::apply_to_fleet(scene, fleet, &mut objects)?;

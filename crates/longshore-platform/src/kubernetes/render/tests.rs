@@ -348,13 +348,44 @@ fn what_stands_in_the_way_is_said_all_at_once_with_what_to_do() {
 }
 
 #[test]
-fn keda_is_refused_where_it_could_not_check_a_certificate() {
-    let file = format!("[server]\ntls = \"auto\"\n{SMALL}scaling = {{ by = \"keda\" }}\n");
-    assert!(case(&file).problems().contains("fleet.research.scaling.by: KEDA cannot check"));
-    let hpa = file.replace("keda", "hpa");
-    let objects = case(&hpa).objects();
-    let env = find(&objects, "Deployment", "research")["spec"]["template"].to_string();
-    assert!(env.contains("https://longshore-link.longshore.svc:7118"), "{env}");
+fn keda_asks_as_the_control_plane_answers_and_whom_it_has_to_trust_is_told() {
+    let plain = format!("{SMALL}scaling = {{ by = \"keda\" }}\n");
+    let url = |file: &str| {
+        let objects = case(file).objects();
+        find(&objects, "ScaledObject", "research").pointer("/spec/triggers/0/metadata/url").cloned()
+    };
+    let told = |file: &str| {
+        let warnings = case(file).render().expect("renders").warnings;
+        warnings.iter().any(|it| it.key == "fleet.research.scaling.by" && it.problem.contains("/custom/ca"))
+    };
+    let address = "longshore.longshore.svc:7117/v1/fleets/research/scale";
+    assert_eq!(url(&plain), Some(format!("http://{address}").into()));
+    let encrypted = format!("[server]\ntls = \"auto\"\n{plain}");
+    assert_eq!(url(&encrypted), Some(format!("https://{address}").into()));
+    assert_eq!(
+        (told(&plain), told(&encrypted), told(&encrypted.replace("keda", "hpa"))),
+        (false, true, false)
+    );
+    let objects = case(&encrypted).objects();
+    let agent = &find(&objects, "Deployment", "research")["spec"]["template"]["spec"]["containers"][0];
+    let link = agent["env"].as_array().into_iter().flatten().find(|one| one["name"] == "LONGSHORE_LINK");
+    assert_eq!(link.expect("told")["value"], "https://longshore-link.longshore.svc:7118");
+}
+
+#[test]
+fn fleets_that_only_the_api_declares_are_told() {
+    let file = format!("[server]\nfleets = \"api\"\n{SMALL}");
+    let warnings = case(&file).render().expect("renders").warnings;
+    assert!(warnings.iter().any(|it| it.key == "server.fleets" && it.problem.contains("`longshore apply`")));
+}
+
+#[test]
+fn a_variable_that_comes_from_a_secret_has_no_value_left_of_before() {
+    let file = format!("{SMALL}secrets = {{ KEY = {{ env = \"KEY\" }} }}\n");
+    let objects = case(&file).objects();
+    let agent = &find(&objects, "Deployment", "research")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(agent["env"][0]["value"], "", "whoever applies it owns it");
+    assert_eq!(agent["env"][0]["valueFrom"]["secretKeyRef"]["key"], "KEY");
 }
 
 #[test]
