@@ -187,7 +187,8 @@ impl Fixed {
         let kept = of_name(after, "volumes", SUPERVISOR).is_some();
         if !(copies && finds && kept) {
             wrong.push(format!(
-                "its init container `{SUPERVISOR}`, the volume of that name and where both containers have it, bring longshore into                  its pods: they have to stay; for an image that holds longshore set `supervisor = \"image\"`"
+                "its init container `{SUPERVISOR}`, the volume of that name and where both containers have it, bring longshore into \
+                 its pods: they have to stay; for an image that holds longshore set `supervisor = \"image\"`"
             ));
         }
         wrong

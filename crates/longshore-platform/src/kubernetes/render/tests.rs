@@ -605,7 +605,7 @@ fn an_overlay_takes_longshore_out_of_no_pod() {
         "spec: {volumes: [{name: supervisor, $patch: delete}]}",
         "spec: {containers: [{name: agent, volumeMounts: [{mountPath: /opt/longshore, $patch: delete}]}]}",
     ] {
-        assert!(refused(&file, overlay).contains("its init container `supervisor`"), "{overlay}");
+        assert!(refused(&file, overlay).contains("its init container `supervisor`, the volume of that name and where both containers have it, bring longshore into its pods"), "{overlay}");
     }
     let plane = SMALL.replace("[kubernetes]", "[kubernetes]\noverlay = \"pod.yaml\"");
     let other = "spec: {containers: [{name: longshore, command: [sh]}]}";
