@@ -133,8 +133,7 @@ fn other_values_are_what_a_file_with_them_would_have_given() {
             "image = \"acme/plain:7\"\nresources = { memory_limit = \"4Gi\" }",
         )
         .replace("namespace = \"agents\"", "namespace = \"123\"");
-    let (chart, mut file) =
-        (comparable(installed(&chart, "123", &values)), comparable(plain(&file, RICH)));
+    let (chart, mut file) = (comparable(installed(&chart, "123", &values)), comparable(plain(&file, RICH)));
     let declaration = "/spec/template/metadata/annotations/longshore.dev~1declaration";
     for name in ["Deployment chat", "Deployment plain"] {
         assert_eq!(chart[name].pointer(declaration), None, "it follows none that the chart knows");
