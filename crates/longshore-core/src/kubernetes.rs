@@ -1,6 +1,7 @@
 //! The names that what is rendered for a cluster, and what works in it, have to agree on.
 
 mod autoscaler;
+mod in_pod;
 mod marks;
 mod pods;
 mod template;
@@ -12,6 +13,7 @@ use crate::id::FleetName;
 use crate::rollout::Release;
 
 pub use autoscaler::{is_asleep, is_tolerated, tell};
+pub use in_pod::{POD_IP, in_pod, listen_on, service_names};
 pub use marks::{Due, due};
 pub use pods::{Counts, Facts, Number, Standing, is_late};
 pub use template::{Agreed, Mark, Turn, Version, turn};
@@ -59,9 +61,11 @@ pub const DESIRED_WORKERS: &str = "longshore_desired_workers";
 pub const PENDING: &str = "longshore_pending";
 pub const QUEUE_DEPTH_PER_WORKER: &str = "longshore_queue_depth_per_worker";
 
-/// In `join_secret`: the token, and the certificate to hold the worker link against, empty where it is plain HTTP.
+/// In `join_secret`: the token, and what to hold the worker link's certificate against, empty where it is plain HTTP. For other
+/// clients there is the authority in PEM as well, where longshore made it.
 pub const JOIN_TOKEN: &str = "token";
 pub const JOIN_CA: &str = "ca";
+pub const JOIN_CA_PEM: &str = "ca.pem";
 
 /// What a worker does that was told to drain and has: `stay`, not ready, until it is stopped. In a pod whatever exits is
 /// started again.

@@ -75,6 +75,8 @@ pub struct Inner {
     pub link_url: Option<String>,
     /// What workers of this machine hold the link's certificate against; `None`: the link is plain.
     pub link_trust: Option<Trust>,
+    /// The authority's certificate in PEM, where longshore has one of its own.
+    pub link_authority: Option<String>,
     /// The platform of workers that are processes of this machine.
     pub own_platform: String,
     /// Set while this replica leads.

@@ -48,6 +48,11 @@ pub fn is_asked_for(fleet: &Fleet) -> bool {
     fleet.platform == Platform::Kubernetes && fleet.scaling.by == ScaledBy::Hpa
 }
 
+/// Whether this is a pod: the kubelet says so in each of them.
+pub fn in_cluster() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
 /// The API server whose autoscalers this replica answers; none: it has no reason to, or knows of no cluster.
 pub async fn api_server(
     settings: &Settings,
@@ -61,8 +66,7 @@ pub async fn api_server(
         FleetsFrom::File => settings.fleets.iter().any(is_asked_for),
         // In a cluster one that comes to be scaled so later must find it there.
         FleetsFrom::Api => {
-            std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
-                || store.fleets().await?.iter().any(|record| is_asked_for(&record.declaration))
+            in_cluster() || store.fleets().await?.iter().any(|record| is_asked_for(&record.declaration))
         }
     };
     match wanted {

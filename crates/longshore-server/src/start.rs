@@ -16,6 +16,7 @@ use longshore_api::serve::{self, Room, serve};
 use longshore_api::tls::Trust;
 use longshore_core::access::{Standing, Verb, standing};
 use longshore_core::id::FleetName;
+use longshore_core::kubernetes;
 use longshore_core::provider::{Kind, Provider};
 use longshore_core::role::{Role, Roles};
 use longshore_core::settings::{FleetsFrom, Settings};
@@ -194,7 +195,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let named: Vec<SocketAddr> = [addresses.api, addresses.link].into_iter().flatten().collect();
     let tls = match named.is_empty() {
         true => None,
-        false => Tls::start(&settings.server.tls, &store, &named).await?,
+        false => Tls::start(&settings.server.tls, &store, &named, names(settings)).await?,
     };
     let trust = tls.as_ref().map(|tls| tls.trust().clone());
     if settings.server.fleets == FleetsFrom::File && roles.has(Role::Controllers) {
@@ -245,6 +246,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         started: Instant::now(),
         link_url,
         link_trust: trust.clone(),
+        link_authority: tls.as_ref().and_then(Tls::authority).map(str::to_owned),
         own_platform: own_platform(settings),
         leading: leads,
         replicas: Mutex::default(),
@@ -620,6 +622,12 @@ fn write_addresses(app: &App, addresses: &Addresses, tls: bool) -> Result<(), St
 }
 
 /// Puts the authority's certificate where people can fetch it for other machines.
+/// By which others call this process, beside its addresses.
+fn names(settings: &Settings) -> Vec<String> {
+    let namespace = settings.kubernetes.namespace.as_deref().filter(|_| external_metrics::in_cluster());
+    namespace.map(kubernetes::service_names).unwrap_or_default()
+}
+
 fn write_authority(app: &App, tls: Option<&Tls>) -> Result<(), StartError> {
     let Some(certificate) = tls.and_then(Tls::authority) else { return Ok(()) };
     let path = app.state_dir.join("ca.pem");

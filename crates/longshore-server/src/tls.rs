@@ -57,7 +57,7 @@ pub struct Tls {
 
 enum Source {
     Files { cert: String, key: String, seen: (Vec<u8>, Vec<u8>) },
-    Authority { authority: Box<Authority>, addresses: Vec<IpAddr>, renew_at: Timestamp },
+    Authority { authority: Box<Authority>, names: Vec<String>, addresses: Vec<IpAddr>, renew_at: Timestamp },
 }
 
 /// The certificate that new connections get.
@@ -90,18 +90,19 @@ impl ResolvesServerCert for Current {
 }
 
 impl Tls {
-    /// `None`: connections are plain.
+    /// `names`: by which clients call this process, beside its own. `None`: connections are plain.
     pub async fn start(
         settings: &settings::Tls,
         store: &Store,
         listeners: &[SocketAddr],
+        names: Vec<String>,
     ) -> Result<Option<Tls>, TlsError> {
         match settings {
             settings::Tls::Off => Ok(None),
             settings::Tls::Files { cert, key } => Tls::of_files(cert, key).await.map(Some),
             settings::Tls::Auto => {
                 let authority = Authority::of(store, now()).await?;
-                Tls::of_authority(authority, listeners).map(Some)
+                Tls::of_authority(authority, listeners, names).map(Some)
             }
         }
     }
@@ -114,12 +115,20 @@ impl Tls {
         Ok(Tls::new(Source::Files { cert: cert.into(), key: key.into(), seen }, first, trust))
     }
 
-    fn of_authority(authority: Authority, listeners: &[SocketAddr]) -> Result<Tls, TlsError> {
+    fn of_authority(
+        authority: Authority,
+        listeners: &[SocketAddr],
+        names: Vec<String>,
+    ) -> Result<Tls, TlsError> {
         let ips = listeners.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
         let addresses: Vec<IpAddr> = ips.collect();
-        let (first, renew_at) = authority.issue_own(&addresses, now())?;
+        let (first, renew_at) = authority.issue_own(&names, &addresses, now())?;
         let trust = Trust::Fingerprint(authority.fingerprint());
-        Ok(Tls::new(Source::Authority { authority: Box::new(authority), addresses, renew_at }, first, trust))
+        Ok(Tls::new(
+            Source::Authority { authority: Box::new(authority), names, addresses, renew_at },
+            first,
+            trust,
+        ))
     }
 
     fn new(source: Source, first: CertifiedKey, trust: Trust) -> Tls {
@@ -165,8 +174,8 @@ impl Tls {
                 Err(_) => return,
             },
             Source::Authority { renew_at, .. } if now < *renew_at => return,
-            Source::Authority { authority, addresses, renew_at } => {
-                authority.issue_own(addresses, now).map(|(next, at)| {
+            Source::Authority { authority, names, addresses, renew_at } => {
+                authority.issue_own(names, addresses, now).map(|(next, at)| {
                     *renew_at = at;
                     next
                 })

@@ -36,8 +36,8 @@ pub struct Cluster {
 /// Ours: as the settings say, or as what we are connected by does.
 pub(super) fn namespace_of(config: &Config, given: Option<&str>) -> String {
     let theirs = match config.default_namespace.as_str() {
-        // What a kubeconfig says that says nothing.
-        "default" => NAMESPACE,
+        // What a kubeconfig says that says nothing; of a pod it is where that is.
+        "default" if !Config::incluster().is_ok_and(|own| own.cluster_url == config.cluster_url) => NAMESPACE,
         other => other,
     };
     given.unwrap_or(theirs).to_owned()

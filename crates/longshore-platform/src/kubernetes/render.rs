@@ -6,6 +6,7 @@
 mod chart;
 mod control;
 mod env;
+mod fits;
 mod fleet;
 mod harden;
 mod keda;
@@ -28,10 +29,11 @@ use std::fmt;
 
 use longshore_core::fleet::{Fleet, Platform, ScaledBy};
 use longshore_core::id::FleetName;
-use longshore_core::settings::{Settings, Tls};
+use longshore_core::settings::{FleetsFrom, Settings, Tls};
 use serde_json::Value;
 
 pub use chart::{ChartFile, chart};
+pub(super) use fleet::rolled;
 pub use read::{Declared, read};
 pub use yaml::{ReadError, print, print_one};
 
@@ -182,6 +184,14 @@ fn warnings(scene: &Scene<'_>) -> Vec<Problem> {
             )),
             Platform::Kubernetes | Platform::External => {}
         }
+        warnings.extend(keda::warning(scene, fleet));
+    }
+    if scene.settings.server.fleets == FleetsFrom::Api && !scene.fleets.is_empty() {
+        warnings.push(Problem::new(
+            "server.fleets",
+            "\"api\": control planes know of no fleet from this file, and pods wait for the Secret to join with until \
+             `longshore apply` has declared theirs",
+        ));
     }
     if scene.settings.server.tls == Tls::Off && !scene.fleets.is_empty() {
         warnings.push(Problem::new(

@@ -212,7 +212,7 @@ impl DeploymentSeen {
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
             failure: failed.map(|it| it.message.clone().or(it.reason.clone()).unwrap_or_default()),
             tracked_by: TRACKING.iter().find(|(key, _)| marked(key)).map(|(_, tool)| (*tool).to_owned()),
-            rest: pod.and_then(Rest::of),
+            rest: spec.and_then(Rest::of),
         })
     }
 

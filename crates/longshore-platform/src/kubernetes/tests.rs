@@ -220,11 +220,17 @@ fn what_a_release_does_not_write_is_told_apart_by_its_key_until_it_is_rendered_a
         ("probe = { timeout = \"1s\", startup = \"5s\" }\n", vec!["probe"]),
         ("probe = { startup = \"1ms\", interval = \"1ms\", failures = 9 }\n", vec!["probe"]),
         ("secrets = { KEY = { env = \"OTHER\" } }\n", vec!["secrets"]),
+        ("rollout = { surge = 3 }\n", vec!["rollout"]),
+        ("rollout = { surge = 0, batch = 2 }\n", vec!["rollout"]),
+        ("rollout = { hold = \"11s\" }\n", vec!["rollout"]),
+        ("rollout = { deadline = \"31m\" }\n", vec!["rollout"]),
+        ("rollout = { ready = \"31m\", crashes = 7 }\n", vec![]),
         ("working_dir = \"/app\"\nsupervisor = \"inject\"\n", vec!["working_dir", "supervisor"]),
     ] {
         let (_, fleet) = declared(more);
         assert_eq!(plain.unlike(&fleet), keys, "{more}");
         assert_eq!(seen(more).unlike(&fleet), [""; 0], "rendered again: {more}");
+        assert_eq!(seen(more).unlike(&declared("").1), keys, "taken out again: {more}");
     }
     let (_, mut fleet) = declared("working_dir = \"/app\"\n");
     fleet.overlay = Some("/srv/pod.yaml".into());

@@ -11,7 +11,7 @@ use longshore_core::errors::chain;
 use longshore_core::fleet::Platform;
 use longshore_core::id::FleetName;
 use longshore_core::kubernetes::{
-    JOIN_CA, JOIN_TOKEN, METRICS_API_SERVICE, METRICS_GROUP, METRICS_VERSION, join_secret,
+    JOIN_CA, JOIN_CA_PEM, JOIN_TOKEN, METRICS_API_SERVICE, METRICS_GROUP, METRICS_VERSION, join_secret,
 };
 use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch};
 use longshore_store::{FleetRecord, StoreError, WorkerFilter};
@@ -258,7 +258,9 @@ async fn keep_secrets(app: &App, sight: &Sight, fleets: &[FleetRecord]) {
         let token = app.signer.worker_token(&record.name);
         let kept = match &trust {
             Ok(ca) => {
-                let data = [(JOIN_TOKEN, token.as_str()), (JOIN_CA, ca.as_str())];
+                let pem = app.link_authority.as_deref().map(|pem| (JOIN_CA_PEM, pem));
+                let data: Vec<(&str, &str)> =
+                    [(JOIN_TOKEN, token.as_str()), (JOIN_CA, ca.as_str())].into_iter().chain(pem).collect();
                 let kept = sight.cluster.fill_secret(&join_secret(&record.name), &data).await;
                 kept.map_err(|error: ClusterError| chain(&error))
             }

@@ -84,14 +84,16 @@ impl Authority {
         fingerprint(&self.certificate)
     }
 
-    /// A certificate of this replica, and when to make the next one.
+    /// A certificate of this replica, which clients call by these names as well, and when to make the next one.
     pub fn issue_own(
         &self,
+        called: &[String],
         addresses: &[IpAddr],
         now: Timestamp,
     ) -> Result<(CertifiedKey, Timestamp), TlsError> {
         let mut names = vec![CONTROL_PLANE.to_owned(), "localhost".to_owned()];
         names.extend(host_name());
+        names.extend(called.iter().cloned());
         let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let mut all: Vec<IpAddr> = own.into_iter().chain(addresses.iter().copied()).collect();
         all.sort();

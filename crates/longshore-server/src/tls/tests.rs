@@ -21,7 +21,7 @@ fn store(dir: &Path) -> Store {
 }
 
 async fn auto(store: &Store) -> Tls {
-    Tls::start(&settings::Tls::Auto, store, &ANYWHERE).await.expect("made").expect("on")
+    Tls::start(&settings::Tls::Auto, store, &ANYWHERE, Vec::new()).await.expect("made").expect("on")
 }
 
 /// Serves `/v1/keys` with no keys, until dropped.
@@ -60,6 +60,38 @@ async fn ask(base: &str, trust: &Trust) -> Result<(), String> {
         Err(ClientError::Unreachable { source, .. }) => Err(chain(&source)),
         Err(other) => panic!("{other}"),
     }
+}
+
+/// A client as any language has it: it trusts the authority, and holds the name that it calls against the certificate.
+async fn call(tls: &Tls, name: &'static str) -> Result<(), String> {
+    let served = served(tls).await;
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = tls.authority().expect("its own").as_bytes();
+    roots.add(CertificateDer::from_pem_slice(pem).expect("in PEM")).expect("an authority");
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks them")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(served.addr).await.expect("it listens");
+    let name = rustls::pki_types::ServerName::try_from(name).expect("a name");
+    let shaken = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    shaken.map(drop).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn clients_in_a_cluster_call_it_by_the_names_of_its_services() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let names = longshore_core::kubernetes::service_names("agents");
+    let store = store(dir.path());
+    let start = |names| Tls::start(&settings::Tls::Auto, &store, &ANYWHERE, names);
+    let tls = start(names).await.expect("made").expect("on");
+    for name in ["longshore.agents.svc", "longshore-link.agents.svc.cluster.local", "localhost"] {
+        assert_eq!(call(&tls, name).await, Ok(()), "{name}");
+    }
+    assert!(call(&tls, "longshore.others.svc").await.is_err());
+    let bare = start(Vec::new()).await.expect("made").expect("on");
+    assert!(call(&bare, "longshore.agents.svc").await.is_err());
 }
 
 #[tokio::test]
@@ -133,7 +165,7 @@ async fn given_files_are_read_again_when_they_change_and_bad_ones_are_not_used()
     let write = |path: &str, text: &str| std::fs::write(path, text).expect("written");
     let files = settings::Tls::Files { cert: cert.clone(), key: key.clone() };
     let store = store(&dir.path().join("store"));
-    let start = || Tls::start(&files, &store, &ANYWHERE);
+    let start = || Tls::start(&files, &store, &ANYWHERE, Vec::new());
     assert!(matches!(start().await, Err(TlsError::Read { .. })));
     let (one, other) = (pair(), pair());
     write(&cert, &one.0);

@@ -1,6 +1,9 @@
 //! `longshore serve`: the control plane alone. Workers that it started outlive it and are found again.
 
+use std::net::IpAddr;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use longshore_core::kubernetes;
 use longshore_core::role::Role;
 
 use crate::cli::ConfigFile;
@@ -35,7 +38,10 @@ fn role() -> impl TypedValueParser<Value = Role> {
 
 pub async fn run(args: Args) -> Outcome {
     logging::json_to_stdout()?;
-    let found = args.config.load()?;
+    let mut found = args.config.load()?;
+    if let Some(pod) = pod_address()? {
+        kubernetes::in_pod(&mut found.settings, pod);
+    }
     let mut stop = Stop::listen()?;
     let roles = args.roles.into_iter().collect();
     let mut server = up::start(found.settings, roles, up::admin_token_file(), true).await?;
@@ -48,6 +54,16 @@ pub async fn run(args: Args) -> Outcome {
         None => Ok(Exit::Done),
         Some(part) => Err(died(part)),
     }
+}
+
+/// Of the pod that this is, where the rendered manifests told it.
+pub fn pod_address() -> Outcome<Option<IpAddr>> {
+    let Some(told) = std::env::var_os(kubernetes::POD_IP).filter(|told| !told.is_empty()) else {
+        return Ok(None);
+    };
+    let parsed = told.to_str().and_then(|text| text.parse().ok());
+    let wrong = || Fault::usage(format!("{} is no address: {:?}", kubernetes::POD_IP, told));
+    parsed.ok_or_else(wrong).map(Some)
 }
 
 /// A part of the control plane ended by itself; its log says why.

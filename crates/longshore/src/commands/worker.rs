@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use longshore_core::id::{FleetName, WorkerId};
+use longshore_core::kubernetes;
 use longshore_worker::{DEFAULT_CUT_OFF, DEFAULT_STAY, Options, RelayTimes, Secret, WorkerError};
 
 use crate::cli::{Ca, ca};
@@ -69,7 +70,7 @@ pub struct Args {
     #[arg(
         long,
         value_name = "WHAT",
-        env = longshore_core::kubernetes::AFTER_DRAIN,
+        env = kubernetes::AFTER_DRAIN,
         default_value = "exit",
         hide_env_values = true
     )]
@@ -104,6 +105,8 @@ pub async fn run(args: Args) -> Outcome {
 }
 
 async fn work(args: Args) -> Outcome {
+    let pod = super::serve::pod_address()?;
+    let probe_addr = pod.map_or(args.probe_addr, |pod| kubernetes::listen_on(args.probe_addr, pod));
     let options = Options {
         token: token(args.token_file.as_deref(), std::env::var_os("LONGSHORE_WORKER_TOKEN"))?,
         links: args
@@ -117,7 +120,7 @@ async fn work(args: Args) -> Outcome {
         fleet: args.fleet,
         command: args.command,
         concurrency: args.concurrency,
-        probe_addr: Some(args.probe_addr),
+        probe_addr: Some(probe_addr),
         agent_port: Some(args.agent_port.unwrap_or(if first_process() { CONTAINER_PORT } else { 0 })),
         run_dir: std::env::temp_dir(),
         cut_off: DEFAULT_CUT_OFF,

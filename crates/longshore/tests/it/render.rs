@@ -74,8 +74,15 @@ fn manifests_go_into_files_and_what_an_earlier_rendering_left_is_named() {
     let chart = render(dir.path(), &["--helm", "chart"]);
     assert_eq!(chart.status, 0, "{chart:?}");
     assert!(
-        chart.out.contains("chart/Chart.yaml\nchart/values.yaml\nchart/templates/control-plane.yaml\n"),
+        chart.out.starts_with(
+            "chart/Chart.yaml\nchart/values.yaml\nchart/values.schema.json\nchart/templates/control-plane.yaml\n"
+        ),
         "{chart:?}"
+    );
+    let schema = fs::read(dir.path().join("chart/values.schema.json")).expect("written");
+    assert!(
+        serde_json::from_slice::<serde_json::Value>(&schema).is_ok(),
+        "JSON, without a comment before it"
     );
     assert_eq!(render(dir.path(), &["--helm", "chart", "research"]).status, 2);
 }
@@ -99,6 +106,7 @@ fn what_is_in_the_way_is_said_with_what_to_do() {
         gone.err.contains("k8s/pod.yaml`") && gone.err.contains("hint: `overlay` in longshore.toml"),
         "{gone:?}"
     );
+    assert_eq!(render(dir.path(), &["chat"]).status, 0, "another fleet's overlay is not asked for");
     fs::write(dir.path().join("longshore.toml"), "[kubernetes]\nimages = 1\n").expect("written");
     let mistaken = render(dir.path(), &[]);
     assert!(mistaken.err.contains("longshore.toml:2:1: kubernetes.images"), "{mistaken:?}");

@@ -1,14 +1,14 @@
 //! The control plane.
 
 use longshore_core::fleet::ScaledBy;
-use longshore_core::kubernetes::{CONFIG, CONTROL_PLANE, LINK, LOGINS, METRICS_PORT, digest_of};
+use longshore_core::kubernetes::{CONFIG, CONTROL_PLANE, LINK, LOGINS, METRICS_PORT, POD_IP, digest_of};
 use longshore_core::settings::Tls;
 use serde_json::{Value, json};
 
 use super::harden::{TMP, container_security, disruption, folder, pod_security, pull_secrets, spread};
 use super::meta::{Of, meta};
 use super::pod::own_image;
-use super::{Group, Problem, Scene, env, network, overlay};
+use super::{Group, Problem, Scene, env, fits, network, overlay};
 
 /// It finishes LLM calls for up to 120 s, then connections for 5 s, and closes its store.
 const GRACE_S: u32 = 150;
@@ -89,6 +89,7 @@ fn deployment(scene: &Scene<'_>) -> Result<Value, Vec<Problem>> {
         Vec::new()
     });
     problems.extend(exposed(scene));
+    problems.extend(fits::plane(scene));
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -119,6 +120,12 @@ fn exposed(scene: &Scene<'_>) -> Vec<Problem> {
         problems.push(Problem::new(
             "server.allow_insecure",
             "lets every pod of the cluster do everything: leave it out; `admin-token` in the Secret is the first key",
+        ));
+    }
+    if scene.settings.server.link_url.is_some() {
+        problems.push(Problem::new(
+            "server.link_url",
+            "is one address, and workers reach each control plane of a cluster at its pod's own: leave it out",
         ));
     }
     if matches!(scene.settings.server.tls, Tls::Files { .. }) {
@@ -202,14 +209,15 @@ fn wants_admin_token(scene: &Scene<'_>) -> bool {
 
 /// Where the file says what is right for one machine.
 fn told(scene: &Scene<'_>) -> Vec<Value> {
-    let scheme = if scene.settings.server.tls == Tls::Off { "http" } else { "https" };
     let mut told = vec![
-        env::field("POD_IP", "status.podIP"),
+        // From which the address of its worker link follows.
+        env::field(POD_IP, "status.podIP"),
         env::value("LONGSHORE_CONFIG", &format!("{CONFIG_DIR}/longshore.toml")),
         env::value("LONGSHORE__SERVER__API", "0.0.0.0:7117"),
         env::value("LONGSHORE__SERVER__LINK", "0.0.0.0:7118"),
         env::value("LONGSHORE__SERVER__PROBES", "0.0.0.0:7119"),
-        env::expanded("LONGSHORE__SERVER__LINK_URL", &format!("{scheme}://$(POD_IP):7118")),
+        // Wherever the file says it is.
+        env::field("LONGSHORE__KUBERNETES__NAMESPACE", "metadata.namespace"),
         env::value("LONGSHORE__STORE__DIR", STATE_DIR),
     ];
     if !scene.settings.kubernetes.image_pull_secrets.is_empty() {

@@ -16,11 +16,6 @@ pub(super) fn value(name: &str, text: &str) -> Value {
     json!({ "name": name, "value": literal(text) })
 }
 
-/// A variable whose `$(NAME)` is another variable's value.
-pub(super) fn expanded(name: &str, text: &str) -> Value {
-    json!({ "name": name, "value": text })
-}
-
 pub(super) fn field(name: &str, path: &str) -> Value {
     json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } })
 }
@@ -32,6 +27,13 @@ pub(super) fn secret(name: &str, secret: &str, key: &str) -> Value {
 pub(super) fn optional_secret(name: &str, from: &str, key: &str) -> Value {
     let mut variable = secret(name, from, key);
     variable["valueFrom"]["secretKeyRef"]["optional"] = true.into();
+    variable
+}
+
+/// A release may have written a value there, when the variable had one, and a field that nobody else writes stays: beside it no
+/// Secret is taken. An empty one is none.
+fn without_value(mut variable: Value) -> Value {
+    variable["value"] = "".into();
     variable
 }
 
@@ -75,7 +77,7 @@ pub(super) fn of_plane(scene: &Scene<'_>) -> Result<Vec<Value>, Vec<Problem>> {
 }
 
 /// Every secret that a control plane reads, by its key. A fleet's own are read by nobody but its workers' pods.
-fn sources(settings: &Settings) -> Vec<(String, &SecretSource)> {
+pub(super) fn sources(settings: &Settings) -> Vec<(String, &SecretSource)> {
     let mut sources = Vec::new();
     if let Some(shared) = &settings.store.shared {
         sources.extend(address("store.database", &shared.database));
@@ -145,7 +147,7 @@ pub(super) fn of_agent(scene: &Scene<'_>, fleet: &Fleet) -> Result<Vec<Value>, V
                      under another key"
                 ),
             )),
-            SecretSource::Env(key) => variables.push(secret(name, from, key)),
+            SecretSource::Env(key) => variables.push(without_value(secret(name, from, key))),
             SecretSource::File(_) => problems.push(Problem::new(
                 format!("fleet.{}.secrets.{name}", fleet.name),
                 format!(

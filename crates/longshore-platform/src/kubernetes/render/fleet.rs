@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::harden::{disruption, seconds};
 use super::meta::{Of, meta};
-use super::{Group, Problem, Scene, keda, network, overlay, pod, prepull, scale};
+use super::{Group, Problem, Scene, fits, keda, network, overlay, pod, prepull, scale};
 
 /// Replica sets that are kept to go back to.
 const HISTORY: u32 = 10;
@@ -25,9 +25,12 @@ pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<Group, Vec<Prob
         true => prepull::render(scene, fleet).map(Some),
         false => Ok(None),
     };
+    let unfit = fits::fleet(scene, fleet);
     let (deployment, prepulled) = match (deployment, prepulled) {
-        (Ok(deployment), Ok(prepulled)) => (deployment, prepulled),
-        (one, other) => return Err(one.err().into_iter().chain(other.err()).flatten().collect()),
+        (Ok(deployment), Ok(prepulled)) if unfit.is_empty() => (deployment, prepulled),
+        (one, other) => {
+            return Err(one.err().into_iter().chain(other.err()).flatten().chain(unfit).collect());
+        }
     };
     // Before the Deployment what its pods are not to be without for a moment.
     let mut objects =
@@ -36,7 +39,7 @@ pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<Group, Vec<Prob
     match fleet.scaling.by {
         ScaledBy::Direct => {}
         ScaledBy::Hpa => objects.push(scale::hpa(scene, fleet)),
-        ScaledBy::Keda => objects.extend(keda::render(scene, fleet)?),
+        ScaledBy::Keda => objects.extend(keda::render(scene, fleet)),
     }
     objects.extend(prepulled);
     overlay::apply_to_fleet(scene, fleet, &mut objects)?;
@@ -67,29 +70,32 @@ fn join(scene: &Scene<'_>, fleet: &Fleet) -> Value {
 /// Without `replicas`: applying it again must not change how many there are.
 fn deployment(scene: &Scene<'_>, fleet: &Fleet) -> Result<Value, Vec<Problem>> {
     let of = Of::Fleet(fleet);
-    let ready_s = seconds(fleet.rollout.hold_ms);
+    let (surge, unavailable, ready_s, deadline_s) = rolled(&fleet.rollout);
     Ok(json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": meta(scene, of, fleet.name.as_str()),
         "spec": {
             "selector": { "matchLabels": of.selector() },
-            "strategy": strategy(&fleet.rollout),
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": { "maxSurge": surge, "maxUnavailable": unavailable },
+            },
             "minReadySeconds": ready_s,
-            "progressDeadlineSeconds": seconds(fleet.rollout.deadline_ms).max(ready_s + 1),
+            "progressDeadlineSeconds": deadline_s,
             "revisionHistoryLimit": HISTORY,
             "template": pod::template(scene, fleet)?,
         },
     }))
 }
 
-fn strategy(policy: &Policy) -> Value {
+/// How Kubernetes is to replace pods: how many more, how many fewer, and after how many seconds of readiness one counts and a
+/// rollout is too late.
+pub(in crate::kubernetes) fn rolled(policy: &Policy) -> (u32, u32, u64, u64) {
     let (surge, unavailable) = match policy.surge {
         0 => (0, policy.batch),
         surge => (surge, 0),
     };
-    json!({
-        "type": "RollingUpdate",
-        "rollingUpdate": { "maxSurge": surge, "maxUnavailable": unavailable },
-    })
+    let ready_s = seconds(policy.hold_ms);
+    (surge, unavailable, ready_s, seconds(policy.deadline_ms).max(ready_s + 1))
 }

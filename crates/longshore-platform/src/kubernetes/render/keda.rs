@@ -1,6 +1,6 @@
 //! Scaling by KEDA: it asks the API how many workers are wanted.
 
-use longshore_core::fleet::Fleet;
+use longshore_core::fleet::{Fleet, ScaledBy};
 use longshore_core::kubernetes::CONTROL_PLANE;
 use longshore_core::settings::Tls;
 use serde_json::{Value, json};
@@ -17,12 +17,16 @@ const DESIRED: &str = "desired";
 
 const EVERY_S: u64 = 10;
 
-pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<[Value; 2], Vec<Problem>> {
-    if scene.settings.server.tls != Tls::Off {
-        let problem = "KEDA cannot check the control plane's certificate: use \"hpa\" or \"direct\"";
-        return Err(vec![Problem::new(format!("fleet.{}.scaling.by", fleet.name), problem)]);
-    }
-    Ok([authentication(scene, fleet), scaled(scene, fleet)])
+pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> [Value; 2] {
+    [authentication(scene, fleet), scaled(scene, fleet)]
+}
+
+/// KEDA holds certificates against the authorities that its operator has as files; a trigger names none.
+pub(super) fn warning(scene: &Scene<'_>, fleet: &Fleet) -> Option<Problem> {
+    let problem = "\"keda\": with `[server] tls` it asks by HTTPS, and its operator has to have the control plane's authority in \
+                   /custom/ca: the key `ca.pem` of any Secret `longshore-worker-FLEET`";
+    let asks = fleet.scaling.by == ScaledBy::Keda && scene.settings.server.tls != Tls::Off;
+    asks.then(|| Problem::new(format!("fleet.{}.scaling.by", fleet.name), problem))
 }
 
 fn authentication(scene: &Scene<'_>, fleet: &Fleet) -> Value {
@@ -38,7 +42,8 @@ fn authentication(scene: &Scene<'_>, fleet: &Fleet) -> Value {
 /// Without a fallback: where the API does not answer, nothing is changed.
 fn scaled(scene: &Scene<'_>, fleet: &Fleet) -> Value {
     let name = fleet.name.as_str();
-    let url = format!("http://{CONTROL_PLANE}.{}.svc:7117/v1/fleets/{name}/scale", scene.namespace);
+    let scheme = if scene.settings.server.tls == Tls::Off { "http" } else { "https" };
+    let url = format!("{scheme}://{CONTROL_PLANE}.{}.svc:7117/v1/fleets/{name}/scale", scene.namespace);
     json!({
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",

@@ -8,6 +8,7 @@ use longshore_core::rollout::Owner;
 use serde_json::Value;
 
 use super::merge::merge;
+use super::pod::{INJECTED_DIR, SUPERVISOR};
 use super::{Problem, Scene, prepull, yaml};
 use crate::kubernetes::Template;
 
@@ -161,6 +162,38 @@ impl Fixed {
         wrong
     }
 
+    /// Whether longshore is still what our container starts with, and is put there where its image does not hold it.
+    fn check_first(&self, before: &Value, after: &Value) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let ours = |pod: &Value| of_name(pod, "containers", self.container).cloned().unwrap_or_default();
+        let (had, has) = (ours(before), ours(after));
+        if had.get("command") != has.get("command") {
+            wrong.push(format!(
+                "`command` of its container `{}` is longshore, which has to be the first process: leave it out{}",
+                self.container,
+                if self.container == AGENT { ", and set `command` in longshore.toml" } else { "" }
+            ));
+        }
+        let Some(supervisor) = of_name(before, "initContainers", SUPERVISOR) else { return wrong };
+        let mount = |container: &Value| {
+            let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+            mounts.into_iter().find(|it| it["mountPath"] == INJECTED_DIR).cloned()
+        };
+        let copies = of_name(after, "initContainers", SUPERVISOR).is_some_and(|now| {
+            let same = |key: &str| now.get(key) == supervisor.get(key);
+            same("args") && same("command") && mount(now) == mount(supervisor)
+        });
+        let finds = mount(&has) == mount(&had);
+        let kept = of_name(after, "volumes", SUPERVISOR).is_some();
+        if !(copies && finds && kept) {
+            wrong.push(format!(
+                "its init container `{SUPERVISOR}`, the volume of that name and where both containers have it, bring longshore into \
+                 its pods: they have to stay; for an image that holds longshore set `supervisor = \"image\"`"
+            ));
+        }
+        wrong
+    }
+
     fn check_pods(&self, before: &Value, after: &Value) -> Vec<String> {
         let mut wrong = Vec::new();
         let template = &after["spec"]["template"];
@@ -174,6 +207,7 @@ impl Fixed {
             wrong.push(format!("its container `{}` is longshore's own and has to stay", self.container));
             return wrong;
         }
+        wrong.extend(self.check_first(&before["spec"]["template"]["spec"], &template["spec"]));
         let mut changed = Vec::new();
         changes(&self.released, &before["spec"]["template"], template, "spec.template", &mut changed);
         wrong.extend(changed.into_iter().map(|path| {
@@ -185,6 +219,11 @@ impl Fixed {
         }));
         wrong
     }
+}
+
+/// What of a list has this name.
+fn of_name<'a>(pod: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
+    pod[list].as_array()?.iter().find(|it| it["name"] == name)
 }
 
 /// Where an overlay has changed something that is in `written`.

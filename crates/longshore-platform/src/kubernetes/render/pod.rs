@@ -3,7 +3,7 @@
 use longshore_core::container::{Container, Resources, Supervisor};
 use longshore_core::fleet::{Fleet, Probe};
 use longshore_core::kubernetes::{
-    AFTER_DRAIN, AGENT, DECLARATION, GRACE_MS, JOIN_CA, JOIN_TOKEN, LINK, digest, join_secret,
+    AFTER_DRAIN, AGENT, DECLARATION, GRACE_MS, JOIN_CA, JOIN_TOKEN, LINK, POD_IP, digest, join_secret,
     service_account,
 };
 use longshore_core::settings::Tls;
@@ -16,7 +16,7 @@ use super::{Problem, Scene, env};
 
 /// Where an injected longshore is, and the folder that it comes in.
 pub(super) const INJECTED: &str = "/opt/longshore/longshore";
-const INJECTED_DIR: &str = "/opt/longshore";
+pub(super) const INJECTED_DIR: &str = "/opt/longshore";
 pub(super) const SUPERVISOR: &str = "supervisor";
 
 /// Of a worker's probes.
@@ -123,7 +123,7 @@ fn agent(scene: &Scene<'_>, fleet: &Fleet, container: &Container) -> Result<Valu
 }
 
 /// What a worker has to know of longshore.
-fn told(scene: &Scene<'_>, fleet: &Fleet) -> [Value; 7] {
+fn told(scene: &Scene<'_>, fleet: &Fleet) -> [Value; 8] {
     let scheme = if scene.settings.server.tls == Tls::Off { "http" } else { "https" };
     let link = format!("{scheme}://{LINK}.{}.svc:7118", scene.namespace);
     let join = join_secret(&fleet.name);
@@ -133,6 +133,7 @@ fn told(scene: &Scene<'_>, fleet: &Fleet) -> [Value; 7] {
         env::field("LONGSHORE_WORKER_ID", "metadata.name"),
         env::secret("LONGSHORE_WORKER_TOKEN", &join, JOIN_TOKEN),
         env::optional_secret("LONGSHORE_LINK_CA", &join, JOIN_CA),
+        env::field(POD_IP, "status.podIP"),
         env::value("LONGSHORE_PROBE_ADDR", &format!("0.0.0.0:{PROBES}")),
         env::value(AFTER_DRAIN, "stay"),
     ]
@@ -159,10 +160,14 @@ pub(super) fn resources(resources: &Resources) -> Value {
     })
 }
 
-/// Kubernetes has no unit for single bytes.
-fn memory(bytes: u64) -> String {
+/// In a unit that longshore.toml has as well, where there is one: Kubernetes has none for single bytes.
+pub(super) fn memory(bytes: u64) -> String {
     let text = show_size(bytes);
-    text.strip_suffix('B').map(str::to_owned).unwrap_or(text)
+    let Some(bytes) = text.strip_suffix('B') else { return text };
+    let of_ten = [("000000000", "G"), ("000000", "M"), ("000", "k")];
+    let shorter =
+        of_ten.into_iter().find_map(|(zeros, unit)| Some(format!("{}{unit}", bytes.strip_suffix(zeros)?)));
+    shorter.unwrap_or_else(|| bytes.to_owned())
 }
 
 fn mounts(injected: bool, agent: bool) -> Vec<Value> {

@@ -52,8 +52,11 @@ pub(super) fn render(scene: &Scene<'_>, fleet: &Fleet) -> Result<Value, Vec<Prob
     }))
 }
 
-/// What says where pods of the fleet run, and with what they pull, holds for its image, too.
-const WHERE: [&str; 4] = ["nodeSelector", "tolerations", "runtimeClassName", "imagePullSecrets"];
+/// What says where pods of the fleet run holds for its image, too.
+const WHERE: [&str; 3] = ["nodeSelector", "tolerations", "runtimeClassName"];
+
+/// And with what they pull it: beside what an overlay says of it itself.
+const PULL: &str = "imagePullSecrets";
 
 /// Puts it where the fleet's workers go, once overlays are in; what an overlay said of it itself stays.
 pub(super) fn follow(objects: &mut [Value]) {
@@ -64,6 +67,14 @@ pub(super) fn follow(objects: &mut [Value]) {
     for key in WHERE.into_iter().filter(|key| workers.get(key).is_some()) {
         if pod.get(key).is_none() {
             pod[key] = workers[key].clone();
+        }
+    }
+    let pull = workers.get(PULL).and_then(Value::as_array).into_iter().flatten();
+    for secret in pull {
+        match pod.get_mut(PULL).and_then(Value::as_array_mut) {
+            Some(there) if there.iter().any(|it| it["name"] == secret["name"]) => {}
+            Some(there) => there.push(secret.clone()),
+            None => pod[PULL] = json!([secret]),
         }
     }
     if let (Some(nodes), None) = (workers.pointer("/affinity/nodeAffinity"), pod.get("affinity")) {

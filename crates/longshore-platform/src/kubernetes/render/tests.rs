@@ -277,8 +277,12 @@ fn as_a_pod_has_it(variable: &Value) -> (String, String) {
         "REDIS_URL" => "redis://cache",
         _ => "secret",
     };
-    let value = variable["value"].as_str().unwrap_or(of_a_secret);
-    (name.to_owned(), value.replace("$(POD_IP)", "10.1.2.3"))
+    let of_the_pod = match variable.pointer("/valueFrom/fieldRef/fieldPath").and_then(Value::as_str) {
+        Some("metadata.namespace") => Some("elsewhere"),
+        _ => None,
+    };
+    let value = variable["value"].as_str().or(of_the_pod).unwrap_or(of_a_secret);
+    (name.to_owned(), value.to_owned())
 }
 
 #[test]
@@ -295,7 +299,13 @@ fn a_control_plane_starts_with_what_it_is_told() {
         let server = &settings.server;
         let listeners = [server.api, server.link, server.probes].map(|address| address.to_string());
         assert_eq!(listeners, ["0.0.0.0:7117", "0.0.0.0:7118", "0.0.0.0:7119"]);
-        assert_eq!(server.link_url.as_deref(), Some("http://10.1.2.3:7118"));
+        assert_eq!(
+            settings.kubernetes.namespace.as_deref(),
+            Some("elsewhere"),
+            "where its pod is, whatever the file says"
+        );
+        assert_eq!(server.link_url, None, "it follows from the pod's address");
+        assert!(told.iter().any(|(name, _)| name == "LONGSHORE_POD_IP"));
         assert_eq!(settings.kubernetes.metrics.to_string(), "0.0.0.0:7120");
         // Pods say which declaration they follow, and the control plane knows it again.
         let rendered = declared(case.text).settings.fleets;
@@ -338,13 +348,44 @@ fn what_stands_in_the_way_is_said_all_at_once_with_what_to_do() {
 }
 
 #[test]
-fn keda_is_refused_where_it_could_not_check_a_certificate() {
-    let file = format!("[server]\ntls = \"auto\"\n{SMALL}scaling = {{ by = \"keda\" }}\n");
-    assert!(case(&file).problems().contains("fleet.research.scaling.by: KEDA cannot check"));
-    let hpa = file.replace("keda", "hpa");
-    let objects = case(&hpa).objects();
-    let env = find(&objects, "Deployment", "research")["spec"]["template"].to_string();
-    assert!(env.contains("https://longshore-link.longshore.svc:7118"), "{env}");
+fn keda_asks_as_the_control_plane_answers_and_whom_it_has_to_trust_is_told() {
+    let plain = format!("{SMALL}scaling = {{ by = \"keda\" }}\n");
+    let url = |file: &str| {
+        let objects = case(file).objects();
+        find(&objects, "ScaledObject", "research").pointer("/spec/triggers/0/metadata/url").cloned()
+    };
+    let told = |file: &str| {
+        let warnings = case(file).render().expect("renders").warnings;
+        warnings.iter().any(|it| it.key == "fleet.research.scaling.by" && it.problem.contains("/custom/ca"))
+    };
+    let address = "longshore.longshore.svc:7117/v1/fleets/research/scale";
+    assert_eq!(url(&plain), Some(format!("http://{address}").into()));
+    let encrypted = format!("[server]\ntls = \"auto\"\n{plain}");
+    assert_eq!(url(&encrypted), Some(format!("https://{address}").into()));
+    assert_eq!(
+        (told(&plain), told(&encrypted), told(&encrypted.replace("keda", "hpa"))),
+        (false, true, false)
+    );
+    let objects = case(&encrypted).objects();
+    let agent = &find(&objects, "Deployment", "research")["spec"]["template"]["spec"]["containers"][0];
+    let link = agent["env"].as_array().into_iter().flatten().find(|one| one["name"] == "LONGSHORE_LINK");
+    assert_eq!(link.expect("told")["value"], "https://longshore-link.longshore.svc:7118");
+}
+
+#[test]
+fn fleets_that_only_the_api_declares_are_told() {
+    let file = format!("[server]\nfleets = \"api\"\n{SMALL}");
+    let warnings = case(&file).render().expect("renders").warnings;
+    assert!(warnings.iter().any(|it| it.key == "server.fleets" && it.problem.contains("`longshore apply`")));
+}
+
+#[test]
+fn a_variable_that_comes_from_a_secret_has_no_value_left_of_before() {
+    let file = format!("{SMALL}secrets = {{ KEY = {{ env = \"KEY\" }} }}\n");
+    let objects = case(&file).objects();
+    let agent = &find(&objects, "Deployment", "research")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(agent["env"][0]["value"], "", "whoever applies it owns it");
+    assert_eq!(agent["env"][0]["valueFrom"]["secretKeyRef"]["key"], "KEY");
 }
 
 #[test]
@@ -506,6 +547,8 @@ fn what_an_overlay_weakens_is_told() {
 fn what_is_right_for_one_machine_alone_is_refused() {
     let open = SMALL.replace("[kubernetes]", "[server]\nallow_insecure = true\n[kubernetes]");
     assert!(case(&open).problems().contains("server.allow_insecure: lets every pod of the cluster"));
+    let elsewhere = SMALL.replace("[kubernetes]", "[server]\nlink_url = \"http://a:7118\"\n[kubernetes]");
+    assert!(case(&elsewhere).problems().contains("server.link_url: is one address"));
     // An overlay could mount the certificate, and no worker would take it.
     let own = SMALL.replace(
         "[kubernetes]",
@@ -513,6 +556,79 @@ fn what_is_right_for_one_machine_alone_is_refused() {
     );
     let problems = Case { overlays: &[("plane.yaml", PLANE)], ..case(&own) }.problems();
     assert!(problems.contains("server.tls: a certificate of your own"), "{problems}");
+}
+
+#[test]
+fn what_the_api_server_would_refuse_is_refused_with_its_key() {
+    let file = format!(
+        "{}env = {{ \"bad name\" = \"a\", \"1X\" = \"b\", \"..\" = \"c\", \"a.b-C\" = \"d\" }}\n\
+         secrets = {{ A = {{ env = \"bad key\" }}, B = {{ env = \"1.good-key\" }} }}\nrollout = {{ hold = \"30000d\", deadline = \"40000d\" }}\n",
+        SMALL
+            .replace("[kubernetes]", "[kubernetes]\nimage_pull_secrets = [\"a\", \"b\", \"a\"]")
+            .replace("DATABASE_PASSWORD", "db/password")
+    );
+    let problems = case(&file).problems();
+    let told: Vec<&str> = problems.lines().map(|line| line.split(" is ").next().unwrap_or(line)).collect();
+    let told: Vec<&str> =
+        told.into_iter().map(|line| line.split(" can be ").next().unwrap_or(line)).collect();
+    let expected = [
+        "fleet.research.env: `..`",
+        "fleet.research.env: `1X`",
+        "fleet.research.env: `bad name`",
+        "fleet.research.rollout.deadline:",
+        "fleet.research.rollout.hold:",
+        "fleet.research.secrets.A: `bad key`",
+        "kubernetes.image_pull_secrets: `a`",
+        "store.database_password: `db/password`",
+    ];
+    assert_eq!(told, expected, "{problems}");
+}
+
+#[test]
+fn an_overlay_takes_longshore_out_of_no_pod() {
+    let file = format!(
+        "{SMALL}supervisor = \"inject\"\ncommand = [\"run\"]\nkubernetes = {{ overlay = \"pod.yaml\" }}\nrollout = {{ owner = \"external\" }}\n"
+    );
+    let with = |file: &str, overlay: &str| Case { overlays: &[("pod.yaml", overlay)], ..case(file) }.render();
+    let refused = |file: &str, overlay: &str| {
+        let problems = with(file, overlay).expect_err("refused");
+        problems.iter().map(|problem| format!("{problem}\n")).collect::<String>()
+    };
+    let command = "spec: {containers: [{name: agent, command: [sh, -c, run]}]}";
+    assert!(refused(&file, command).contains("`command` of its container `agent` is longshore"));
+    let held = file.replace("\"inject\"", "\"image\"");
+    assert!(refused(&held, command).contains("`command` of its container `agent` is longshore"));
+    for overlay in [
+        "spec: {initContainers: [{name: supervisor, $patch: delete}]}",
+        "spec: {initContainers: [{name: supervisor, args: [other]}]}",
+        "spec: {initContainers: null}",
+        "spec: {volumes: [{name: supervisor, $patch: delete}]}",
+        "spec: {containers: [{name: agent, volumeMounts: [{mountPath: /opt/longshore, $patch: delete}]}]}",
+    ] {
+        assert!(refused(&file, overlay).contains("its init container `supervisor`, the volume of that name and where both containers have it, bring longshore into its pods"), "{overlay}");
+    }
+    let plane = SMALL.replace("[kubernetes]", "[kubernetes]\noverlay = \"pod.yaml\"");
+    let other = "spec: {containers: [{name: longshore, command: [sh]}]}";
+    assert!(refused(&plane, other).contains("`command` of its container `longshore` is longshore"));
+    // Its image may come from elsewhere, and others may start first.
+    let mirror =
+        "spec: {initContainers: [{name: supervisor, image: mirror/longshore:1}, {name: first, image: a}]}";
+    assert!(with(&file, mirror).is_ok());
+}
+
+#[test]
+fn what_pulls_an_image_before_has_the_secrets_that_its_workers_pull_it_with() {
+    let file = format!(
+        "{}kubernetes = {{ overlay = \"pod.yaml\" }}\n",
+        SMALL.replace("[kubernetes]", "[kubernetes]\nimage_pull_secrets = [\"a\"]")
+    );
+    let overlay = "spec: {imagePullSecrets: [{name: b}]}\n---\nkind: DaemonSet\nspec: {template: {spec: {imagePullSecrets: [{name: c}]}}}";
+    let objects = Case { overlays: &[("pod.yaml", overlay)], prepull: true, ..case(&file) }.objects();
+    let prepull = find(&objects, "DaemonSet", "longshore-prepull-research");
+    assert_eq!(
+        prepull["spec"]["template"]["spec"]["imagePullSecrets"],
+        json!([{ "name": "a" }, { "name": "c" }, { "name": "b" }])
+    );
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub async fn run(args: &Args) -> Outcome {
         declared = read(&file)?;
     }
     config_file::warn(&declared.warnings);
-    let overlays = overlays(&declared.settings)?;
+    let overlays = overlays(&declared.settings, &args.fleets)?;
     let request = Request {
         declared: &declared,
         config: &file.text,
@@ -118,10 +118,11 @@ fn tell_unpinned(settings: &Settings, which: Which<'_>) {
     }
 }
 
-/// Their texts, by path.
-fn overlays(settings: &Settings) -> Outcome<BTreeMap<String, String>> {
-    let fleets = settings.fleets.iter().filter_map(|fleet| fleet.overlay.as_ref());
-    let paths = settings.kubernetes.overlay.iter().chain(fleets);
+/// Their texts, by path: of what is rendered alone.
+fn overlays(settings: &Settings, only: &[FleetName]) -> Outcome<BTreeMap<String, String>> {
+    let wanted = settings.fleets.iter().filter(|fleet| only.is_empty() || only.contains(&fleet.name));
+    let fleets = wanted.filter_map(|fleet| fleet.overlay.as_ref());
+    let paths = settings.kubernetes.overlay.iter().filter(|_| only.is_empty()).chain(fleets);
     let read = |path: &String| match fs::read_to_string(path) {
         Ok(text) => Ok((path.clone(), text)),
         Err(error) => Err(Fault::new(format!("could not read the overlay `{path}`"))
@@ -138,7 +139,9 @@ fn in_the_way(problems: &[Problem]) -> Fault {
 /// Files that say themselves where they come from.
 fn marked(files: impl IntoIterator<Item = ChartFile>) -> Vec<ChartFile> {
     let head = format!("{MARK}{}: change longshore.toml and render again.\n", env!("CARGO_PKG_VERSION"));
-    files.into_iter().map(|(path, text)| (path, head.clone() + &text)).collect()
+    // JSON has no comments.
+    let head = |path: &str| if path.ends_with(".json") { "" } else { head.as_str() };
+    files.into_iter().map(|(path, text)| (path.clone(), head(&path).to_owned() + &text)).collect()
 }
 
 fn paths(dir: &Path, rendered: &Rendered) -> Vec<PathBuf> {

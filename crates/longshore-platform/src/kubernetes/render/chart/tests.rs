@@ -10,7 +10,11 @@ use longshore_core::kubernetes::LOGINS;
 const OVERLAYS: [(&str, &str); 2] = [("plane.yaml", PLANE), ("crawl.yaml", CRAWL)];
 
 fn made(text: &str) -> BTreeMap<String, String> {
-    let overlays = overlays(&OVERLAYS);
+    made_with(text, &OVERLAYS)
+}
+
+fn made_with(text: &str, given: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let overlays = overlays(given);
     let declared = declared(text);
     let request = Request {
         declared: &declared,
@@ -129,15 +133,13 @@ fn other_values_are_what_a_file_with_them_would_have_given() {
             "image = \"acme/plain:7\"\nresources = { memory_limit = \"4Gi\" }",
         )
         .replace("namespace = \"agents\"", "namespace = \"123\"");
-    let (mut chart, mut file) =
-        (comparable(installed(&chart, "123", &values)), comparable(plain(&file, RICH)));
+    let (chart, mut file) = (comparable(installed(&chart, "123", &values)), comparable(plain(&file, RICH)));
     let declaration = "/spec/template/metadata/annotations/longshore.dev~1declaration";
     for name in ["Deployment chat", "Deployment plain"] {
-        let chart =
-            chart.get_mut(name).and_then(|object| object.pointer_mut(declaration)).expect("annotated");
-        assert_eq!(*chart, "values", "it follows none that the chart knows");
-        let file = file.get_mut(name).and_then(|object| object.pointer_mut(declaration)).expect("annotated");
-        *chart = file.clone();
+        assert_eq!(chart[name].pointer(declaration), None, "it follows none that the chart knows");
+        let annotations = "/spec/template/metadata/annotations";
+        let file = file.get_mut(name).and_then(|object| object.pointer_mut(annotations)).expect("annotated");
+        file.as_object_mut().expect("a mapping").remove("longshore.dev/declaration");
     }
     same(&chart, &file);
 }
@@ -149,16 +151,7 @@ fn the_control_plane_is_told_the_values() {
     values["fleet"]["chat"]["image"] = "acme/chat:3".into();
     values["fleet"]["chat"]["scaling"]["max"] = 7.into();
     let objects = installed(&chart, "agents", &values);
-    let plane =
-        objects.iter().find(|it| it["kind"] == "Deployment" && it["metadata"]["name"] == CONTROL_PLANE);
-    let mut plane = plane.expect("it is there").clone();
-    let variables: Vec<(String, String)> = container(&mut plane, CONTROL_PLANE)["env"]
-        .as_array()
-        .expect("it has some")
-        .iter()
-        .filter_map(|one| Some((one["name"].as_str()?.to_owned(), one["value"].as_str()?.to_owned())))
-        .filter(|(name, _)| name.starts_with("LONGSHORE__FLEET__"))
-        .collect();
+    let variables = overrides(&objects);
     assert_eq!(variables.len(), 3 * VALUES.len());
     let (settings, _) = longshore_core::settings::parse(RICH, "longshore.toml", &variables, "/")
         .expect("overrides that are taken");
@@ -209,6 +202,127 @@ fn a_fleet_whose_name_no_template_could_say_is_looked_up() {
     );
     let installed = installed(&chart, "longshore", &one(&chart["values.yaml"]));
     same(&comparable(installed), &comparable(plain(&text, &text)));
+}
+
+#[test]
+fn a_size_is_written_as_both_kubernetes_and_the_control_plane_read_it() {
+    let sized =
+        |memory: &str| format!("{SMALL}resources = {{ memory = \"{memory}\", memory_limit = \"4GB\" }}\n");
+    for (written, shown) in
+        [("500MB", "500M"), ("1200kB", "1200k"), ("1500000Ki", "1500000Ki"), ("2000Ki", "2000Ki")]
+    {
+        let text = sized(written);
+        let chart = made(&text);
+        let values = one(&chart["values.yaml"]);
+        assert_eq!(values["fleet"]["research"]["resources"]["memory"], shown);
+        let objects = installed(&chart, "longshore", &values);
+        let told =
+            longshore_core::settings::parse(&text, "x", &overrides(&objects), "/").expect("it is taken");
+        let memory = told.0.fleets[0].container.as_ref().map(|it| it.resources.memory);
+        assert_eq!(
+            memory,
+            declared(&text).settings.fleets[0].container.as_ref().map(|it| it.resources.memory)
+        );
+    }
+    let text = sized("123456789B");
+    let declared = declared(&text);
+    let overlays = BTreeMap::new();
+    let request = Request {
+        declared: &declared,
+        config: &text,
+        overlays: &overlays,
+        version: "1.2.3",
+        only: &[],
+        prepull: false,
+    };
+    let problems = chart(&request).expect_err("no word for it");
+    assert!(
+        problems[0].to_string().starts_with("fleet.research.resources.memory: 123456789 bytes are no whole")
+    );
+}
+
+#[test]
+fn what_an_overlay_says_no_value_changes() {
+    let by = |by: &str| {
+        let text = format!(
+            "{SMALL}scaling = {{ by = \"{by}\", min = 2, max = 20 }}\nkubernetes = {{ overlay = \"o.yaml\" }}\n"
+        );
+        text.replace("[kubernetes]", "[kubernetes]\noverlay = \"p.yaml\"")
+    };
+    let percent = "scaleDown: {policies: [{type: Percent, value: 10, periodSeconds: 60}]}";
+    let hpa = format!("kind: HorizontalPodAutoscaler\nspec: {{minReplicas: 3, behavior: {{{percent}}}}}");
+    let keda = "kind: ScaledObject\nspec: {minReplicaCount: 0, maxReplicaCount: 50}";
+    for (kind, overlay) in [("hpa", hpa.as_str()), ("keda", keda)] {
+        let plane = "kind: Deployment\nspec: {replicas: 4}";
+        let text = by(kind);
+        let chart = made_with(&text, &[("o.yaml", overlay), ("p.yaml", plane)]);
+        let mut values = one(&chart["values.yaml"]);
+        assert_eq!(values["kubernetes"].get("replicas"), None, "it would have no effect");
+        values["fleet"]["research"]["scaling"]["max"] = 7.into();
+        let objects = comparable(installed(&chart, "longshore", &values));
+        assert_eq!(objects["Deployment longshore"]["spec"]["replicas"], 4);
+        match kind {
+            "hpa" => {
+                let spec = &objects["HorizontalPodAutoscaler research"]["spec"];
+                assert_eq!((&spec["minReplicas"], &spec["maxReplicas"]), (&json!(3), &json!(7)));
+                assert_eq!(spec["behavior"]["scaleUp"]["policies"][0]["value"], 7);
+                assert_eq!(spec["behavior"]["scaleDown"]["policies"][0]["value"], 10);
+            }
+            _ => {
+                let spec = &objects["ScaledObject research"]["spec"];
+                assert_eq!((&spec["minReplicaCount"], &spec["maxReplicaCount"]), (&json!(0), &json!(50)));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_store_has_a_secret_of_its_own_where_a_value_says_so() {
+    let bare = SMALL.split_once("[kubernetes]").expect("it has some").1;
+    let text = format!("[kubernetes]{bare}");
+    let chart = made(&text);
+    let mut values = one(&chart["values.yaml"]);
+    values["kubernetes"]["store_secret"] = "db".into();
+    let of = |values: &Value| {
+        let mut plane = comparable(installed(&chart, "longshore", values))["Deployment longshore"].clone();
+        let variables = container(&mut plane, CONTROL_PLANE)["env"].as_array().expect("some").clone();
+        let database = variables.into_iter().find(|it| it["name"] == "DATABASE_URL").expect("told");
+        database.pointer("/valueFrom/secretKeyRef/name").cloned()
+    };
+    assert_eq!((of(&values), of(&one(&chart["values.yaml"]))), (Some("db".into()), Some("longshore".into())));
+    // Of a file that names the database itself no such value would have an effect.
+    let given =
+        SMALL.replace("database_password = { env = \"DATABASE_PASSWORD\" }", "redis = \"redis://cache\"");
+    assert_eq!(one(&made(&given)["values.yaml"])["kubernetes"].get("store_secret"), None);
+}
+
+#[test]
+fn what_helm_holds_values_against_knows_each_of_them() {
+    for text in [SMALL, RICH] {
+        let chart = made(text);
+        let schema: Value = serde_json::from_str(&chart["values.schema.json"]).expect("JSON");
+        let values = one(&chart["values.yaml"]);
+        fn known(value: &Value, schema: &Value, path: &str) {
+            let Some(map) = value.as_object() else { return };
+            assert_eq!(schema["additionalProperties"], false, "{path}");
+            for (key, value) in map {
+                let schema = schema["properties"].get(key).unwrap_or_else(|| panic!("{path}.{key}"));
+                known(value, schema, &format!("{path}.{key}"));
+            }
+        }
+        known(&values, &schema, "");
+    }
+}
+
+/// What the control plane is told beside the file.
+fn overrides(objects: &[Value]) -> Vec<(String, String)> {
+    let is = |it: &&Value| it["kind"] == "Deployment" && it["metadata"]["name"] == CONTROL_PLANE;
+    let mut plane = objects.iter().find(is).expect("it is there").clone();
+    let variables = container(&mut plane, CONTROL_PLANE)["env"].as_array().expect("it has some").clone();
+    let told = variables
+        .iter()
+        .filter_map(|one| Some((one["name"].as_str()?.to_owned(), one["value"].as_str()?.to_owned())));
+    told.filter(|(name, _)| name.starts_with("LONGSHORE__FLEET__")).collect()
 }
 
 /// The paths of all that is no mapping.
@@ -268,6 +382,18 @@ fn run(parts: &[Part], root: &Value, dot: &Value, out: &mut String) {
     while at < parts.len() {
         match &parts[at] {
             Part::Text(text) => out.push_str(text),
+            Part::Action(action) if action.starts_with("if ") => {
+                let find = |word: &str| {
+                    (at..parts.len()).find(|at| matches!(&parts[*at], Part::Action(a) if a == word))
+                };
+                let end = find("end").expect("an if ends");
+                let otherwise = find("else").filter(|other| *other < end).unwrap_or(end);
+                match pipeline(&action["if ".len()..], root, dot) == json!(true) {
+                    true => run(&parts[at + 1..otherwise], root, dot, out),
+                    false => run(&parts[(otherwise + 1).min(end)..end], root, dot, out),
+                }
+                at = end;
+            }
             Part::Action(action) => match action.strip_prefix("range ") {
                 Some(list) => {
                     let end =
@@ -358,7 +484,7 @@ fn call(function: &str, operands: &[Value]) -> Value {
             parts.join(with.as_str().expect("a text")).into()
         }
         ("eq", [one, other]) => (one == other).into(),
-        ("ternary", [yes, no, which]) => if which == &json!(true) { yes } else { no }.clone(),
+        ("default", [otherwise, given]) => if given == "" { otherwise } else { given }.clone(),
         _ => panic!("not known: {function} with {} operands", operands.len()),
     }
 }
