@@ -30,8 +30,8 @@ impl Rooms {
         Rooms {
             api: Room::new("api", api),
             link: Room::new("worker link", link),
-            probes: Room::new("probes", few),
-            metrics: Room::new("external metrics", few),
+            probes: Room::of_short_answers("probes", few),
+            metrics: Room::of_short_answers("external metrics", few),
         }
     }
 }

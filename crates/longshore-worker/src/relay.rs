@@ -26,7 +26,7 @@ use longshore_api::link::ProviderSeen;
 use longshore_api::link_client::LinkClient;
 use longshore_api::llm::PREFIX;
 use longshore_api::problem::Problem;
-use longshore_api::serve::{self, Room};
+use longshore_api::serve::{self, IDLE, Patience, Room};
 use tokio::net::TcpListener;
 
 use crate::error::WorkerError;
@@ -38,6 +38,12 @@ pub use register::{Closed, Register};
 
 /// Where the agent's own API lives, here and at the control plane.
 const AGENT_API: &str = "/agent/v1/";
+
+/// For connections of this machine's agents: their ends are always told, and a busy agent may let an answer wait.
+pub fn room(most: usize) -> Arc<Room> {
+    let patience = Patience { take: IDLE, ..Patience::default() };
+    Room::with_patience("relay", most, patience)
+}
 
 pub struct Relay {
     pub register: Register,
