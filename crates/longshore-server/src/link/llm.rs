@@ -6,7 +6,6 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use longshore_api::link::ProviderSeen;
 use longshore_api::llm;
 use longshore_core::id::{FleetName, Held};
@@ -17,6 +16,7 @@ use uuid::Uuid;
 use super::Token;
 use crate::app::App;
 use crate::error::{Answer, Refused};
+use crate::extract::{Broken, collect};
 
 pub async fn call(State(app): State<App>, token: Token, request: Request) -> Answer<Response> {
     let gateway = app.gateway.as_ref().ok_or_else(|| Refused::not_here(Role::Gateway))?;
@@ -47,15 +47,13 @@ pub async fn call(State(app): State<App>, token: Token, request: Request) -> Ans
         );
         return Ok(refuse(403, "provider_not_allowed", message));
     }
-    let body = match Limited::new(body, llm::BODY_LIMIT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let body = match collect(body, llm::BODY_LIMIT).await {
+        Ok(body) => body,
+        Err(Broken::TooLarge) => {
             let message = format!("longshore: the request is larger than {} MiB", llm::BODY_LIMIT >> 20);
             return Ok(refuse(413, "request_too_large", message));
         }
-        Err(error) => {
-            return Err(Refused::new(400, "body_broken", format!("the body did not arrive whole: {error}")));
-        }
+        Err(broken) => return Err(broken.into()),
     };
     let caller = caller(held, token.0, &parts.headers)?;
     let incoming = Incoming { provider, method: parts.method, path, headers: parts.headers, body };
