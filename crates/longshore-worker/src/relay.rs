@@ -39,12 +39,6 @@ pub use register::{Closed, Register};
 /// Where the agent's own API lives, here and at the control plane.
 const AGENT_API: &str = "/agent/v1/";
 
-/// For connections of this machine's agents: their ends are always told, and a busy agent may let an answer wait.
-pub fn room(most: usize) -> Arc<Room> {
-    let patience = Patience { take: IDLE, ..Patience::default() };
-    Room::with_patience("relay", most, patience)
-}
-
 pub struct Relay {
     pub register: Register,
     pub addresses: Arc<Addresses>,
@@ -76,6 +70,12 @@ impl Relay {
             times: setup.times,
         };
         Ok((Arc::new(relay), listener))
+    }
+
+    /// For this machine's agents: that they end is always told, and one that is busy may let an answer wait.
+    pub fn room(most: usize) -> Arc<Room> {
+        let patience = Patience { take: IDLE, ..Patience::default() };
+        Room::with_patience("relay", most, patience)
     }
 
     pub async fn serve(self: Arc<Self>, listener: TcpListener, room: Arc<Room>) {

@@ -117,7 +117,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
         kill_grace: Duration::from_millis(registered.kill_grace_ms),
     };
     let (relay, listener) = Relay::bind(setup).await?;
-    background.spawn(Arc::clone(&relay).serve(listener, relay::room(files.many)));
+    background.spawn(Arc::clone(&relay).serve(listener, Relay::room(files.many)));
     let worker = Arc::new(Worker::new(link, relay, &options, &registered, host, folders)?);
     live(worker, &registered, &mut signals, background).await
 }
