@@ -36,6 +36,15 @@ impl Rooms {
     }
 }
 
+impl Rooms {
+    /// Whoever is on a connection looks for another replica after the next answer.
+    pub fn end_connections(&self) {
+        for room in [&self.api, &self.link, &self.probes, &self.metrics] {
+            room.end_connections();
+        }
+    }
+}
+
 /// What an idle worker keeps with the link: a heartbeat and a claim.
 const POLLS: usize = 2;
 

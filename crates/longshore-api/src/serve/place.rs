@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -265,7 +266,10 @@ where
         let done = Done(Arc::clone(&self.place));
         let answer = self.service.call(request);
         Box::pin(async move {
-            let response = answer.await.map_err(Into::into)?;
+            let mut response = answer.await.map_err(Into::into)?;
+            if done.0.room.ends_connections() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response.map(|body| Answer { body, _done: done }))
         })
     }

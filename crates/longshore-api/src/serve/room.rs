@@ -1,6 +1,7 @@
 //! The seats of a listener, and who gives one up.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Room {
     patience: Patience,
     /// All answers are short, and there at once or of no use.
     short: bool,
+    /// Each answer is its connection's last.
+    ends: AtomicBool,
     line: Mutex<Line>,
 }
 
@@ -86,7 +89,7 @@ impl Room {
     fn of(name: &'static str, most: usize, patience: Patience, short: bool) -> Room {
         let most = most.min(Semaphore::MAX_PERMITS);
         let seats = Arc::new(Semaphore::new(most));
-        Room { name, seats, most, patience, short, line: Mutex::default() }
+        Room { name, seats, most, patience, short, ends: AtomicBool::new(false), line: Mutex::default() }
     }
 
     pub fn name(&self) -> &'static str {
@@ -99,6 +102,16 @@ impl Room {
 
     pub(super) fn has_short_answers(&self) -> bool {
         self.short
+    }
+
+    /// From now on each connection ends with its answer, so that whoever is on it looks for another place before this one is
+    /// gone. New ones are taken still.
+    pub fn end_connections(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn ends_connections(&self) -> bool {
+        self.ends.load(Ordering::Relaxed)
     }
 
     /// A free seat, or that of somebody who has to go. `None`: all are answered, and take it.

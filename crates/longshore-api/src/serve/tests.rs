@@ -425,6 +425,24 @@ async fn at_the_stop_who_waits_is_closed_and_who_is_answered_is_answered_to_the_
 }
 
 #[tokio::test]
+async fn before_a_stop_each_answer_is_its_connections_last_and_new_ones_are_taken() {
+    let mut scene = scene(10, LONG, LONG).await;
+    let mut kept = scene.ask("/").await;
+    assert!(hears(&mut kept, "ok").await);
+    let mut asking = scene.ask("/held").await;
+    let held = scene.held().await;
+    scene.room.end_connections();
+    drop(held);
+    assert!(hears(&mut asking, "0\r\n\r\n").await);
+    kept.write_all(request("/").as_bytes()).await.expect("it is kept until it is used");
+    for mut stream in [kept, scene.ask("/").await] {
+        let mut text = String::new();
+        timeout(SOON, stream.read_to_string(&mut text)).await.expect("closed in time").expect("in order");
+        assert!(text.contains("connection: close\r\n") && text.ends_with("ok"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_peer_that_is_gone_without_a_word_is_found_out_by_the_system() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("bound");
