@@ -19,6 +19,7 @@ use crate::keys::Keys;
 use crate::lately::Lately;
 use crate::look::Looked;
 use crate::metrics::Metrics;
+use crate::rooms::Calls;
 use crate::token::Signer;
 
 /// Sizes in bytes.
@@ -62,6 +63,8 @@ pub struct Inner {
     pub metrics: Metrics,
     /// Only with the role `gateway`.
     pub gateway: Option<Gateway>,
+    /// How many calls of agents may be under way.
+    pub calls: Calls,
     /// The declared providers, and whose API each speaks.
     pub provider_kinds: HashMap<String, Kind>,
     /// As they are declared here: what they limit bounds fleets.

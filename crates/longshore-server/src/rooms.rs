@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use longshore_api::serve::{Room, Shares};
 use longshore_core::role::{Role, Roles};
-use tracing::info;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{info, warn};
 
 /// Where connections have their seats. None of them can take another's, whoever comes in whatever numbers.
 pub struct Rooms {
@@ -45,6 +46,32 @@ impl Rooms {
     }
 }
 
+/// The seats of the worker link that agents' LLM calls may have. The rest is for what workers say themselves: a heartbeat that
+/// found no seat would cost them their tasks, while a call waits, or is made by another replica.
+pub struct Calls {
+    seats: Arc<Semaphore>,
+    link: Arc<Room>,
+}
+
+impl Calls {
+    pub fn new(link: &Arc<Room>) -> Calls {
+        let most = link.seats() - link.seats() / 4;
+        Calls { seats: Arc::new(Semaphore::new(most)), link: Arc::clone(link) }
+    }
+
+    /// To be kept until the call's answer is sent. `None`: there are as many calls as there may be.
+    pub fn seat(&self) -> Option<OwnedSemaphorePermit> {
+        let seat = Arc::clone(&self.seats).try_acquire_owned().ok();
+        if seat.is_none() && self.link.may_complain() {
+            warn!(
+                connections = self.link.seats(),
+                "as many LLM calls as the worker link has room for: more have to wait"
+            );
+        }
+        seat
+    }
+}
+
 /// What an idle worker keeps with the link: a heartbeat and a claim.
 const POLLS: usize = 2;
 
@@ -62,6 +89,15 @@ fn seats(share: usize, roles: Roles) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_leave_seats_to_heartbeats() {
+        let calls = Calls::new(&Room::new("link", 8));
+        let mut under_way: Vec<_> = (0..6).map(|_| calls.seat().expect("a seat")).collect();
+        assert!(calls.seat().is_none());
+        under_way.pop();
+        assert!(calls.seat().is_some(), "one has ended");
+    }
 
     #[test]
     fn a_listener_gets_the_seats_of_one_that_is_not_there() {

@@ -36,7 +36,7 @@ use crate::controller::{self, Crew};
 use crate::door::Door;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
-use crate::rooms::Rooms;
+use crate::rooms::{Calls, Rooms};
 use crate::tls::{self, Tls, TlsError, handshake};
 use crate::token::Signer;
 use crate::{external_metrics, link, open_store, probes, reach, routes};
@@ -251,6 +251,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         fleet_source: settings.server.fleets,
         metrics,
         gateway,
+        calls: Calls::new(&rooms.link),
         provider_kinds: kinds(&settings.providers),
         providers: settings.providers.clone(),
         fleets: Default::default(),

@@ -96,6 +96,10 @@ impl Room {
         self.name
     }
 
+    pub fn seats(&self) -> usize {
+        self.most
+    }
+
     pub(super) fn patience(&self) -> Patience {
         self.patience
     }
@@ -193,7 +197,7 @@ impl Room {
     }
 
     /// Whether it was quiet for so long that trouble may be told again.
-    pub(super) fn may_complain(&self) -> bool {
+    pub fn may_complain(&self) -> bool {
         let mut line = self.line();
         let lately = line.complained.is_some_and(|at| at.elapsed() < COMPLAINT);
         if !lately {

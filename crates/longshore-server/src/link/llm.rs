@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt};
 use http::header;
 use longshore_api::link::ProviderSeen;
 use longshore_api::llm;
@@ -24,6 +25,15 @@ pub async fn call(State(app): State<App>, token: Token, request: Request) -> Ans
         // The relay waits, and asks whoever comes next.
         return Err(Refused::draining());
     }
+    let seat = app.calls.seat().ok_or_else(|| {
+        // The same for the relay.
+        Refused::new(
+            503,
+            "too_many_calls",
+            "this control plane makes as many LLM calls as it has connections for",
+        )
+        .hint("raise its limit of open files, or add replicas")
+    })?;
     let (parts, body) = request.into_parts();
     let (provider, path) = split(&parts.uri);
     let refuse = |status, code, message: String| framed(gateway.refuse(&provider, status, code, message));
@@ -57,10 +67,11 @@ pub async fn call(State(app): State<App>, token: Token, request: Request) -> Ans
     };
     let caller = caller(held, token.0, &parts.headers)?;
     let incoming = Incoming { provider, method: parts.method, path, headers: parts.headers, body };
-    Ok(framed(gateway.call(caller, incoming).await))
+    let frames = gateway.call(caller, incoming).await;
+    Ok(framed(frames.inspect(move |_| _ = &seat)))
 }
 
-fn framed(frames: Frames) -> Response {
+fn framed(frames: impl Stream<Item = <Frames as Stream>::Item> + Send + 'static) -> Response {
     ([(header::CONTENT_TYPE, llm::CONTENT_TYPE)], Body::from_stream(frames)).into_response()
 }
 
