@@ -405,9 +405,7 @@ async fn at_the_stop_who_waits_is_closed_and_who_is_answered_is_answered_to_the_
     let mut scene = scene(10, LONG, LONG).await;
     let (silent, mut kept) = (scene.connect().await, scene.ask("/").await);
     assert!(hears(&mut kept, "ok").await);
-    let mut half = scene.ask("/").await;
-    assert!(hears(&mut half, "ok").await);
-    half.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n").await.expect("sent");
+    let half = scene.saying("GET / HTTP/1.1\r\nHost: x\r\n").await;
     let mut asking = scene.ask("/held").await;
     let held = scene.held().await;
     scene.is_full(4).await;
