@@ -203,13 +203,14 @@ impl LinkClient {
             Door::Gateway => self.gateways.addresses(),
         };
         let address = addresses.in_use();
-        let carried = self.carry_to(&address, request).await;
-        let fails = match &carried {
-            Ok(reply) => is_away(reply.status()),
-            Err(error) => error.blames_the_address(),
+        let (carried, fault) = match self.carry_to(&address, request).await {
+            Ok(reply) if is_away(reply.status()) => reply.told(request.patience).await,
+            Ok(reply) => (Ok(reply), None),
+            Err(error) => (Err(error), None),
         };
-        if fails {
-            self.carrier.failed();
+        let error = fault.as_ref().or(carried.as_ref().err());
+        self.carrier.learn(error);
+        if error.is_some_and(LinkError::blames_the_address) {
             addresses.failed(&address, round);
         }
         carried
@@ -272,11 +273,7 @@ impl LinkClient {
                 };
                 read(&body).map_err(unexpected)
             });
-            match &answer {
-                Err(error) if error.blames_the_connection() => self.own.failed(),
-                Err(error) if error.tells_of_trouble() => self.own.refused(),
-                _ => self.own.answered(),
-            }
+            self.own.learn(answer.as_ref().err());
             let Err(error) = answer else { return answer };
             if !error.blames_the_address() {
                 return Err(error);
@@ -307,13 +304,29 @@ impl LinkClient {
         if status.is_success() {
             return Ok(body);
         }
-        Err(match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => LinkError::Problem(Box::new(Problem { status: status.as_u16(), ..problem })),
-            Err(_) => LinkError::Unexpected {
-                address: Arc::clone(address),
-                what: format!("status {status} without a problem body"),
-            },
-        })
+        Err(refusal(address, status.as_u16(), &body))
+    }
+}
+
+impl Connections {
+    /// Takes note of what a request has brought: an error, or an answer.
+    fn learn(&self, error: Option<&LinkError>) {
+        match error {
+            Some(error) if error.blames_the_connection() => self.failed(),
+            Some(error) if error.tells_of_trouble() => self.refused(),
+            _ => self.answered(),
+        }
+    }
+}
+
+/// What an answer means that is none.
+fn refusal(address: &Arc<str>, status: u16, body: &[u8]) -> LinkError {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => LinkError::Problem(Box::new(Problem { status, ..problem })),
+        Err(_) => LinkError::Unexpected {
+            address: Arc::clone(address),
+            what: format!("status {status} without a problem body"),
+        },
     }
 }
 
@@ -374,6 +387,24 @@ impl Reply {
         self.response.headers()
     }
 
+    /// Reads an answer of somebody who is away: only its text tells whether a control plane is in trouble or there is none.
+    async fn told(self, patience: Duration) -> (Result<Reply, LinkError>, Option<LinkError>) {
+        let Reply { response, address } = self;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = match tokio::time::timeout(patience, response.bytes()).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(source)) => {
+                let source = source.without_url();
+                return (Err(LinkError::Transport { address, source }), None);
+            }
+            Err(_) => return (Err(LinkError::Silent { address, after: patience }), None),
+        };
+        let fault = refusal(&address, status.as_u16(), &body);
+        let mut response = hyper::Response::new(body);
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
+        (Ok(Reply { response: response.into(), address }), Some(fault))
+    }
+
     /// The body's next bytes, as they come; `None`: there are no more.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, reqwest::Error> {
         self.response.chunk().await.map_err(reqwest::Error::without_url)
@@ -386,7 +417,13 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+
     use super::*;
+    use crate::serve::{Room, never, serve};
 
     #[test]
     fn trouble_that_a_control_plane_tells_of_is_not_its_connections() {
@@ -407,8 +444,46 @@ mod tests {
         assert!(other.blames_the_connection());
     }
 
-    fn check_path(path: &str, expected: Option<&str>) {
-        let carried = Carried {
+    /// How many connections so many requests of agents open to one who answers all with this.
+    async fn connections(requests: usize, status: u16, body: String) -> usize {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("bound"));
+        let opened = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&opened);
+        let service = service_fn(move |_| {
+            let mut response = hyper::Response::new(Full::new(Bytes::from(body.clone())));
+            *response.status_mut() = status.try_into().expect("a status");
+            std::future::ready(Ok::<_, crate::serve::Error>(response))
+        });
+        let greet = move |stream| {
+            count.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok((stream, service.clone())))
+        };
+        let served = tokio::spawn(serve(listener, Room::new("test", 100), greet, never()));
+        let client = LinkClient::new(&[address], "token", "worker-1", None).expect("a client");
+        for _ in 0..requests {
+            let request = Carried { patience: Duration::from_secs(30), ..carried("/llm/openai/v1/models") };
+            let reply = client.carry(&request, &mut Round::default()).await.expect("an answer");
+            assert_eq!(reply.status(), status);
+            // Only then is the connection free for the next.
+            reply.bytes().await.expect("the answer's text");
+        }
+        served.abort();
+        opened.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn calls_of_agents_open_few_connections_to_a_control_plane_that_is_in_trouble() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let problem = |code| serde_json::to_string(&Problem::new(503, code, "a test")).expect("JSON");
+        assert_eq!(connections(9, 200, "fine".into()).await, 1);
+        assert_eq!(connections(9, 503, problem("store_unavailable")).await, 3, "now and then a new one");
+        assert_eq!(connections(9, 503, problem("stopping")).await, 8, "one after the other");
+        assert_eq!(connections(9, 503, "a proxy's words".into()).await, 8, "one after the other");
+    }
+
+    fn carried(path: &str) -> Carried {
+        Carried {
             to: Door::Gateway,
             method: Method::GET,
             path: path.to_owned(),
@@ -416,8 +491,11 @@ mod tests {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             patience: Duration::ZERO,
-        };
-        let url = carried.url("http://127.0.0.1:7118/link").ok();
+        }
+    }
+
+    fn check_path(path: &str, expected: Option<&str>) {
+        let url = carried(path).url("http://127.0.0.1:7118/link").ok();
         assert_eq!(url.as_ref().map(Url::as_str), expected, "{path}");
     }
 

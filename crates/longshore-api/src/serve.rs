@@ -1,8 +1,9 @@
 //! How control planes and workers hold the connections that others open to them.
 //!
 //! Anybody may connect, and whoever says nothing costs a file all the same. So a listener has a number of seats; a
-//! connection with a request keeps its seat for as long as the answer takes, and one that waits for a request gives it up:
-//! when it dawdles, when it was silent for long, or when somebody new needs it. What a request means is not known here.
+//! connection with a request keeps its seat for as long as the answer takes, unless it does not take the answer; and one that
+//! waits for a request gives it up: when it dawdles, when it was silent for long, or when somebody new needs it. What a
+//! request means is not known here.
 
 mod place;
 mod room;
@@ -31,13 +32,24 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use place::{Place, Tracked, Watched};
-pub use room::{Room, Shares};
+pub use room::{Patience, Room, Shares};
 
 /// How long a handshake may take, and the head of a request from its first byte on.
 pub const HEAD: Duration = Duration::from_secs(10);
 
-/// How long a connection may wait for its next request: longer than clients keep one that they do not use.
-pub const IDLE: Duration = Duration::from_secs(300);
+/// How long a connection may wait for its next request: longer than clients keep one that they do not use, and load
+/// balancers, some of which keep one for 600 s.
+pub const IDLE: Duration = Duration::from_secs(620);
+
+/// How long the other side may take nothing of an answer, and the system wait for word that what it sent has come.
+pub const TAKE: Duration = Duration::from_secs(90);
+
+/// How large the head of a request may be: load balancers let through as much at most. A larger one is answered with 431.
+const HEAD_SIZE: usize = 64 << 10;
+
+/// How much of what is to be sent the system takes over before the other side takes any. With less it would not be seen
+/// that somebody slow takes an answer, with more only after a while.
+const UNSENT: u32 = 128 << 10;
 
 /// After this long without a packet the system asks whether the other side is there.
 const SILENT: Duration = Duration::from_secs(60);
@@ -82,7 +94,11 @@ pub async fn serve<G, F, Io, S, B>(
         let _ = stream.set_nodelay(true);
         // A machine that lost power says no goodbye, and a request that is held for long says nothing either.
         let asks = TcpKeepalive::new().with_time(SILENT).with_interval(ASK_EVERY).with_retries(ASK);
-        let _ = SockRef::from(&stream).set_tcp_keepalive(&asks);
+        let socket = SockRef::from(&stream);
+        let _ = socket.set_tcp_keepalive(&asks);
+        // Nothing is asked while what was sent is on its way.
+        let _ = socket.set_tcp_user_timeout(Some(room.patience().take));
+        let _ = socket.set_tcp_notsent_lowat(UNSENT);
         let place = Place::new(Arc::clone(&room));
         tokio::spawn(attend(greet(stream), from, place, seat, stop.subscribe()));
     }
@@ -143,7 +159,7 @@ async fn attend<F, Io, S, B>(
     let (_seat, _connected) = (seat, stop.clone());
     let _left = place::Left(Arc::clone(&place));
     let greeted = tokio::select! {
-        greeted = timeout(place.patience().0, greeted) => greeted,
+        greeted = timeout(place.patience().head, greeted) => greeted,
         () = place.told_to_go() => return,
         _ = stop.wait_for(|stop| *stop) => return,
     };
@@ -155,11 +171,12 @@ async fn attend<F, Io, S, B>(
     let io = TokioIo::new(Watched::new(io, Arc::clone(&place)));
     let service = Tracked::new(service, Arc::clone(&place));
     // Its own limit counts from the answer before, so that a connection could not be kept for a while.
-    let connection = http1::Builder::new().header_read_timeout(None).serve_connection(io, service);
+    let mut http = http1::Builder::new();
+    let connection = http.header_read_timeout(None).max_buf_size(HEAD_SIZE).serve_connection(io, service);
     let mut connection = pin!(connection);
     let mut go = pin!(place.told_to_go());
     let mut stopped = pin!(async move { stop.wait_for(|stop| *stop).await.is_ok() });
-    let (mut stopping, mut armed) = (false, Instant::now() + place.patience().1);
+    let (mut stopping, mut armed) = (false, Instant::now() + place.patience().idle);
     let mut alarm = pin!(sleep_until(armed));
     let why = poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -174,15 +191,18 @@ async fn attend<F, Io, S, B>(
         }
         // It sends all that it has before it comes here, or was told that no more can be sent now.
         place.settle();
+        if stopping && place.waits() {
+            return Poll::Ready(Some("the listener stops, and its request had only begun".into()));
+        }
         if go.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some("somebody else needs its seat".into()));
         }
-        let Some(due) = place.due() else { return Poll::Pending };
+        let Some((due, why)) = place.due() else { return Poll::Pending };
         if due != armed {
             armed = due;
             alarm.as_mut().reset(due);
         }
-        alarm.as_mut().poll(cx).map(|()| Some("no request came in time".into()))
+        alarm.as_mut().poll(cx).map(|()| Some(why.into()))
     })
     .await;
     if let Some(why) = why {

@@ -17,7 +17,9 @@ use tokio::sync::watch;
 
 use crate::keys::Keys;
 use crate::lately::Lately;
+use crate::look::Looked;
 use crate::metrics::Metrics;
+use crate::rooms::Calls;
 use crate::token::Signer;
 
 /// Sizes in bytes.
@@ -61,13 +63,15 @@ pub struct Inner {
     pub metrics: Metrics,
     /// Only with the role `gateway`.
     pub gateway: Option<Gateway>,
+    /// How many calls of agents may be under way.
+    pub calls: Calls,
     /// The declared providers, and whose API each speaks.
     pub provider_kinds: HashMap<String, Kind>,
     /// As they are declared here: what they limit bounds fleets.
     pub providers: Vec<Provider>,
     pub fleets: Lately,
-    /// What the newest look at the database found, for heartbeats: they are many.
-    pub database: tokio::sync::Mutex<Option<ReadAt<String>>>,
+    /// Whether the database answers, for heartbeats and probes: they are many. Empty: it does.
+    pub database: Looked<String>,
     /// Providers that cannot be reached, and why, as it was found last.
     pub llm: Mutex<BTreeMap<String, String>>,
     pub started: Instant,
@@ -85,6 +89,8 @@ pub struct Inner {
     pub replicas: Mutex<Vec<Replica>>,
     /// The folder of the embedded store, of logs and worker tokens.
     pub state_dir: std::path::PathBuf,
+    /// True once this process is to stop: it goes on answering for a while, and is not ready.
+    pub leaving: watch::Receiver<bool>,
     /// True once this process stops.
     pub stopping: watch::Receiver<bool>,
     /// How long a conversation is kept after its last use; `None`: for ever.
@@ -123,6 +129,10 @@ impl App {
     /// A fleet as it was declared a moment ago, here; at another replica within the last second.
     pub async fn fleet_lately(&self, name: &FleetName) -> Result<Option<Arc<FleetRecord>>, StoreError> {
         self.fleets.read(&self.store, name).await
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        *self.leaving.borrow()
     }
 
     pub fn is_stopping(&self) -> bool {

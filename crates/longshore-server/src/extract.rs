@@ -1,12 +1,18 @@
 //! What comes in: bodies with limits, bearer tokens, idempotency keys. Every refusal is a problem.
 
-use axum::body::{Body, Bytes};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Frame;
 use longshore_core::json::check_depth;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::app::App;
 use crate::error::{Answer, Refused};
@@ -52,14 +58,73 @@ impl FromRequest<App> for Lines {
 }
 
 pub async fn read(body: Body, limit: usize) -> Answer<Bytes> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Refused::new(413, "input_too_large", format!("the body is larger than {limit} bytes"))
-                .hint("put large data where the agent can fetch it, and its address into the input"))
+    collect(body, limit).await.map_err(|broken| match broken {
+        Broken::TooLarge => {
+            Refused::new(413, "input_too_large", format!("the body is larger than {limit} bytes"))
+                .hint("put large data where the agent can fetch it, and its address into the input")
         }
-        Err(error) => {
-            Err(Refused::new(400, "body_broken", format!("the body did not arrive whole: {error}")))
+        broken => broken.into(),
+    })
+}
+
+/// How long a body may bring nothing more of itself, however long it takes as a whole.
+const STALL: Duration = Duration::from_secs(30);
+
+/// Why a body could not be read.
+#[derive(Debug)]
+pub enum Broken {
+    TooLarge,
+    Stalled,
+    Torn(axum::Error),
+}
+
+/// Reads a body to its end.
+pub async fn collect(body: Body, limit: usize) -> Result<Bytes, Broken> {
+    match Limited::new(Steady { body, due: Box::pin(sleep(STALL)) }, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Broken::TooLarge),
+        Err(error) if error.is::<Stalled>() => Err(Broken::Stalled),
+        Err(error) => Err(Broken::Torn(axum::Error::new(error))),
+    }
+}
+
+impl From<Broken> for Refused {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::TooLarge => Refused::new(413, "input_too_large", "the body is too large"),
+            Broken::Stalled => Refused::new(408, "body_stalled", Stalled.to_string())
+                .hint("send the request again; a slow body is waited for as long as some of it comes"),
+            Broken::Torn(error) => {
+                Refused::new(400, "body_broken", format!("the body did not arrive whole: {error}"))
+            }
+        }
+    }
+}
+
+/// A body that is given up when nothing of it comes for a while.
+struct Steady {
+    body: Body,
+    due: Pin<Box<Sleep>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("nothing more of the body came for {} s", STALL.as_secs())]
+struct Stalled;
+
+impl HttpBody for Steady {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.due.as_mut().reset(Instant::now() + STALL);
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending => self.due.as_mut().poll(cx).map(|()| Some(Err(Stalled.into()))),
         }
     }
 }
@@ -152,4 +217,36 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    /// A body in so many parts, each of which comes after this long; then what comes never.
+    fn slow(parts: u32, each: Duration, ends: bool) -> Body {
+        Body::from_stream(stream::unfold(0, move |sent| async move {
+            match sent < parts {
+                true => sleep(each).await,
+                false if ends => return None,
+                false => std::future::pending().await,
+            }
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b"part")), sent + 1))
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_be_slow_and_not_stand_still() {
+        let began = Instant::now();
+        let whole = read(slow(10, STALL * 9 / 10, true), 100).await.expect("it goes on");
+        assert_eq!((whole.len(), began.elapsed()), (40, STALL * 9));
+        for parts in [0, 2] {
+            let began = Instant::now();
+            let refused = read(slow(parts, STALL / 2, false), 100).await.expect_err("it stands still");
+            assert_eq!((refused.0.status, &*refused.0.code), (408, "body_stalled"));
+            assert_eq!(began.elapsed(), STALL + parts * STALL / 2);
+        }
+    }
 }

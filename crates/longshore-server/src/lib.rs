@@ -20,6 +20,7 @@ mod images;
 mod keys;
 mod lately;
 mod link;
+mod look;
 mod metrics;
 mod open_store;
 mod owned;

@@ -7,11 +7,12 @@ mod hooks;
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::Duration;
 
 use http::StatusCode;
 use longshore_api::fleet::Depth;
 use longshore_api::link::WorkerState;
+use longshore_api::problem::Problem;
 use longshore_store::{FleetCounts, WorkerFilter};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -23,8 +24,8 @@ use prometheus_client::registry::Registry;
 use crate::app::{App, now};
 use crate::convert;
 use crate::depth;
-use crate::error::Answer;
-use crate::probes::LATELY;
+use crate::error::{Answer, Refused};
+use crate::look::{Looked, Silent};
 use hooks::HookMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -66,13 +67,16 @@ struct OfModel {
     kind: String,
 }
 
+/// How long a scrape waits for the store, of the 10 s that Prometheus waits for it.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// All metrics of one control plane.
 pub struct Metrics {
     registry: Mutex<Registry>,
-    /// When the store was read for them.
-    read: tokio::sync::Mutex<Option<Instant>>,
+    /// Whether the store could be read for them.
+    read: Looked<Result<(), Problem>>,
     /// The gateway counts by itself.
     pub gateway: longshore_gateway::Metrics,
     /// Of schedules and webhooks.
@@ -275,13 +279,18 @@ impl Metrics {
 
     /// The text that a scrape gets.
     pub async fn scrape(&self, app: &App) -> Answer<String> {
-        // One reads, the others wait for it: whoever asks, and however often, the store is asked once in a while.
-        let mut read = self.read.lock().await;
-        if read.is_none_or(|at| at.elapsed() >= LATELY) {
-            self.read_store(app).await?;
-            *read = Some(Instant::now());
+        let read = || {
+            let app = app.clone();
+            async move { app.metrics.read_store(&app).await.map_err(|refused| *refused.0) }
+        };
+        match self.read.lately(PATIENCE, read).await {
+            Ok(read) => read?,
+            Err(Silent(since)) => {
+                let detail =
+                    format!("the store has been read for {} s and has not answered", since.as_secs());
+                return Err(Refused::new(503, "store_slow", detail).hint("ask again in a moment"));
+            }
         }
-        drop(read);
         let mut text = String::new();
         let registry = self.registry.lock().expect("no holder panics");
         if encode(&mut text, &registry).is_err() {

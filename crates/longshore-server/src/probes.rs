@@ -1,7 +1,7 @@
 //! The control plane's own probes and metrics, on their own port.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -11,11 +11,16 @@ use http::{StatusCode, header};
 
 use crate::app::App;
 use crate::error::Answer;
+use crate::look::Silent;
 use crate::routes::{unknown_route, wrong_method};
 use crate::start::TOKEN_SECRET;
 
-/// How old what was found in the store may be, for heartbeats and for whoever asks without a key.
-pub const LATELY: Duration = Duration::from_secs(1);
+/// How long whoever asks how things stand waits for the database's answer: orchestrators ask for 1 s to 3 s, and one that
+/// hears nothing takes it for the worst.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The same for workers, whose heartbeats can wait until it is known: longer than the store waits for its database.
+const AT_LAST: Duration = Duration::from_secs(10);
 
 pub fn router(app: App) -> Router {
     Router::new()
@@ -33,7 +38,7 @@ pub fn router(app: App) -> Router {
 async fn ready(State(app): State<App>) -> Response {
     // While it finishes its LLM calls it takes no new ones: as good as stopping to whoever would send some.
     let finishing = app.gateway.as_ref().is_some_and(|gateway| !gateway.takes_calls());
-    let stopping = app.is_stopping() || finishing;
+    let stopping = app.is_leaving() || app.is_stopping() || finishing;
     let status = if stopping { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let body = serde_json::json!({
         "ready": !stopping,
@@ -50,28 +55,26 @@ async fn metrics(State(app): State<App>) -> Answer<Response> {
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-/// What this process depends on: empty text for fine, else what is wrong. The database was looked at a moment ago at most:
-/// whoever asks, and however often, it is asked once.
+/// What this process depends on: empty text for fine, else what is wrong; in time for a probe. The database was looked at a
+/// moment ago at most: whoever asks, and however often, it is asked once.
 pub async fn checks(app: &App) -> BTreeMap<String, String> {
-    let mut checks = needed(app).await;
+    let mut checks = others(app, database_lately(app, SOON).await);
     checks.extend(notes(app));
     checks
 }
 
 /// What it cannot do without; the database was looked at a moment ago at most.
 pub async fn needed(app: &App) -> BTreeMap<String, String> {
-    // One looks, the others wait for what it finds.
-    let mut known = app.database.lock().await;
-    let found = match &*known {
-        Some((at, found)) if at.elapsed() < LATELY => found.clone(),
-        _ => {
-            let found = database(app).await;
-            *known = Some((Instant::now(), found.clone()));
-            found
-        }
+    others(app, database_lately(app, AT_LAST).await)
+}
+
+async fn database_lately(app: &App, patience: Duration) -> String {
+    let look = || {
+        let app = app.clone();
+        async move { database(&app).await }
     };
-    drop(known);
-    others(app, found)
+    let found = app.database.lately(patience, look).await;
+    found.unwrap_or_else(|Silent(since)| format!("no answer for {} s", since.as_secs().max(1)))
 }
 
 async fn database(app: &App) -> String {
@@ -108,8 +111,11 @@ pub fn unreachable(app: &App, of: impl Fn(&String) -> bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
-    use crate::tests::scene::Scene;
+    use crate::look::LATELY;
+    use crate::tests::scene::{self, Scene};
 
     /// Tasks that could run now, as the metrics say.
     async fn runnable(scene: &Scene) -> u32 {
@@ -132,5 +138,29 @@ mod tests {
             assert!(first.elapsed() < Duration::from_secs(30), "never read again");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn who_is_to_stop_is_unready_at_once_and_answers_until_that_is_known() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let long = Duration::from_secs(3600);
+        let mut server = scene::start_to_stay(&dir, "", None, long).await.expect("it starts");
+        let (addresses, http) = (server.addresses(), reqwest::Client::new());
+        let get =
+            async |addr, path| http.get(format!("http://{addr}{path}")).send().await.expect("an answer");
+        assert_eq!(get(addresses.probes, "/readyz").await.status(), 200);
+        let seen = async {
+            while get(addresses.probes, "/readyz").await.status() != 503 {}
+            let answer = get(addresses.api.expect("it serves the API"), "/v1/about").await;
+            (answer.status().as_u16(), answer.headers().get(header::CONNECTION).cloned())
+        };
+        let seen = tokio::select! {
+            () = server.stop() => panic!("it stops before anybody knows"),
+            seen = seen => seen,
+        };
+        assert_eq!(seen, (200, Some("close".parse().expect("a value"))));
+        // The second signal.
+        server.cut_calls();
+        tokio::time::timeout(Duration::from_secs(60), server.stop()).await.expect("nothing is waited for");
     }
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use longshore_api::serve::{Room, Shares};
 use longshore_core::role::{Role, Roles};
-use tracing::info;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{info, warn};
 
 /// Where connections have their seats. None of them can take another's, whoever comes in whatever numbers.
 pub struct Rooms {
@@ -30,9 +31,44 @@ impl Rooms {
         Rooms {
             api: Room::new("api", api),
             link: Room::new("worker link", link),
-            probes: Room::new("probes", few),
-            metrics: Room::new("external metrics", few),
+            probes: Room::of_short_answers("probes", few),
+            metrics: Room::of_short_answers("external metrics", few),
         }
+    }
+}
+
+impl Rooms {
+    /// Whoever is on a connection looks for another replica after the next answer.
+    pub fn end_connections(&self) {
+        for room in [&self.api, &self.link, &self.probes, &self.metrics] {
+            room.end_connections();
+        }
+    }
+}
+
+/// The seats of the worker link that agents' LLM calls may have. The rest is for what workers say themselves: a heartbeat that
+/// found no seat would cost them their tasks, while a call waits, or is made by another replica.
+pub struct Calls {
+    seats: Arc<Semaphore>,
+    link: Arc<Room>,
+}
+
+impl Calls {
+    pub fn new(link: &Arc<Room>) -> Calls {
+        let most = link.seats() - link.seats() / 4;
+        Calls { seats: Arc::new(Semaphore::new(most)), link: Arc::clone(link) }
+    }
+
+    /// To be kept until the call's answer is sent. `None`: there are as many calls as there may be.
+    pub fn seat(&self) -> Option<OwnedSemaphorePermit> {
+        let seat = Arc::clone(&self.seats).try_acquire_owned().ok();
+        if seat.is_none() && self.link.may_complain() {
+            warn!(
+                connections = self.link.seats(),
+                "as many LLM calls as the worker link has room for: more have to wait"
+            );
+        }
+        seat
     }
 }
 
@@ -53,6 +89,15 @@ fn seats(share: usize, roles: Roles) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_leave_seats_to_heartbeats() {
+        let calls = Calls::new(&Room::new("link", 8));
+        let mut under_way: Vec<_> = (0..6).map(|_| calls.seat().expect("a seat")).collect();
+        assert!(calls.seat().is_none());
+        under_way.pop();
+        assert!(calls.seat().is_some(), "one has ended");
+    }
 
     #[test]
     fn a_listener_gets_the_seats_of_one_that_is_not_there() {

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ use crate::controller::{self, Crew};
 use crate::door::Door;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
-use crate::rooms::Rooms;
+use crate::rooms::{Calls, Rooms};
 use crate::tls::{self, Tls, TlsError, handshake};
 use crate::token::Signer;
 use crate::{external_metrics, link, open_store, probes, reach, routes};
@@ -53,6 +54,9 @@ pub struct Options {
     pub admin_token_file: Option<PathBuf>,
     /// True: workers outlive this process (`serve`). False: they are drained before it ends (`up`).
     pub keep_workers: bool,
+    /// How long it goes on answering after the word to stop, unready; `None`: as long as others may need to hear of it where
+    /// it runs.
+    pub stay: Option<Duration>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +158,11 @@ pub struct Server {
     addresses: Addresses,
     /// With the role `controllers`.
     crew: Option<Crew>,
+    rooms: Rooms,
+    stay: Duration,
+    /// Nothing is waited for any more.
+    hurried: AtomicBool,
+    leave: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<&'static str>,
     trust: Option<Trust>,
@@ -162,6 +171,10 @@ pub struct Server {
 
 /// How long calls at LLM APIs may take to finish after the word to stop: as long as a drain.
 const FINISH_CALLS: Duration = Duration::from_secs(120);
+
+/// How long a cluster may take until it sends no more requests to a pod that it stops: each node hears of it by itself, at
+/// the same time as the pod.
+const STAY: Duration = Duration::from_secs(10);
 
 /// How long connections may take to finish after the word to stop.
 const LINGER: Duration = Duration::from_secs(5);
@@ -217,6 +230,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         true => Some(start_gateway(settings, &store, &name, &metrics).await?),
         false => None,
     };
+    let (leave, leaving) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
     let (leading, leads) = watch::channel(None);
     let me = Replica {
@@ -238,6 +252,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         fleet_source: settings.server.fleets,
         metrics,
         gateway,
+        calls: Calls::new(&rooms.link),
         provider_kinds: kinds(&settings.providers),
         providers: settings.providers.clone(),
         fleets: Default::default(),
@@ -251,6 +266,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         leading: leads,
         replicas: Mutex::default(),
         state_dir: dir,
+        leaving,
         stopping,
         look_again: tokio::sync::Notify::new(),
         registries: Registries { insecure: settings.kubernetes.insecure_registries.clone() },
@@ -306,7 +322,12 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     let ca = trust.as_ref().map(Trust::to_string);
     let metrics = addresses.metrics.map(display);
     info!(%roles, api, link, probes = %addresses.probes, metrics, ca, "control plane is up");
-    Ok(Server { app, addresses, crew, stop, tasks, trust, keep_workers: options.keep_workers })
+    let stay = options.stay.unwrap_or_else(|| match std::env::var_os("KUBERNETES_SERVICE_HOST") {
+        Some(_) => STAY,
+        None => Duration::ZERO,
+    });
+    let (keep_workers, hurried) = (options.keep_workers, AtomicBool::new(false));
+    Ok(Server { app, addresses, crew, rooms, stay, hurried, leave, stop, tasks, trust, keep_workers })
 }
 
 async fn start_gateway(
@@ -360,24 +381,34 @@ impl Server {
         }
     }
 
-    /// Does not wait for LLM calls that are under way.
+    /// Does not wait for LLM calls that are under way, nor for those to hear of the stop who send requests.
     pub fn cut_calls(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
         if let Some(gateway) = &self.app.gateway {
             gateway.hurry();
         }
     }
 
-    /// Stops: drains the workers if they are not to outlive this process, finishes what is being answered, closes the
-    /// store.
+    /// Stops: drains the workers if they are not to outlive this process, stays for those who do not know yet that it leaves,
+    /// finishes what is being answered, closes the store.
     pub async fn stop(&mut self) {
         if let Some(crew) = self.crew.as_ref().filter(|_| !self.keep_workers) {
             crew.drain_all().await;
         }
-        // Everything else goes on meanwhile: the workers keep their leases, and the answers are paid for.
-        let left = match &self.app.gateway {
-            Some(gateway) => gateway.finish(FINISH_CALLS).await,
-            None => 0,
+        self.leave.send_replace(true);
+        self.rooms.end_connections();
+        let stay = match self.hurried.load(Ordering::Relaxed) {
+            true => Duration::ZERO,
+            false => self.stay,
         };
+        // Everything else goes on meanwhile: the workers keep their leases, and the answers are paid for.
+        let finish = async {
+            match &self.app.gateway {
+                Some(gateway) => gateway.finish(FINISH_CALLS).await,
+                None => 0,
+            }
+        };
+        let (left, ()) = tokio::join!(finish, tokio::time::sleep(stay));
         if left > 0 {
             warn!(calls = left, "LLM calls were cut off at the stop; they may be billed, and are made again");
         }

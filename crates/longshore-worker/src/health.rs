@@ -93,6 +93,10 @@ impl Health {
         self.lock().unclean = Some(why);
     }
 
+    pub fn is_unclean(&self) -> bool {
+        self.lock().unclean.is_some()
+    }
+
     /// The control plane answered.
     pub fn answered(&self) {
         self.lock().answered = Some(Instant::now());

@@ -18,7 +18,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::environment;
 use crate::exec::Setting;
@@ -28,7 +28,7 @@ use crate::ledger::Ledger;
 use crate::log::{AgentLog, Source};
 use crate::metrics::Metrics;
 use crate::output::{Lines, Tail};
-use crate::process::{Agent, Pipes};
+use crate::process::{Agent, Left, Mark, Pipes, Stay};
 use crate::relay::Relay;
 use crate::verdict::{self, End};
 use service::{Service, ServiceEnd};
@@ -86,6 +86,8 @@ struct Running {
     reader: JoinHandle<()>,
     folder: Private,
     oom_kills: u64,
+    /// Until what it started has ended, too.
+    stay: Stay,
 }
 
 impl HttpAgent {
@@ -129,6 +131,11 @@ impl HttpAgent {
             if self.shutdown.borrow().is_some() {
                 return;
             }
+            if self.health.is_unclean() {
+                // Nothing may begin beside what is left: this worker is about to be replaced.
+                self.told_to_end().await;
+                return;
+            }
             self.metrics.agent_restarts.inc();
             _ = tokio::time::timeout(backoff, self.told_to_end()).await;
             backoff = (backoff * 2).min(BACKOFF_CAP);
@@ -160,7 +167,7 @@ impl HttpAgent {
             tokio::select! {
                 status = running.agent.ended() => {
                     let end = self.end(&mut running, status).await;
-                    running.discard().await;
+                    self.discard(running).await;
                     return Err(format!("it ended while it started: {}", verdict::of_exit(&end).message));
                 }
                 alive = asked => match alive {
@@ -170,7 +177,7 @@ impl HttpAgent {
                 },
                 grace = self.told_to_end() => {
                     running.agent.stop(grace).await;
-                    running.discard().await;
+                    self.discard(running).await;
                     return Err("the worker ends".into());
                 }
             }
@@ -179,7 +186,7 @@ impl HttpAgent {
             tokio::select! { () = pause => {}, _ = running.agent.ended() => {} }
         };
         running.agent.stop(self.setting.kill_grace).await;
-        running.discard().await;
+        self.discard(running).await;
         Err(format!("it did not answer within {} s: {why}", self.probing.startup.as_secs_f64()))
     }
 
@@ -196,7 +203,7 @@ impl HttpAgent {
         own.extend(environment::of_names(self.setting.addresses.of_process()));
         own.extend(environment::of_folder(folder.path()));
         self.setting.environment.apply(&mut command, own);
-        let oom_kills = self.setting.oom.kills();
+        let (oom_kills, stay) = (self.setting.oom.kills(), self.setting.host.enter());
         let spawned = self.setting.host.spawn(command).await;
         let (agent, pipes) =
             spawned.map_err(|error| verdict::spawn_failed(&self.setting.command[0], &error).message)?;
@@ -204,7 +211,7 @@ impl HttpAgent {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let log = AgentLog::new(Source::Process { pid: agent.pid() });
         let reader = tokio::spawn(read(pipes, Arc::clone(&tail), log));
-        Ok(Running { agent, port, tail, reader, folder, oom_kills })
+        Ok(Running { agent, port, tail, reader, folder, oom_kills, stay })
     }
 
     /// Offers a process that answers to tasks until it ends, by itself or not.
@@ -240,7 +247,7 @@ impl HttpAgent {
                 running.agent.stop(grace).await;
             }
         }
-        running.discard().await;
+        self.discard(running).await;
     }
 
     /// Waits until the agent has failed so many health checks in a row; returns what the last one said.
@@ -261,6 +268,13 @@ impl HttpAgent {
         }
     }
 
+    async fn discard(&self, running: Running) {
+        if let Err(left) = running.discard().await {
+            error!(%left, "worker has to end: no other agent may run beside them");
+            self.health.unclean(left.to_string());
+        }
+    }
+
     /// Collects what is known of a process that has ended, and kills what it left.
     async fn end(&self, running: &mut Running, status: ExitStatus) -> End {
         _ = tokio::time::timeout(LAST_WORDS, &mut running.reader).await;
@@ -271,10 +285,13 @@ impl HttpAgent {
 }
 
 impl Running {
-    async fn discard(self) {
+    /// Ends what is left of a process that has ended, whatever became of its group: all of its tasks are over.
+    async fn discard(self) -> Result<(), Left> {
         self.reader.abort();
         drop(self.agent);
+        let cleared = self.stay.leave(&Mark::of_folder(self.folder.path())).await;
         self.folder.discard().await;
+        cleared
     }
 }
 

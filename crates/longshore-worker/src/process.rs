@@ -22,7 +22,7 @@ use nix::unistd::{Pid, getppid};
 use tokio::sync::oneshot;
 
 pub use agent::{Agent, Pipes};
-pub use leftovers::{Left, Mark};
+pub use leftovers::{Left, Mark, Stay};
 
 static HOST: OnceLock<Host> = OnceLock::new();
 

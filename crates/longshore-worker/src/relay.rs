@@ -26,7 +26,7 @@ use longshore_api::link::ProviderSeen;
 use longshore_api::link_client::LinkClient;
 use longshore_api::llm::PREFIX;
 use longshore_api::problem::Problem;
-use longshore_api::serve::{self, Room};
+use longshore_api::serve::{self, IDLE, Patience, Room};
 use tokio::net::TcpListener;
 
 use crate::error::WorkerError;
@@ -70,6 +70,12 @@ impl Relay {
             times: setup.times,
         };
         Ok((Arc::new(relay), listener))
+    }
+
+    /// For this machine's agents: that they end is always told, and one that is busy may let an answer wait.
+    pub fn room(most: usize) -> Arc<Room> {
+        let patience = Patience { take: IDLE, ..Patience::default() };
+        Room::with_patience("relay", most, patience)
     }
 
     pub async fn serve(self: Arc<Self>, listener: TcpListener, room: Arc<Room>) {

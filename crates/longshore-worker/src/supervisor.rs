@@ -86,7 +86,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
             let listener = probes::bind(addr).await?;
             let bound = listener.local_addr().map_err(|source| WorkerError::Listen { addr, source })?;
             let shown = probes::Probes { health: Arc::clone(&health), metrics: Arc::clone(&metrics) };
-            background.spawn(probes::serve(listener, Room::new("probes", files.few), shown));
+            background.spawn(probes::serve(listener, Room::of_short_answers("probes", files.few), shown));
             Some(bound.to_string())
         }
         None => None,
@@ -117,7 +117,7 @@ pub async fn run(options: Options) -> Result<Exit, WorkerError> {
         kill_grace: Duration::from_millis(registered.kill_grace_ms),
     };
     let (relay, listener) = Relay::bind(setup).await?;
-    background.spawn(Arc::clone(&relay).serve(listener, Room::new("relay", files.many)));
+    background.spawn(Arc::clone(&relay).serve(listener, Relay::room(files.many)));
     let worker = Arc::new(Worker::new(link, relay, &options, &registered, host, folders)?);
     live(worker, &registered, &mut signals, background).await
 }

@@ -3,26 +3,29 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Error, Room};
+use super::{Error, Patience, Room};
 
 pub struct Place {
     room: Arc<Room>,
     go: Notify,
-    at: Mutex<At>,
-    /// The stream took no more when it was last given something, or could not send on what it has.
-    stuck: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    at: At,
+    /// The stream takes no more since then: nothing that it was given, nor what it has.
+    stuck: Option<Instant>,
 }
 
 enum At {
@@ -32,19 +35,19 @@ enum At {
         since: Instant,
         spoken: Option<Instant>,
     },
-    /// From a request's head until the end of its answer is at hand.
-    Busy,
-    /// What is left of an answer is not all sent; some of it last went then.
-    Ending {
-        since: Instant,
+    /// From a request's head until its answer is all sent. `ended`: all of it is at hand. `number`: in the line of those who may
+    /// have to go.
+    Answered {
+        ended: bool,
+        number: Option<u64>,
     },
     Gone,
 }
 
 impl Place {
     pub fn new(room: Arc<Room>) -> Arc<Place> {
-        let at = Mutex::new(At::Ending { since: Instant::now() });
-        let place = Arc::new(Place { room, go: Notify::new(), at, stuck: AtomicBool::new(false) });
+        let state = State { at: At::Answered { ended: true, number: None }, stuck: None };
+        let place = Arc::new(Place { room, go: Notify::new(), state: state.into() });
         place.settle();
         place
     }
@@ -53,8 +56,7 @@ impl Place {
         self.room.name()
     }
 
-    /// For a request's head, and for the wait for it.
-    pub fn patience(&self) -> (Duration, Duration) {
+    pub fn patience(&self) -> Patience {
         self.room.patience()
     }
 
@@ -66,68 +68,97 @@ impl Place {
         self.go.notified().await;
     }
 
-    /// When to give it up, as things stand.
-    pub fn due(&self) -> Option<Instant> {
-        let (head, idle) = self.patience();
-        match *self.at() {
-            At::Waiting { since, spoken, .. } => Some(spoken.map_or(since + idle, |spoken| spoken + head)),
-            // Who does not take the end of an answer is waited for as long.
-            At::Ending { since } => Some(since + idle),
-            At::Busy | At::Gone => None,
+    /// When to give it up, as things stand, and why.
+    pub fn due(&self) -> Option<(Instant, &'static str)> {
+        let (state, patience) = (self.state(), self.patience());
+        match state.at {
+            At::Waiting { spoken: Some(spoken), .. } => {
+                Some((spoken + patience.head, "no request came in time"))
+            }
+            At::Waiting { since, .. } => Some((since + patience.idle, "no request came in time")),
+            At::Answered { .. } => {
+                state.stuck.map(|since| (since + patience.take, "nothing of an answer was taken in time"))
+            }
+            At::Gone => None,
         }
+    }
+
+    pub fn waits(&self) -> bool {
+        matches!(self.state().at, At::Waiting { .. })
     }
 
     /// To be called when the connection has done what it can for now: if no more of an answer is to be sent, it waits.
     ///
     /// An answer's body is dropped as soon as its last part is taken over. That may be long before it is sent, and until then
-    /// nobody else may have the seat.
+    /// nobody else may have the seat, unless what is sent is not taken.
     pub fn settle(self: &Arc<Self>) {
-        let mut at = self.at();
-        if matches!(*at, At::Ending { .. }) && !self.stuck.load(Ordering::Relaxed) {
-            let number = self.room.wait(Arc::clone(self));
-            *at = At::Waiting { number, since: Instant::now(), spoken: None };
+        let mut state = self.state();
+        if let (At::Answered { ended: true, number }, None) = (&state.at, state.stuck) {
+            state.at = match number.is_none_or(|number| self.room.leave(number)) {
+                true => {
+                    let number = self.room.wait(Arc::clone(self));
+                    At::Waiting { number, since: Instant::now(), spoken: None }
+                }
+                // It was told to go.
+                false => At::Gone,
+            };
         }
     }
 
     /// False: it was told to go, and what it asks is not to be done any more.
-    fn busy(&self) -> bool {
-        let mut at = self.at();
-        match *at {
-            At::Waiting { number, .. } if self.room.leave(number) => {
-                *at = At::Busy;
+    pub(super) fn busy(self: &Arc<Self>) -> bool {
+        let mut state = self.state();
+        match &mut state.at {
+            At::Waiting { number, .. } if self.room.leave(*number) => {
+                let number = self.room.has_short_answers().then(|| self.room.owe(Arc::clone(self)));
+                state.at = At::Answered { ended: false, number };
                 true
             }
             At::Waiting { .. } | At::Gone => false,
-            At::Busy | At::Ending { .. } => {
-                *at = At::Busy;
+            // Its next request came before it had taken the answer to the last.
+            At::Answered { ended, .. } => {
+                *ended = false;
                 true
             }
         }
     }
 
     fn ends(&self) {
-        let mut at = self.at();
-        if matches!(*at, At::Busy) {
-            *at = At::Ending { since: Instant::now() };
+        if let At::Answered { ended, .. } = &mut self.state().at {
+            *ended = true;
         }
     }
 
-    fn heard(&self) {
-        if let At::Waiting { spoken, .. } = &mut *self.at() {
-            spoken.get_or_insert_with(Instant::now);
+    pub(super) fn heard(&self) {
+        if let At::Waiting { number, spoken: spoken @ None, .. } = &mut self.state().at {
+            *spoken = Some(Instant::now());
+            self.room.speaks(*number);
         }
     }
 
-    /// Somebody slow takes what is left of an answer bit by bit.
-    fn said(&self) {
-        if let At::Waiting { since, .. } | At::Ending { since } = &mut *self.at() {
-            *since = Instant::now();
+    /// Whether the stream took something, or could send on what it has. Somebody slow takes an answer bit by bit.
+    fn tried(self: &Arc<Self>, done: bool) {
+        let state = &mut *self.state();
+        match (done, state.stuck) {
+            (false, None) => state.stuck = Some(Instant::now()),
+            (true, Some(_)) => state.stuck = None,
+            _ => return,
+        }
+        let At::Answered { number, .. } = &mut state.at else { return };
+        if self.room.has_short_answers() {
+            return;
+        }
+        // If it was told to go in between, then so it is.
+        match (done, *number) {
+            (false, None) => *number = Some(self.room.owe(Arc::clone(self))),
+            (true, Some(its)) if self.room.leave(its) => *number = None,
+            _ => {}
         }
     }
 
-    fn at(&self) -> MutexGuard<'_, At> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // It is whole at every point where the lock can be poisoned.
-        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,11 +167,11 @@ pub struct Left(pub Arc<Place>);
 
 impl Drop for Left {
     fn drop(&mut self) {
-        let mut at = self.0.at();
-        if let At::Waiting { number, .. } = *at {
+        let mut state = self.0.state();
+        if let At::Waiting { number, .. } | At::Answered { number: Some(number), .. } = state.at {
             self.0.room.leave(number);
         }
-        *at = At::Gone;
+        state.at = At::Gone;
     }
 }
 
@@ -155,15 +186,8 @@ impl<Io> Watched<Io> {
         Watched { io, place }
     }
 
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            self.place.said();
-        }
-        self.tried(written)
-    }
-
     fn tried<T>(&self, done: Poll<T>) -> Poll<T> {
-        self.place.stuck.store(done.is_pending(), Ordering::Relaxed);
+        self.place.tried(done.is_ready());
         done
     }
 }
@@ -186,7 +210,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
 impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.wrote(written)
+        self.tried(written)
     }
 
     fn poll_write_vectored(
@@ -195,7 +219,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
-        self.wrote(written)
+        self.tried(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -242,7 +266,10 @@ where
         let done = Done(Arc::clone(&self.place));
         let answer = self.service.call(request);
         Box::pin(async move {
-            let response = answer.await.map_err(Into::into)?;
+            let mut response = answer.await.map_err(Into::into)?;
+            if done.0.room.ends_connections() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response.map(|body| Answer { body, _done: done }))
         })
     }

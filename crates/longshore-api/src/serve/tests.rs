@@ -36,10 +36,18 @@ struct Scene {
     serving: JoinHandle<()>,
 }
 
+/// Who takes an answer is waited for as long as for a request.
+fn patience(head: Duration, idle: Duration) -> Patience {
+    Patience { head, idle, take: idle, stall: LONG }
+}
+
 async fn scene(most: usize, head: Duration, idle: Duration) -> Scene {
+    scene_in(Room::with_patience("test", most, patience(head, idle))).await
+}
+
+async fn scene_in(room: Arc<Room>) -> Scene {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("bound");
-    let room = Room::with_patience("test", most, head, idle);
     let (holds, held) = mpsc::unbounded_channel();
     let (stop, stopped) = oneshot::channel();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -228,6 +236,121 @@ async fn who_does_not_read_the_end_of_an_answer_is_not_waited_for_without_end() 
     scene.is_full(0).await;
 }
 
+#[tokio::test]
+async fn where_answers_are_short_nobody_keeps_others_out() {
+    let mut scene = scene_in(Room::of_short_answers("test", 4)).await;
+    // Two that take no answer, one of which has asked for more, and two whose answers do not come.
+    let deaf = [scene.saying(&request("/large").repeat(9)).await, scene.ask("/large").await];
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        let stream = scene.ask("/held").await;
+        silent.push((stream, scene.held().await));
+    }
+    scene.is_full(4).await;
+    for _ in 0..20 {
+        let mut probe = scene.ask("/").await;
+        assert!(hears(&mut probe, "ok").await, "whoever is there");
+    }
+    for mut deaf in deaf {
+        let stream = scene.ask("/held").await;
+        silent.push((stream, scene.held().await));
+        // What the system had taken over comes still.
+        let mut nowhere = tokio::io::sink();
+        let whole = timeout(SOON, tokio::io::copy(&mut deaf, &mut nowhere)).await.expect("in time");
+        assert!(!whole.is_ok_and(|bytes| bytes > LARGE as u64));
+    }
+    let mut probe = scene.ask("/").await;
+    assert!(hears(&mut probe, "ok").await);
+    assert!(!hears(&mut silent[0].0, "part").await, "the one that has waited the longest went");
+    for (stream, held) in &mut silent[1..] {
+        held.send(Ok(Frame::data(Bytes::from_static(b"part")))).expect("it listens");
+        assert!(hears(stream, "part").await);
+    }
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_makes_room_after_a_while_and_who_waits_for_one_does_not() {
+    let stall = Patience { stall: SHORT, ..patience(LONG, LONG) };
+    let mut scene = scene_in(Room::with_patience("test", 3, stall)).await;
+    let mut asking = scene.ask("/held").await;
+    let held = scene.held().await;
+    let mut deaf = [scene.ask("/large").await, scene.saying(&request("/large").repeat(9)).await];
+    for stream in &mut deaf {
+        after_head(stream).await;
+    }
+    let end = Instant::now() + SOON;
+    loop {
+        assert!(Instant::now() < end, "nobody makes room");
+        let mut new = scene.ask("/").await;
+        if hears(&mut new, "ok").await {
+            break;
+        }
+    }
+    held.send(Ok(Frame::data(Bytes::from_static(b"part")))).expect("it listens");
+    assert!(hears(&mut asking, "part").await);
+    // The others have as much time again after each bit that they take.
+    scene.is_full(2).await;
+}
+
+#[tokio::test]
+async fn who_is_slow_and_takes_some_of_an_answer_again_and_again_is_waited_for() {
+    let take = Patience { take: 4 * SHORT, ..patience(LONG, LONG) };
+    let scene = scene_in(Room::with_patience("test", 1, take)).await;
+    let mut slow = scene.ask("/large").await;
+    let (began, mut rest) = (Instant::now(), after_head(&mut slow).await);
+    let mut part = vec![0; 512 << 10];
+    while began.elapsed() < 12 * SHORT {
+        let read = timeout(SOON, slow.read(&mut part)).await.expect("in time").expect("it goes on");
+        assert!(read > 0, "cut off {rest} bytes before the end");
+        rest -= read;
+        sleep(SHORT / 3).await;
+    }
+    assert!(rest > LARGE / 4, "too fast to prove anything");
+    while rest > 0 {
+        let read = timeout(SOON, slow.read(&mut part)).await.expect("in time").expect("it goes on");
+        assert!(read > 0, "cut off {rest} bytes before the end");
+        rest -= read;
+    }
+}
+
+#[tokio::test]
+async fn a_head_may_be_large_and_not_without_end() {
+    let scene = scene(10, LONG, LONG).await;
+    let with = |size| format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n", "c".repeat(size));
+    let mut kept = scene.saying(&with(HEAD_SIZE / 2)).await;
+    assert!(hears(&mut kept, "ok").await);
+    kept.write_all(with(HEAD_SIZE - 100).as_bytes()).await.expect("sent");
+    assert!(hears(&mut kept, "ok").await);
+    let mut large = scene.connect().await;
+    // It may be closed before all is sent.
+    _ = large.write_all(&with(HEAD_SIZE).as_bytes()[..HEAD_SIZE]).await;
+    assert!(hears(&mut large, "431 Request Header Fields Too Large").await);
+}
+
+#[tokio::test]
+async fn of_those_whose_requests_have_begun_only_so_many_are_waited_for() {
+    let (most, room) = (room::MOST_SPEAKING, Room::with_patience("test", 10, patience(LONG, LONG)));
+    let waiting = Place::new(Arc::clone(&room));
+    let places: Vec<_> = (0..most + 2).map(|_| Place::new(Arc::clone(&room))).collect();
+    for place in &places {
+        place.heard();
+    }
+    let told = |place: &Arc<Place>| {
+        let told = place.told_to_go();
+        std::pin::pin!(told)
+            .as_mut()
+            .poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+            .is_ready()
+    };
+    assert_eq!(places.iter().map(told).filter(|told| *told).count(), 2);
+    assert!(!told(&waiting), "it holds nothing");
+    assert!(!places[0].busy() && places[2].busy(), "the first");
+    places[3].heard();
+    let last = Place::new(Arc::clone(&room));
+    last.heard();
+    assert!(!told(&places[3]), "the one that came whole is no longer counted");
+}
+
 /// Reads the head of an answer to `/large`; returns how much is still to come.
 async fn after_head(stream: &mut TcpStream) -> usize {
     let mut head = Vec::new();
@@ -256,7 +379,7 @@ async fn many_times_more_than_there_are_seats_come_and_somebody_with_a_request_i
 async fn a_handshake_that_stalls_is_given_up_and_holds_up_nobody() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let addr = listener.local_addr().expect("bound");
-    let room = Room::with_patience("test", 4, SHORT, LONG);
+    let room = Room::with_patience("test", 4, patience(SHORT, LONG));
     let service = service_fn(async |_| Ok::<_, Error>(Response::new(Full::new(Bytes::from_static(b"ok")))));
     // The handshake is one byte of the client's.
     let greet = move |mut stream: TcpStream| async move {
@@ -282,12 +405,14 @@ async fn at_the_stop_who_waits_is_closed_and_who_is_answered_is_answered_to_the_
     let mut scene = scene(10, LONG, LONG).await;
     let (silent, mut kept) = (scene.connect().await, scene.ask("/").await);
     assert!(hears(&mut kept, "ok").await);
+    let half = scene.saying("GET / HTTP/1.1\r\nHost: x\r\n").await;
     let mut asking = scene.ask("/held").await;
     let held = scene.held().await;
-    scene.is_full(3).await;
+    scene.is_full(4).await;
     scene.stop.take().expect("not stopped").send(()).expect("it serves");
     is_closed(silent).await;
     is_closed(kept).await;
+    is_closed(half).await;
     assert!(TcpStream::connect(scene.addr).await.is_err(), "nobody new is taken");
     assert!(!scene.serving.is_finished());
     held.send(Ok(Frame::data(Bytes::from_static(b"part")))).expect("it listens");
@@ -295,6 +420,24 @@ async fn at_the_stop_who_waits_is_closed_and_who_is_answered_is_answered_to_the_
     drop(held);
     is_closed_after(&mut asking, "0\r\n\r\n").await;
     timeout(SOON, scene.serving).await.expect("in time").expect("no panic");
+}
+
+#[tokio::test]
+async fn before_a_stop_each_answer_is_its_connections_last_and_new_ones_are_taken() {
+    let mut scene = scene(10, LONG, LONG).await;
+    let mut kept = scene.ask("/").await;
+    assert!(hears(&mut kept, "ok").await);
+    let mut asking = scene.ask("/held").await;
+    let held = scene.held().await;
+    scene.room.end_connections();
+    drop(held);
+    assert!(hears(&mut asking, "0\r\n\r\n").await);
+    kept.write_all(request("/").as_bytes()).await.expect("it is kept until it is used");
+    for mut stream in [kept, scene.ask("/").await] {
+        let mut text = String::new();
+        timeout(SOON, stream.read_to_string(&mut text)).await.expect("closed in time").expect("in order");
+        assert!(text.contains("connection: close\r\n") && text.ends_with("ok"), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -306,14 +449,16 @@ async fn a_peer_that_is_gone_without_a_word_is_found_out_by_the_system() {
     let greet = move |stream: TcpStream| {
         let of = SockRef::from(&stream);
         let asks = (of.keepalive(), of.tcp_keepalive_time(), of.tcp_keepalive_interval());
-        tell.send((asks.0.ok(), asks.1.ok(), asks.2.ok(), of.tcp_keepalive_retries().ok()))
+        let unheard = of.tcp_user_timeout().ok().flatten();
+        tell.send((asks.0.ok(), asks.1.ok(), asks.2.ok(), of.tcp_keepalive_retries().ok(), unheard))
             .expect("it listens");
         std::future::ready(Ok((stream, service)))
     };
     let serving = tokio::spawn(serve(listener, Room::new("test", 4), greet, never()));
     let _stream = TcpStream::connect(addr).await.expect("accepted by the system");
     let asks = timeout(SOON, told.recv()).await.expect("in time");
-    assert_eq!(asks, Some((Some(true), Some(SILENT), Some(ASK_EVERY), Some(ASK))));
+    assert_eq!(asks, Some((Some(true), Some(SILENT), Some(ASK_EVERY), Some(ASK), Some(TAKE))));
+    assert_eq!(TAKE, SILENT + ASK * ASK_EVERY, "whatever it is that gets no answer");
     serving.abort();
 }
 

@@ -19,6 +19,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs for as long as the process, and makes room for another leader at its end.
 pub async fn lead(app: App, me: Replica, leading: watch::Sender<Option<Epoch>>) -> &'static str {
+    let mut leaving = app.leaving.clone();
     loop {
         match beat(&app, &me).await {
             Ok(epoch) => tell(&leading, epoch),
@@ -28,8 +29,9 @@ pub async fn lead(app: App, me: Replica, leading: watch::Sender<Option<Epoch>>) 
                 tell(&leading, None);
             }
         }
-        if sleep_or_stop(&app, EVERY).await {
-            break;
+        tokio::select! {
+            stops = sleep_or_stop(&app, EVERY) => if stops { break },
+            Ok(()) = leaving.changed() => {}
         }
     }
     tell(&leading, None);
@@ -46,6 +48,7 @@ pub async fn lead(app: App, me: Replica, leading: watch::Sender<Option<Epoch>>) 
 async fn beat(app: &App, me: &Replica) -> Result<Option<Epoch>, StoreError> {
     let replicas = app.store.replica_seen(me.clone()).await?;
     let gateways = replicas.iter().filter(|it| Roles::named(&it.roles).has(Role::Gateway)).count();
+    let makes_way = app.is_leaving() && others_may_lead(&replicas, me);
     *app.replicas.lock().expect("no holder panics") = replicas;
     if let Some(gateway) = &app.gateway {
         gateway.set_gateways(u32::try_from(gateways).unwrap_or(u32::MAX).max(1));
@@ -56,7 +59,17 @@ async fn beat(app: &App, me: &Replica) -> Result<Option<Epoch>, StoreError> {
             );
         }
     }
-    if app.roles.has(Role::Controllers) { app.store.lead(me.id).await } else { Ok(None) }
+    match app.roles.has(Role::Controllers) {
+        // It may finish LLM calls for minutes yet: the others need not wait for its end.
+        true if makes_way => app.store.resign(me.id).await.map(|()| None),
+        true => app.store.lead(me.id).await,
+        false => Ok(None),
+    }
+}
+
+/// Whether another replica is there that leads if this one does not.
+fn others_may_lead(replicas: &[Replica], me: &Replica) -> bool {
+    replicas.iter().any(|it| it.id != me.id && Roles::named(&it.roles).has(Role::Controllers))
 }
 
 fn tell(leading: &watch::Sender<Option<Epoch>>, epoch: Option<Epoch>) {
@@ -70,4 +83,27 @@ fn tell(leading: &watch::Sender<Option<Epoch>>, epoch: Option<Epoch>) {
         *known = epoch;
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(roles: &[Role]) -> Replica {
+        let roles = roles.iter().map(|role| role.as_str().to_owned()).collect();
+        let id = uuid::Uuid::new_v4();
+        Replica { id, name: "a".into(), roles, link: None, version: "1".into(), seen_ago_ms: 0 }
+    }
+
+    #[test]
+    fn who_leaves_makes_way_only_for_one_who_can_lead() {
+        let me = replica(&Role::ALL);
+        let check = |others: &[Replica], expected| {
+            let all: Vec<_> = others.iter().chain([&me]).cloned().collect();
+            assert_eq!(others_may_lead(&all, &me), expected, "{others:?}");
+        };
+        check(&[], false);
+        check(&[replica(&[Role::Link]), replica(&[Role::Gateway, Role::Api])], false);
+        check(&[replica(&[Role::Link]), replica(&[Role::Controllers])], true);
+    }
 }

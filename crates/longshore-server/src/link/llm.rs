@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt};
 use http::header;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use longshore_api::link::ProviderSeen;
 use longshore_api::llm;
 use longshore_core::id::{FleetName, Held};
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::Token;
 use crate::app::App;
 use crate::error::{Answer, Refused};
+use crate::extract::{Broken, collect};
 
 pub async fn call(State(app): State<App>, token: Token, request: Request) -> Answer<Response> {
     let gateway = app.gateway.as_ref().ok_or_else(|| Refused::not_here(Role::Gateway))?;
@@ -24,6 +25,15 @@ pub async fn call(State(app): State<App>, token: Token, request: Request) -> Ans
         // The relay waits, and asks whoever comes next.
         return Err(Refused::draining());
     }
+    let seat = app.calls.seat().ok_or_else(|| {
+        // The same for the relay.
+        Refused::new(
+            503,
+            "too_many_calls",
+            "this control plane makes as many LLM calls as it has connections for",
+        )
+        .hint("raise its limit of open files, or add replicas")
+    })?;
     let (parts, body) = request.into_parts();
     let (provider, path) = split(&parts.uri);
     let refuse = |status, code, message: String| framed(gateway.refuse(&provider, status, code, message));
@@ -47,22 +57,21 @@ pub async fn call(State(app): State<App>, token: Token, request: Request) -> Ans
         );
         return Ok(refuse(403, "provider_not_allowed", message));
     }
-    let body = match Limited::new(body, llm::BODY_LIMIT).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let body = match collect(body, llm::BODY_LIMIT).await {
+        Ok(body) => body,
+        Err(Broken::TooLarge) => {
             let message = format!("longshore: the request is larger than {} MiB", llm::BODY_LIMIT >> 20);
             return Ok(refuse(413, "request_too_large", message));
         }
-        Err(error) => {
-            return Err(Refused::new(400, "body_broken", format!("the body did not arrive whole: {error}")));
-        }
+        Err(broken) => return Err(broken.into()),
     };
     let caller = caller(held, token.0, &parts.headers)?;
     let incoming = Incoming { provider, method: parts.method, path, headers: parts.headers, body };
-    Ok(framed(gateway.call(caller, incoming).await))
+    let frames = gateway.call(caller, incoming).await;
+    Ok(framed(frames.inspect(move |_| _ = &seat)))
 }
 
-fn framed(frames: Frames) -> Response {
+fn framed(frames: impl Stream<Item = <Frames as Stream>::Item> + Send + 'static) -> Response {
     ([(header::CONTENT_TYPE, llm::CONTENT_TYPE)], Body::from_stream(frames)).into_response()
 }
 

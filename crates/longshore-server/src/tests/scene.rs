@@ -59,6 +59,16 @@ pub async fn start(
     more: &str,
     admin: Option<PathBuf>,
 ) -> Result<Server, StartError> {
+    start_to_stay(dir, more, admin, Duration::ZERO).await
+}
+
+/// The same; it stays for so long after the word to stop.
+pub async fn start_to_stay(
+    dir: &tempfile::TempDir,
+    more: &str,
+    admin: Option<PathBuf>,
+    stay: Duration,
+) -> Result<Server, StartError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let text = FILE.replace("[server]\n", &format!("[server]\n{more}\n"));
     let text = if more.contains("api =") { text.replacen("api = \"127.0.0.1:0\"\n", "", 1) } else { text };
@@ -70,6 +80,7 @@ pub async fn start(
         program: "/bin/false".into(),
         admin_token_file: admin,
         keep_workers: true,
+        stay: Some(stay),
     };
     crate::start(options).await
 }

@@ -3,10 +3,12 @@
 //! A process that leaves its group and its parent is this one's child sooner or later, since this one is a subreaper. So
 //! children that nobody spawned here are what attempts have left. With no other attempt under way all of them go; else those
 //! whose environment says that they are of this one, for the others have a right to theirs. Children that were there before
-//! the first attempt, of the shell that became this process, are nobody's leftovers.
+//! the first attempt, of the shell that became this process, are nobody's leftovers; what they have started is, should it come to
+//! be this one's child. What runs as another user cannot be killed, and is a reason to begin nothing more here.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,8 +93,8 @@ impl Family {
         let unseen = any && all_are_its && left.is_empty();
         let in_vain = looks.are_in_vain(&left, unseen);
         if in_vain && all_are_its && getpid().as_raw() == 1 {
-            // All at once, so that nothing can get away. In a container that is what the agent started, and whoever looks
-            // in for a moment.
+            // All at once, so that nothing can get away. In a container that is what the agent started, and people who have a
+            // shell there.
             _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
         }
         let left = left.len().max(unseen.into());
@@ -186,6 +188,12 @@ impl Mark {
     pub fn of(task: &ClaimedTask) -> Mark {
         let names = environment::of_attempt(task);
         Mark(names.map(|(name, value)| format!("{name}={value}").into_bytes()).into())
+    }
+
+    /// Of a process that has a folder of its own.
+    pub fn of_folder(folder: &Path) -> Mark {
+        let names = environment::of_folder(folder).into_iter();
+        Mark(names.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect())
     }
 
     /// What has thrown its environment away, or does not let it be read, does not count.

@@ -14,7 +14,7 @@ use super::worker::lives;
 
 /// Writes its pid to `pid`; does what `input["do"]` says.
 const AGENT: &str = r#"
-import http.server, json, os, sys, threading, time
+import http.server, json, os, subprocess, sys, threading, time
 folder = sys.argv[1]
 sick = threading.Event()
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -63,6 +63,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 except BlockingIOError: pass
         elif do == "crash":
             print("boom", file=sys.stderr, flush=True)
+            os._exit(7)
+        elif do == "leave":
+            left = subprocess.Popen(["sleep", "300"], start_new_session=True)
+            open(os.path.join(folder, "left"), "w").write(f"{left.pid}\n")
             os._exit(7)
         elif do == "fall sick":
             sick.set()
@@ -177,6 +181,15 @@ async fn a_crash_with_three_in_flight_is_nobodys_failure() {
         assert_eq!(words(&scene.plane.ending(held).await), "interrupted AgentCrashed");
     }
     assert_eq!(words(&scene.run(&input("text")).await), r#"succeeded "plain""#);
+}
+
+#[tokio::test]
+async fn what_left_the_group_of_an_agent_does_not_outlive_it() {
+    let scene = scene().await;
+    assert_eq!(words(&scene.run(&input("leave")).await), "failed exit_status: exit status 7");
+    let left = scene.number("left").await;
+    assert_eq!(words(&scene.run(&input("text")).await), r#"succeeded "plain""#, "by the next agent");
+    assert!(!lives(left));
 }
 
 #[tokio::test]

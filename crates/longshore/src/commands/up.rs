@@ -65,9 +65,8 @@ pub async fn start(
 ) -> Outcome<Server> {
     let program = std::env::current_exe()
         .map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
-    longshore_server::start(Options { settings, roles, program, admin_token_file, keep_workers })
-        .await
-        .map_err(could_not_start)
+    let options = Options { settings, roles, program, admin_token_file, keep_workers, stay: None };
+    longshore_server::start(options).await.map_err(could_not_start)
 }
 
 fn could_not_start(error: StartError) -> Fault {

@@ -8,6 +8,7 @@ use longshore_api::link::{Claim, Register, VERSION, WorkerState};
 use longshore_api::link_client::LinkClient;
 use longshore_api::tls::Trust;
 use longshore_core::id::{FleetName, WorkerId};
+use longshore_testkit::Postgres;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -156,4 +157,34 @@ async fn longshore_takes_the_files_that_it_can_get_and_agents_get_what_it_was_gi
     assert_eq!(limits(worker.pid.expect("a process")), ["300", "300"]);
     let id = plane.submit("a", json!(1)).await;
     assert_eq!(plane.result(id).await, json!("128"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_says_nothing_makes_no_control_plane_unready() {
+    let Some(server) = Postgres::start() else { return };
+    let store = format!("[store]\ndatabase = \"{}\"\nconnections = 4\n", server.url());
+    let plane = Plane::start(&format!("{store}{}", shell("a", "true", "platform = \"external\""))).await;
+    let url = format!("{}/readyz", plane.addresses.probes);
+    // As long as a kubelet waits at most, as it is rendered.
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build().expect("a client");
+    let ready = async || {
+        let answer = client.get(&url).send().await.expect("an answer in time");
+        let status = answer.status().as_u16();
+        (status, answer.json::<serde_json::Value>().await.expect("JSON")["checks"]["database"].clone())
+    };
+    assert_eq!(ready().await, (200, json!("")));
+    server.pause();
+    let silent = Instant::now();
+    let mut found = json!("");
+    while silent.elapsed() < 2 * SOON {
+        let (status, database) = ready().await;
+        assert_eq!(status, 200, "{database}");
+        found = database;
+    }
+    assert_ne!(found, json!(""), "it says what is wrong");
+    server.resume();
+    let again = Instant::now();
+    while ready().await.1 != json!("") {
+        assert!(again.elapsed() < PATIENCE, "the database is back");
+    }
 }
