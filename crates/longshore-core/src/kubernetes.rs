@@ -12,7 +12,7 @@ use crate::rollout::Release;
 
 pub use marks::{Due, due};
 pub use pods::{Counts, Facts, Number, Standing, is_asleep, is_late};
-pub use template::{Agreed, Mark, Turn, Version, turn};
+pub use template::{Agreed, Intent, Known, Mark, Turn, Version, turn};
 
 /// On everything that belongs to a fleet: its name.
 pub const FLEET: &str = "longshore.dev/fleet";

@@ -15,7 +15,7 @@ mod tests;
 mod watch;
 
 pub use change::Template;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Written};
 pub use error::ClusterError;
 pub use seen::{Autoscaler, DeploymentSeen, Ended, PodSeen};
 pub use watch::Watch;

@@ -147,6 +147,57 @@ fn marks_of_tools_that_follow_git_are_known() {
         by(json!({ "labels": { "kustomize.toolkit.fluxcd.io/name": "agents" } })).as_deref(),
         Some("Flux")
     );
+    let fields = |manager: &str, fields: Value| {
+        by(json!({
+            // As plain Helm sets them, and Argo CD 2.x the first.
+            "labels": { "app.kubernetes.io/instance": "x", "app.kubernetes.io/managed-by": "Helm" },
+            "managedFields": [{ "manager": "kubectl" }, { "manager": manager, "fieldsV1": fields }],
+        }))
+    };
+    let template = json!({ "f:spec": { "f:template": { "f:spec": { "f:containers": {} } } } });
+    for (manager, tool) in [
+        ("argocd-controller", Some("Argo CD")),
+        ("argocd-application-controller", Some("Argo CD")),
+        ("kustomize-controller", Some("Flux")),
+        ("helm-controller", Some("Flux")),
+        ("helm", None),
+        ("kubectl-client-side-apply", None),
+        ("longshore", None),
+    ] {
+        assert_eq!(fields(manager, template.clone()).as_deref(), tool, "{manager}");
+    }
+    let scaled = json!({ "f:metadata": { "f:annotations": {} }, "f:spec": { "f:replicas": {} } });
+    assert_eq!(fields("argocd-controller", scaled), None, "it says nothing of the pods");
+}
+
+#[test]
+fn what_kubernetes_has_not_looked_at_is_not_counted_yet() {
+    let seen = |observed: i64, more: Value| {
+        let base = json!({
+            "metadata": { "annotations": { "deployment.kubernetes.io/revision": "9" } },
+            "status": { "observedGeneration": observed, "replicas": 4, "updatedReplicas": 4 },
+        });
+        deployment(merged(base, more))
+    };
+    assert_eq!((seen(7, json!({})).revision, seen(6, json!({})).revision), (Some(9), None));
+    assert_eq!(seen(7, json!({ "spec": { "paused": true } })).revision, None);
+    assert!(!seen(7, json!({})).replaces);
+    assert!(seen(7, json!({ "status": { "updatedReplicas": 3 } })).replaces);
+    assert!(seen(7, json!({ "status": { "replicas": 5 } })).replaces, "an old one is left");
+}
+
+#[test]
+fn a_token_that_has_expired_is_no_matter_of_the_role() {
+    let error = |code: u16| {
+        let status = kube::core::Status { code, message: "Unauthorized".into(), ..Default::default() };
+        ClusterError::of("list pods", kube::Error::Api(Box::new(status)))
+    };
+    let said = |code| error(code).to_string();
+    assert!(said(401).contains("token") && !said(401).contains("Role"), "{}", said(401));
+    assert!(said(403).contains("apply the Role"), "{}", said(403));
+    for (code, refused) in [(401, true), (403, true), (422, true), (409, false), (500, false), (504, false)] {
+        assert_eq!(error(code).is_refusal(), refused, "{code}");
+    }
 }
 
 #[test]
