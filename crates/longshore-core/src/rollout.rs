@@ -221,6 +221,11 @@ impl Plan {
         matches!(self.phase, Phase::Done | Phase::RolledBack { .. } | Phase::Superseded { .. })
     }
 
+    /// It takes back its release, or has.
+    pub fn goes_back(&self) -> bool {
+        matches!(self.phase, Phase::Back { .. } | Phase::RolledBack { .. })
+    }
+
     /// The release that workers are started on when the fleet grows.
     pub fn serving(&self) -> Release {
         match self.phase {

@@ -61,6 +61,15 @@ impl Cluster {
         Cluster::reach(config, namespace).await
     }
 
+    /// One whose API server is at this address: for tests.
+    #[cfg(any(test, feature = "testkit"))]
+    pub async fn at(address: &str, namespace: &str) -> Result<Cluster, ClusterError> {
+        let address = address
+            .parse()
+            .map_err(|error| ClusterError::NotConfigured(Box::<http::uri::InvalidUri>::new(error)))?;
+        Cluster::reach(Config::new(address), Some(namespace)).await
+    }
+
     pub(super) async fn reach(mut config: Config, namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let namespace = namespace_of(&config, namespace);
         // The library would try again by itself, for minutes where the API server says that it is busy, and say nothing of it.

@@ -76,6 +76,11 @@ impl Pods {
 }
 
 impl Sight {
+    #[cfg(test)]
+    pub fn of(cluster: Cluster, watch: Watch) -> Sight {
+        Sight { cluster, watch, autoscalers: Mutex::new(Ok(Vec::new())), unjoined: Mutex::default() }
+    }
+
     /// What workers in this cluster are recorded with.
     pub fn place(&self) -> String {
         format!("{PLACE}{}", self.cluster.namespace())

@@ -6,6 +6,8 @@ mod deployment;
 mod marks;
 mod paused;
 mod scene;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::collections::{HashMap, HashSet};
@@ -363,7 +365,7 @@ impl Controller {
     ) -> Result<Rolled, StoreError> {
         let (app, record) = (scene.app, scene.record);
         let Some(mut open) = open else {
-            let mut kept = self.keep_template(scene, record.release, false).await?;
+            let mut kept = self.keep_template(scene, record.release).await?;
             if kept.is_ok() {
                 kept = self.unpause(scene).await?;
             }
@@ -407,8 +409,7 @@ impl Controller {
         if plan.has_ended() {
             app.look_again.notify_one();
         }
-        let goes_back = matches!(plan.phase, Phase::Back { .. });
-        let mut kept = self.keep_template(scene, plan.heads_for(), goes_back).await?;
+        let mut kept = self.keep_template(scene, plan.heads_for()).await?;
         if kept.is_ok() {
             kept = self.pause(scene, plan.paused && !plan.has_ended()).await?;
         }

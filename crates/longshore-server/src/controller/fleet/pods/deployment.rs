@@ -15,15 +15,13 @@ use crate::app::now;
 const RELEASES: usize = 50;
 
 impl Controller {
-    /// Sees to it that the pods are made from this release, or follows whoever had them made from another. `goes_back`: a
-    /// rollout is undone by it.
+    /// Sees to it that the pods are made from this release, or follows whoever had them made from another.
     ///
     /// Inner errors: what is in the way, for people.
     pub(super) async fn keep_template(
         &mut self,
         scene: &Scene<'_>,
         target: Release,
-        goes_back: bool,
     ) -> Result<Result<(), String>, StoreError> {
         let (app, record) = (scene.app, scene.record);
         let (seen, seen_at) = (&scene.deployment.mark, scene.version());
@@ -57,7 +55,9 @@ impl Controller {
                 if let Some(held) = self.held(scene, Write::Template) {
                     return Ok(held);
                 }
-                if goes_back {
+                let newest = app.store.rollouts(Some(record.name.clone()), 1).await?;
+                let agreed = known.agreed().map(|agreed| agreed.release);
+                if newest.iter().any(|it| agreed == Some(it.plan.to) && it.plan.goes_back()) {
                     known.take_back(seen, now());
                 }
                 self.write_template(scene, known, wanted, &template).await
