@@ -10,6 +10,7 @@ mod error;
 pub mod render;
 mod rest;
 mod seen;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -32,6 +32,7 @@ use longshore_core::settings::{Settings, Tls};
 use serde_json::Value;
 
 pub use chart::{ChartFile, chart};
+pub(super) use env::unescaped;
 pub use read::{Declared, read};
 pub use yaml::{ReadError, print, print_one};
 

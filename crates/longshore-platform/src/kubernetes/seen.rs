@@ -8,6 +8,7 @@ use longshore_core::fleet::Fleet;
 use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, FLEET, Mark};
 
 use super::rest::Rest;
+use super::shown::Shown;
 use crate::End;
 
 /// A pod of a fleet.
@@ -70,6 +71,7 @@ pub struct DeploymentSeen {
     pub replaces: bool,
     /// What else its pods are made from; none: it has no agent.
     pub(super) rest: Option<Rest>,
+    pub(super) shown: Shown,
 }
 
 /// A HorizontalPodAutoscaler.
@@ -228,7 +230,17 @@ impl DeploymentSeen {
             revision,
             replaces: updated < replicas || status.and_then(|it| it.replicas).unwrap_or(0) > updated,
             rest: pod.and_then(Rest::of),
+            shown: agent.map(Shown::of).unwrap_or_default(),
         })
+    }
+
+    /// A fleet as its pods are made here: with the image, the command, the variables that have values and the resources that
+    /// are seen.
+    ///
+    /// Errors: why its image is none.
+    pub fn as_declared(&self, fleet: &Fleet) -> Result<Fleet, String> {
+        let image = self.mark.image.as_deref().unwrap_or_default();
+        Ok(self.shown.laid_over(&fleet.with_image(image)?))
     }
 
     /// The keys of a fleet that its pods are not made from as it declares them, though no release writes those: a rendering

@@ -277,6 +277,28 @@ fn what_a_release_does_not_write_is_told_apart_by_its_key_until_it_is_rendered_a
         assert_eq!(plain.unlike(&fleet), keys, "{more}");
         assert_eq!(seen(more).unlike(&fleet), [""; 0], "rendered again: {more}");
     }
+    // What a release writes is read back as it was declared.
+    let (_, before) = declared("env = { OLD = \"1\" }\n");
+    for more in [
+        "",
+        "env = { MODEL = \"a\", PRICE = \"$5 or $(MODEL) or $$\" }\n",
+        "secrets = { KEY = { env = \"KEY\" } }\n",
+        "resources = { cpu = \"250m\", cpu_limit = 3, memory = \"1536Mi\", memory_limit = \"3Gi\" }\n",
+    ] {
+        let (_, fleet) = declared(more);
+        let mut base = before.clone();
+        base.secrets.clone_from(&fleet.secrets);
+        let read = seen(more).as_declared(&base).expect("it has an image");
+        assert_eq!(digest(&read), digest(&fleet), "{more}");
+    }
+    let (_, mut fleet) = declared("env = { MODEL = \"a\" }\n");
+    fleet.overlay = Some("/srv/pod.yaml".into());
+    let read = seen("env = { MODEL = \"b\", EXTRA = \"1\" }\n").as_declared(&fleet).expect("it has an image");
+    assert_eq!(
+        read.env.into_iter().collect::<Vec<_>>(),
+        [("MODEL".to_owned(), "b".to_owned())],
+        "the rest may be the overlay's"
+    );
     let (_, mut fleet) = declared("working_dir = \"/app\"\n");
     fleet.overlay = Some("/srv/pod.yaml".into());
     assert_eq!(plain.unlike(&fleet), [""; 0], "it may be the overlay's doing");

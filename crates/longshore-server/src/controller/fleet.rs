@@ -113,7 +113,7 @@ async fn look(
         let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
         match record.declaration.platform {
             Platform::External => {}
-            Platform::Kubernetes => controller.keep_pods(app, pods, &record, open).await?,
+            Platform::Kubernetes => Box::pin(controller.keep_pods(app, pods, &record, open)).await?,
             Platform::Process | Platform::Docker | Platform::Compose => {
                 controller.keep(app, crew, &record, open).await?;
             }

@@ -2,7 +2,7 @@
 
 use longshore_core::fleet::Fleet;
 use longshore_core::id::FleetName;
-use longshore_core::kubernetes::{Agreed, Known, Turn, Version, release_of, turn};
+use longshore_core::kubernetes::{Agreed, Known, Turn, Version, digest, release_set, turn};
 use longshore_core::rollout::{Plan, Release};
 use longshore_platform::kubernetes::{ClusterError, Template, Written};
 use longshore_store::{Deployed, NewRelease, ReleaseRecord, StoreError};
@@ -62,7 +62,8 @@ impl Controller {
                 }
                 self.write_template(scene, known, wanted, &template).await
             }
-            Turn::Follow => self.follow_template(scene, known, &fleet).await,
+            // Seldom, and large.
+            Turn::Follow => Box::pin(self.follow_template(scene, known, &fleet)).await,
         }
     }
 
@@ -133,17 +134,25 @@ impl Controller {
             |number| releases.iter().find(|it| it.number == number).and_then(|it| it.commit.clone());
         let before = known.agreed().and_then(|agreed| commit_of(agreed.release));
         let by_number: Vec<_> = releases.iter().map(|it| (it.number, it.declaration.clone())).collect();
-        let of = release_of(&by_number, seen.declaration.as_deref(), seen.image.as_deref());
+        let of = release_set(&by_number, known.agreed(), &seen);
         let commit = commit_of_change(scene.deployment.commit.clone(), before, of.and_then(commit_of));
-        let declaration = match of.and_then(|number| by_number.iter().find(|it| it.0 == number)) {
-            Some((_, declaration)) => running.running(declaration),
+        let declared = |number| by_number.iter().find(|it| it.0 == number).map(|it| running.running(&it.1));
+        let image = seen.image.as_deref().unwrap_or_default();
+        let beside = known.agreed().is_some_and(|it| it.mark.declaration == seen.declaration);
+        let declaration = match of.and_then(declared) {
+            Some(declaration) => Ok(declaration),
+            None if beside || seen.declaration.is_none() => running.with_image(image),
+            // A rendering of something that is not declared here, or not yet: if it will be, it is this very release.
             None => {
-                let image = seen.image.as_deref().unwrap_or_default();
-                match running.with_image(image) {
-                    Ok(declaration) => declaration,
-                    Err(why) => return Ok(Err(format!("Deployment `{}`: {why}", scene.deployment.name))),
-                }
+                let same =
+                    |it: &&(Release, Fleet)| seen.declaration.as_deref() == Some(digest(&it.1).as_str());
+                let base = by_number.iter().find(same).map(|it| running.running(&it.1));
+                scene.deployment.as_declared(base.as_ref().unwrap_or(running))
             }
+        };
+        let declaration = match declaration {
+            Ok(declaration) => declaration,
+            Err(why) => return Ok(Err(format!("Deployment `{}`: {why}", scene.deployment.name))),
         };
         // Whoever leads now has seen more than this look has.
         if !self.leads(app) {

@@ -91,6 +91,10 @@ impl Fake {
         self.0.deployment.borrow().clone()
     }
 
+    pub fn generation(&self) -> i64 {
+        self.now()["metadata"]["generation"].as_i64().expect("a number")
+    }
+
     pub fn version(&self) -> String {
         self.now()["metadata"]["resourceVersion"].as_str().expect("text").to_owned()
     }
@@ -103,14 +107,27 @@ impl Fake {
         self.now()["spec"]["paused"] == true
     }
 
-    /// Somebody changes it.
+    /// Somebody changes what it is to be.
     pub fn edit(&self, change: impl FnOnce(&mut Value)) {
+        self.modify(|it| change(&mut it["spec"]));
+    }
+
+    fn modify(&self, change: impl FnOnce(&mut Value)) {
         self.0.deployment.send_modify(|it| {
-            change(&mut it["spec"]);
+            change(it);
             let meta = &mut it["metadata"];
             meta["generation"] = (meta["generation"].as_i64().expect("a number") + 1).into();
             let version: u64 = meta["resourceVersion"].as_str().expect("text").parse().expect("a number");
             meta["resourceVersion"] = (version + 1).to_string().into();
+        });
+    }
+
+    /// Kubernetes has looked at it, and so many of its pods are made from what it says.
+    pub fn rolled(&self, revision: u64, updated: u32) {
+        self.modify(|it| {
+            it["metadata"]["annotations"] =
+                json!({ "deployment.kubernetes.io/revision": revision.to_string() });
+            it["status"] = json!({ "observedGeneration": 1_000, "replicas": 1, "updatedReplicas": updated });
         });
     }
 
