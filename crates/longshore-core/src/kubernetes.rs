@@ -1,5 +1,6 @@
 //! The names that what is rendered for a cluster, and what works in it, have to agree on.
 
+mod autoscaler;
 mod marks;
 mod pods;
 mod template;
@@ -10,8 +11,9 @@ use crate::fleet::Fleet;
 use crate::id::FleetName;
 use crate::rollout::Release;
 
+pub use autoscaler::{is_asleep, is_tolerated, tell};
 pub use marks::{Due, due};
-pub use pods::{Counts, Facts, Number, Standing, is_asleep, is_late};
+pub use pods::{Counts, Facts, Number, Standing, is_late};
 pub use template::{Agreed, Intent, Known, Mark, Turn, Version, turn};
 
 /// On everything that belongs to a fleet: its name.
@@ -25,6 +27,9 @@ pub const COMMIT: &str = "longshore.dev/commit";
 
 /// On the control plane's pod template: which longshore.toml it was started with, as [`digest_of`] says.
 pub const CONFIG: &str = "longshore.dev/config";
+
+/// On a pod: what removing it costs beside others, as Kubernetes reads it from 1.22 on.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Ours among a pod's containers.
 pub const AGENT: &str = "agent";
@@ -132,17 +137,6 @@ pub fn release_of_pod(
     exact.or_else(|| release_of(releases, declaration, image)).or_else(by_declaration)
 }
 
-/// What an autoscaler has to be told so that it acts: it leaves a fleet alone whose number differs from the wanted one by a
-/// tenth or less, so a few workers more are asked for. Fewer never: those that are there may be busy.
-pub fn beyond_tolerance(desired: u32, workers: u32, max: u32) -> u32 {
-    let tolerated = u32::try_from(u64::from(workers) * 11 / 10).unwrap_or(u32::MAX);
-    if desired <= workers || desired > tolerated {
-        return desired;
-    }
-    // Where the limit keeps it from acting, the fleet has nine tenths of the limit already.
-    tolerated.saturating_add(1).min(max).max(desired)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,16 +223,5 @@ mod tests {
         };
         assert_eq!((of(&digests[0], "a:9"), of(&digests[0], "mirror/a:9")), (Some(4), Some(4)));
         assert_eq!((of(&digests[0], "a:2"), of(&digests[1], "mirror/a:1")), (Some(3), Some(2)));
-    }
-
-    #[test]
-    fn an_autoscaler_is_asked_for_more_than_it_would_ignore_and_never_for_fewer() {
-        assert_eq!(beyond_tolerance(3, 2, 20), 3, "half as many again is no tenth");
-        assert_eq!(beyond_tolerance(21, 20, 50), 23);
-        assert_eq!(beyond_tolerance(11, 10, 50), 12, "exactly a tenth is tolerated");
-        assert_eq!(beyond_tolerance(23, 20, 50), 23);
-        assert_eq!(beyond_tolerance(21, 20, 22), 22, "never above the limit");
-        assert_eq!(beyond_tolerance(19, 20, 50), 19);
-        assert_eq!((beyond_tolerance(20, 20, 50), beyond_tolerance(0, 0, 9)), (20, 0));
     }
 }

@@ -184,7 +184,7 @@ pub fn decide(
     memory: &Memory,
     now: Timestamp,
 ) -> Answer {
-    let scene = Scene::new(load, crew, policy, each, memory.as_of(now, policy), now);
+    let scene = Scene::new(load, crew, policy, each, memory.as_of(now, policy, crew.workers()), now);
     let verdict = match replicas_override {
         _ if !load.fresh => scene.not_fresh(replicas_override.is_some()),
         Some(asked) => scene.ordered(asked),

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use longshore_core::container::Image;
 use longshore_core::errors::chain;
-use oci_client::client::{ClientConfig, ClientProtocol};
+use oci_client::client::{ClientConfig, ClientProtocol, current_platform_resolver};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::manifest::ImageIndexEntry;
 use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference};
+use oci_client::{Client, Reference, RegistryOperation};
 use serde_json::Value;
 use tokio::time::timeout;
 use tracing::debug;
@@ -65,8 +66,33 @@ impl Registries {
     /// What an image's name stands for at its registry now; without a tag it is `latest`.
     pub async fn find(&self, image: &Image) -> Result<Found, Unknown> {
         let registry = image.registry();
+        let (client, reference, auth) = self.visit(image).await?;
+        let known = auth != RegistryAuth::Anonymous;
+        let asked = async {
+            // By itself the client would go on without a token where it cannot be had, and be refused for that.
+            client.auth(&reference, &auth, RegistryOperation::Pull).await?;
+            client.fetch_manifest_digest(&reference, &auth).await
+        };
+        let digest = match timeout(PATIENCE, asked).await {
+            Ok(digest) => digest.map_err(|error| unknown(image, known, &error))?,
+            Err(_) => return Err(Unknown::Unasked(silent(registry, "it took longer than 10 s"))),
+        };
+        // Of that very image, whatever the tag stands for by now.
+        let exact = reference_of(&image.by_digest(&digest))?;
+        let revision = labelled(&client, &exact, &auth).await;
+        Ok(Found { digest, revision })
+    }
+
+    /// The commit that an image was built from, if its registry lets that be read; one that is named by digest is the image it is.
+    pub async fn revision(&self, image: &Image) -> Option<String> {
+        let (client, reference, auth) = self.visit(image).await.ok()?;
+        labelled(&client, &reference, &auth).await
+    }
+
+    /// All that it takes to ask about an image.
+    async fn visit(&self, image: &Image) -> Result<(Client, Reference, RegistryAuth), Unknown> {
+        let registry = image.registry();
         let login = login(image).await.map_err(Unknown::Unasked)?;
-        let known = login.is_some();
         let auth = login.map_or(Ok(RegistryAuth::Anonymous), |login| auth(registry, login))?;
         let reference = reference_of(image)?;
         let client = self.client(&reference).map_err(|error| {
@@ -76,21 +102,7 @@ impl Registries {
                 chain(&error)
             ))
         })?;
-        let digest = match timeout(PATIENCE, client.fetch_manifest_digest(&reference, &auth)).await {
-            Ok(digest) => digest.map_err(|error| unknown(image, known, &error))?,
-            Err(_) => return Err(Unknown::Unasked(silent(registry, "it took longer than 10 s"))),
-        };
-        // Of that very image, whatever the tag stands for by now.
-        let exact = reference_of(&image.by_digest(&digest))?;
-        let revision = match timeout(LABELS, client.pull_manifest_and_config(&exact, &auth)).await {
-            Ok(Ok((_, _, config))) => revision(&config),
-            // It is not needed to deploy.
-            failed => {
-                debug!(image = %image, ?failed, "an image's labels could not be read");
-                None
-            }
-        };
-        Ok(Found { digest, revision })
+        Ok((client, reference, auth))
     }
 
     /// Errors: no authority of certificates is installed here, whether one is needed or not.
@@ -101,10 +113,31 @@ impl Registries {
             protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT),
             read_timeout: Some(PATIENCE),
+            platform_resolver: Some(Box::new(any_platform)),
             user_agent: concat!("longshore/", env!("CARGO_PKG_VERSION")),
             ..Default::default()
         })
     }
+}
+
+/// It is not needed to deploy.
+async fn labelled(client: &Client, image: &Reference, auth: &RegistryAuth) -> Option<String> {
+    match timeout(LABELS, client.pull_manifest_and_config(image, auth)).await {
+        Ok(Ok((_, _, config))) => revision(&config),
+        failed => {
+            debug!(%image, ?failed, "an image's labels could not be read");
+            None
+        }
+    }
+}
+
+/// That of this machine, else the first: all are built from one commit. What only tells of others is for no platform.
+fn any_platform(entries: &[ImageIndexEntry]) -> Option<String> {
+    let is_image = |entry: &&ImageIndexEntry| {
+        entry.platform.as_ref().is_none_or(|platform| platform.os.to_string() != "unknown")
+    };
+    let first = || entries.iter().find(is_image).map(|entry| entry.digest.clone());
+    current_platform_resolver(entries).or_else(first)
 }
 
 fn reference_of(image: &Image) -> Result<Reference, Unknown> {
@@ -135,9 +168,12 @@ fn auth(registry: &str, login: Login) -> Result<RegistryAuth, Unknown> {
 fn unknown(image: &Image, known: bool, error: &OciDistributionError) -> Unknown {
     let registry = image.registry();
     match error {
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-            Unknown::Unasked(refused(registry, known, "401"))
-        }
+        OciDistributionError::UnauthorizedError { .. } => Unknown::Unasked(refused(registry, known, "401")),
+        // It may be busy or broken, too.
+        OciDistributionError::AuthenticationFailure(said) => Unknown::Unasked(format!(
+            "where registry `{registry}` has logins checked, it is refused: {}",
+            shortened(said)
+        )),
         // Some registries hide from strangers what they have.
         OciDistributionError::ImageManifestNotFoundError(_)
         | OciDistributionError::ServerError { code: 404, .. }
@@ -152,9 +188,7 @@ fn unknown(image: &Image, known: bool, error: &OciDistributionError) -> Unknown 
         OciDistributionError::ServerError { code: 403, .. } => {
             Unknown::Unasked(refused(registry, known, "403"))
         }
-        OciDistributionError::ServerError { code: 429, .. } => Unknown::Unasked(format!(
-            "registry `{registry}` has been asked too often (429): a login may be allowed more"
-        )),
+        OciDistributionError::ServerError { code: 429, .. } => Unknown::Unasked(too_often(registry)),
         OciDistributionError::ServerError { code, .. } => {
             Unknown::Unasked(format!("registry `{registry}` answers {code}"))
         }
@@ -162,6 +196,9 @@ fn unknown(image: &Image, known: bool, error: &OciDistributionError) -> Unknown 
             let is = |codes: &[OciErrorCode]| envelope.errors.iter().any(|error| codes.contains(&error.code));
             let said =
                 || envelope.errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join("; ");
+            if is(&[OciErrorCode::Toomanyrequests]) {
+                return Unknown::Unasked(too_often(registry));
+            }
             if is(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
                 return Unknown::Unasked(refused(registry, known, &said()));
             }
@@ -220,6 +257,16 @@ fn refused(registry: &str, known: bool, said: &str) -> String {
              `[kubernetes] image_pull_secrets`: {said}"
         ),
     }
+}
+
+fn too_often(registry: &str) -> String {
+    format!("registry `{registry}` has been asked too often (429): a login may be allowed more")
+}
+
+/// A line of it: some services answer with a page.
+fn shortened(said: &str) -> String {
+    let line = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it says nothing more");
+    line.chars().take(200).collect()
 }
 
 fn missing(registry: &str, said: &str) -> String {

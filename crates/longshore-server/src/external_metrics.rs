@@ -4,6 +4,7 @@
 //! what the leader wrote down. Where that is too old the answer is an error, never a number: an autoscaler that gets none
 //! leaves the fleet as it is.
 
+mod accept;
 mod access;
 mod api_service;
 mod caller;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_core::container::Image;
 use longshore_core::fleet::{Fleet, Platform};
 use longshore_core::id::FleetName;
-use longshore_platform::registry::{Found, Unknown};
+use longshore_platform::registry::Unknown;
 use longshore_store::{FleetRecord, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
@@ -60,17 +60,24 @@ pub async fn settle(app: &App, record: &FleetRecord, running: &[Fleet], wanted: 
 }
 
 /// Names an image for pods by its digest, so that all of a release run the same; says the commit that it was built from, where
-/// its registry knows. An image that has its digest is what it says, and nobody is asked.
+/// its registry knows. An image that has its digest is what it says. `running`: where it names the same digest, under another tag
+/// or under none, it is the same image.
 ///
 /// Errors: the registry has no such image, or could not be asked.
-pub async fn pin(app: &App, fleet: &mut Fleet, by_tag: bool) -> Answer<Option<String>> {
+pub async fn pin(app: &App, running: &Fleet, fleet: &mut Fleet, by_tag: bool) -> Answer<Option<String>> {
     let of_pods = fleet.platform == Platform::Kubernetes && !by_tag;
-    let container = fleet.container.as_mut().filter(|container| of_pods && container.image.digest.is_none());
-    let Some(container) = container else { return Ok(None) };
+    let Some(container) = fleet.container.as_mut().filter(|_| of_pods) else { return Ok(None) };
     let image = &container.image;
-    match app.registries.find(image).await {
-        Ok(Found { digest, revision }) => {
-            container.image = image.by_digest(&digest);
+    let found = match &image.digest {
+        Some(_) => Ok((image.clone(), app.registries.revision(image).await)),
+        None => {
+            app.registries.find(image).await.map(|found| (image.by_digest(&found.digest), found.revision))
+        }
+    };
+    match found {
+        Ok((pinned, revision)) => {
+            let runs = running.container.as_ref().map(|it| &it.image);
+            container.image = runs.filter(|runs| is_same(runs, &pinned)).unwrap_or(&pinned).clone();
             Ok(revision)
         }
         Err(Unknown::Missing(why)) => Err(Refused::new(422, "image_missing", why).hint(
@@ -84,6 +91,10 @@ pub async fn pin(app: &App, fleet: &mut Fleet, by_tag: bool) -> Answer<Option<St
             )))
         }
     }
+}
+
+fn is_same(one: &Image, other: &Image) -> bool {
+    (&one.repository, &one.digest) == (&other.repository, &other.digest)
 }
 
 async fn ask(app: &App, fleet: &FleetName, image: &Image) -> Answer<Option<String>> {

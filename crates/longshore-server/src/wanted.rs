@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use longshore_core::id::FleetName;
-use longshore_core::kubernetes::beyond_tolerance;
+use longshore_core::kubernetes::tell;
 use longshore_core::scale::{Answer, Decision, GrowReason, Standstill};
 use longshore_core::time::Timestamp;
 use longshore_store::{Epoch, StoreError};
@@ -29,20 +29,45 @@ pub struct Mark {
     pub pending: u64,
     /// Those that are ready or starting.
     pub workers: u32,
+    /// Those that are ready. None: written by a release that did not tell.
+    #[serde(default)]
+    pub ready: Option<u32>,
+    /// The number of pods that an autoscaler would make of `desired`, though neither that nor the number there is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub misread: Option<u32>,
     /// Why nothing can start, and `pending` says nothing of the workers that are needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standstill: Option<Standstill>,
 }
 
 impl Mark {
-    fn of(answer: &Answer, at: Timestamp) -> Mark {
-        let workers = answer.crew.workers();
-        let desired = match &answer.decision {
-            // An operator's number is meant as it is.
-            Decision::Grow { reason: GrowReason::Ordered { .. }, .. } => answer.desired,
-            _ => beyond_tolerance(answer.desired, workers, answer.policy.max),
-        };
-        Mark { at, desired, pending: answer.load.runnable, workers, standstill: answer.load.standstill }
+    /// `replicas`: pods that there are to be; `there`: pods that there are.
+    fn of(answer: &Answer, (replicas, there): (u32, u32), at: Timestamp) -> Mark {
+        // An operator's number is meant as it is.
+        let exactly = matches!(answer.decision, Decision::Grow { reason: GrowReason::Ordered { .. }, .. });
+        let told = tell(answer.desired, exactly, replicas, there, answer.policy.max);
+        Mark {
+            at,
+            desired: told.unwrap_or(answer.desired),
+            pending: answer.load.runnable,
+            workers: answer.crew.workers(),
+            ready: Some(answer.crew.ready),
+            misread: told.err(),
+            standstill: answer.load.standstill,
+        }
+    }
+
+    /// The workers that an autoscaler is to be told.
+    ///
+    /// Errors: why it is told none, in words that follow a fleet's name.
+    pub fn told(&self) -> Result<u32, String> {
+        self.misread.map_or(Ok(self.desired), |pods| {
+            Err(format!(
+                "has {pods} pods for {} workers while a rollout replaces some: an autoscaler would keep them all, so it is told \
+                 nothing and leaves their number as it is",
+                self.desired
+            ))
+        })
     }
 
     /// Clocks of replicas differ: one that is from the future is as doubtful as one that is too old.
@@ -93,15 +118,16 @@ fn key(fleet: &FleetName) -> String {
 pub struct Publisher(Option<(Instant, Mark)>);
 
 impl Publisher {
-    /// A decision that was made without numbers is not written down: the one before grows old.
+    /// `pods`: how many there are to be, and how many there are. A decision that was made without numbers is not written down: the one before grows old.
     pub async fn publish(
         &mut self,
         app: &App,
         fleet: &FleetName,
         answer: &Answer,
+        pods: (u32, u32),
         epoch: Epoch,
     ) -> Result<(), StoreError> {
-        let mark = Mark::of(answer, now());
+        let mark = Mark::of(answer, pods, now());
         if !answer.load.fresh || !self.is_news(&mark) {
             return Ok(());
         }
@@ -112,7 +138,8 @@ impl Publisher {
     }
 
     fn is_news(&self, mark: &Mark) -> bool {
-        self.0.as_ref().is_none_or(|(at, last)| last.desired != mark.desired || at.elapsed() >= EVERY)
+        let tells = |mark: &Mark| (mark.desired, mark.misread);
+        self.0.as_ref().is_none_or(|(at, last)| tells(last) != tells(mark) || at.elapsed() >= EVERY)
     }
 }
 
@@ -140,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_mark_counts_for_a_while_and_not_from_a_clock_that_is_far_off() {
-        let mark = Mark::of(&answer(3, 2, None), AT);
+        let mark = Mark::of(&answer(3, 2, None), (2, 2), AT);
         let text = serde_json::to_string(&mark).expect("plain data");
         let at = |wait: Duration| Wanted::read(Some(&text), AT.after(wait));
         assert_eq!(at(LASTS), Wanted::Fresh(mark.clone()));
@@ -156,22 +183,39 @@ mod tests {
 
     #[test]
     fn growth_is_asked_for_beyond_what_is_tolerated_and_orders_as_they_are() {
-        let of = |answer: &Answer| Mark::of(answer, AT).desired;
+        let of = |answer: &Answer| Mark::of(answer, (20, 20), AT).told();
         let backlog = answer(8 * 21, 20, None);
-        assert_eq!((backlog.desired, of(&backlog)), (21, 23));
-        assert_eq!(of(&answer(0, 20, Some(21))), 21);
+        assert_eq!((backlog.desired, of(&backlog)), (21, Ok(23)));
+        assert_eq!(of(&answer(0, 20, Some(21))), Ok(21));
         let held = answer(60, 20, None);
-        assert_eq!((held.desired, of(&held)), (20, 20));
+        assert_eq!((held.desired, of(&held)), (20, Ok(20)));
+    }
+
+    #[test]
+    fn nothing_is_told_that_would_add_what_a_rollout_has_there_for_a_while() {
+        let mark = Mark::of(&answer(60, 20, None), (20, 21), AT);
+        let why = mark.told().expect_err("nothing");
+        assert!(mark.desired == 20 && why.contains("has 21 pods for 20 workers"), "{why}");
+        let text = serde_json::to_string(&mark).expect("plain data");
+        assert_eq!(Wanted::read(Some(&text), AT), Wanted::Fresh(mark));
+        // As releases before wrote it.
+        let old = Wanted::read(
+            Some(r#"{"at":"1970-01-01T00:16:40.000Z","desired":4,"pending":3,"workers":2}"#),
+            AT,
+        );
+        let Wanted::Fresh(old) = old else { panic!("{old:?}") };
+        assert_eq!(old.told(), Ok(4));
     }
 
     #[test]
     fn the_same_again_is_written_down_only_after_a_while() {
-        let mark = Mark::of(&answer(3, 2, None), AT);
+        let mark = Mark::of(&answer(3, 2, None), (2, 2), AT);
         let mut publisher = Publisher::default();
         assert!(publisher.is_news(&mark));
         publisher.0 = Some((Instant::now(), mark.clone()));
         assert!(!publisher.is_news(&Mark { pending: 4, ..mark.clone() }));
         assert!(publisher.is_news(&Mark { desired: 9, ..mark.clone() }));
+        assert!(publisher.is_news(&Mark { misread: Some(3), ..mark.clone() }));
         publisher.0 = Instant::now().checked_sub(EVERY).map(|at| (at, mark.clone()));
         assert!(publisher.is_news(&mark));
     }

@@ -14,24 +14,28 @@ pub struct Due {
 
 /// Which marks are missing, `most` of them: of each pod its name, its standing, and how long its tasks have run, in milliseconds.
 ///
-/// Those that have drained come first: unmarked they would cost more than one that still drains, and stay in its place.
+/// `set`: what they are marked with. Those that have drained come first: unmarked they would cost more than one that still drains,
+/// and stay in its place. One that works again, since nobody removed it, costs as much as any other again.
 pub fn due<'a>(
     pods: impl Iterator<Item = (&'a str, Standing, u64)>,
     set: &HashMap<String, i32>,
     most: usize,
 ) -> Due {
-    let (mut drained, mut draining) = (Vec::new(), Vec::new());
+    let (mut drained, mut others) = (Vec::new(), Vec::new());
     for (name, standing, invested_ms) in pods {
-        let Some(cost) = deletion_cost(standing, invested_ms) else { continue };
-        match (standing, set.get(name)) {
-            (Standing::Drained, set) if set != Some(&cost) => drained.push((name.to_owned(), cost)),
+        let is_marked = set.get(name).is_some_and(|cost| *cost < 0);
+        match (standing, deletion_cost(standing, invested_ms)) {
+            (Standing::Drained, Some(cost)) if set.get(name) != Some(&cost) => {
+                drained.push((name.to_owned(), cost));
+            }
             // While it works on, what was written first will do.
-            (Standing::Draining, None) => draining.push((name.to_owned(), cost)),
+            (Standing::Draining, Some(cost)) if !is_marked => others.push((name.to_owned(), cost)),
+            (Standing::Ready | Standing::Starting, None) if is_marked => others.push((name.to_owned(), 0)),
             _ => {}
         }
     }
     let drained_left = drained.len() > most;
-    drained.append(&mut draining);
+    drained.append(&mut others);
     drained.truncate(most);
     Due { marks: drained, drained_left }
 }
@@ -79,5 +83,16 @@ mod tests {
         check(&pods, &[("b", -999_999_000), ("c", -2_000_000_000)], 9, &["e"], false);
         // It has drained since.
         check(&pods, &[("b", -999_999_995), ("c", -999_999_995), ("e", -2_000_000_000)], 9, &["c"], false);
+    }
+
+    #[test]
+    fn one_that_works_again_is_no_cheaper_than_others() {
+        let pods = [("a", Standing::Ready, 0), ("b", Standing::Starting, 0), ("c", Standing::Ready, 0)];
+        let set = HashMap::from([("a".into(), -2_000_000_000), ("b".into(), -7), ("c".into(), 0)]);
+        assert_eq!(due(pods.into_iter(), &set, 9).marks, [("a".into(), 0), ("b".into(), 0)]);
+        // And is told to go another time.
+        let set = HashMap::from([("a".into(), 0)]);
+        let again = due([("a", Standing::Draining, 2_000)].into_iter(), &set, 9);
+        assert_eq!(again.marks, [("a".into(), -999_999_998)]);
     }
 }

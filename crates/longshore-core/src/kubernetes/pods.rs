@@ -4,7 +4,6 @@
 //! even run. So whoever is to go drains before, without exiting; and the number goes down once Kubernetes has seen that it is not
 //! ready, and that all others are: but for those that have nothing to lose, since nothing runs in them and they do not come up.
 
-use crate::fleet::ScaledBy;
 use crate::scale::{Crew, Decision};
 use crate::time::Timestamp;
 
@@ -78,12 +77,6 @@ pub fn is_late(
 ) -> bool {
     let waits = |since: Timestamp| now.since(since).as_millis() > u128::from(startup_ms);
     in_flight == 0 && (stuck || since.is_some_and(waits))
-}
-
-/// Whether a fleet that is to have workers has no pods and gets none: a HorizontalPodAutoscaler that leaves `least` pods takes 0 for
-/// somebody's wish to have it off. KEDA wakes what it scales.
-pub fn is_asleep(by: ScaledBy, least: u32, replicas: u32, desired: u32) -> bool {
-    by == ScaledBy::Hpa && least > 0 && replicas == 0 && desired > 0
 }
 
 /// How many pods a Deployment is to have, and what is known of its making them.

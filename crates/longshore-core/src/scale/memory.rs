@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Decision, millis};
+use super::{Decision, millis};
 use crate::fleet::Scaling;
 use crate::time::Timestamp;
 
@@ -15,7 +15,14 @@ pub struct Memory {
     pub fewer_since: Option<Timestamp>,
     /// What was wanted within the window, oldest first and falling: a later, higher one covers those before it.
     pub recommendations: Vec<Recommendation>,
+    /// When a growth that had been decided was last seen to have come.
     pub grew_at: Option<Timestamp>,
+    /// How many workers there were when a growth was last decided that has not been seen to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grows_from: Option<u32>,
+    /// The same of a shrink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrinks_from: Option<u32>,
 }
 
 /// How many workers one look at the fleet wanted.
@@ -29,21 +36,21 @@ pub struct Recommendation {
 const BLIND_MS: u64 = 5_000;
 
 impl Memory {
-    /// What the next decision should know where somebody else carries it out: a wish to shrink stands until that is done.
-    pub fn until_done(&self, answer: &Answer) -> Memory {
-        Memory { looked_at: answer.memory.looked_at, ..self.clone() }
-    }
-
     /// What may still be believed at `now`.
     ///
     /// The window starts anew after a clock went back, and after a time without looks (an outage, a queue that could not
-    /// be read, a clock that jumped ahead): nobody saw that the fleet was quiet.
-    pub(super) fn as_of(&self, now: Timestamp, policy: &Scaling) -> Memory {
+    /// be read, a clock that jumped ahead): nobody saw that the fleet was quiet. Whoever carries decisions out may take a while,
+    /// or do nothing: a wish stands until the `workers` there are have changed.
+    pub(super) fn as_of(&self, now: Timestamp, policy: &Scaling, workers: u32) -> Memory {
         let blind = BLIND_MS.max(policy.scale_down_after_ms);
         let unbroken = self.looked_at.is_some_and(|at| at <= now && millis(now, at) <= blind);
         let mut memory = self.clone();
         memory.grew_at = memory.grew_at.map(|at| at.min(now));
-        if !unbroken {
+        if memory.grows_from.is_some_and(|from| workers > from) {
+            (memory.grew_at, memory.grows_from) = (Some(now), None);
+        }
+        let shrunk = memory.shrinks_from.is_some_and(|from| workers < from);
+        if !unbroken || shrunk {
             memory.forget_window();
         }
         let age = |at: Timestamp| millis(now, at);
@@ -75,15 +82,17 @@ impl Memory {
         }
         self.looked_at = Some(now);
         match (decision, wanted) {
-            (Decision::Hold(_), Some(wanted)) if wanted < workers => {
+            (Decision::Hold(_) | Decision::Shrink { .. }, Some(wanted)) if wanted < workers => {
                 self.fewer_since = self.fewer_since.or(Some(now));
                 self.remember(now, wanted);
             }
-            // Whatever else happened, the quiet is broken or used up.
+            // Whatever else happened, the quiet is broken.
             _ => self.forget_window(),
         }
-        if matches!(decision, Decision::Grow { .. }) {
-            self.grew_at = Some(now);
+        match decision {
+            Decision::Grow { .. } => self.grows_from = Some(workers),
+            Decision::Shrink { .. } => self.shrinks_from = Some(workers),
+            Decision::Hold(_) => {}
         }
         self
     }
@@ -96,7 +105,7 @@ impl Memory {
     }
 
     fn forget_window(&mut self) {
-        self.fewer_since = None;
+        (self.fewer_since, self.shrinks_from) = (None, None);
         self.recommendations.clear();
     }
 }

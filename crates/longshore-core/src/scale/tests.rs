@@ -35,7 +35,7 @@ fn quiet(since: i64, now: i64, workers: u32) -> Memory {
         looked_at: Some(at(now - 1)),
         fewer_since: Some(at(since)),
         recommendations: vec![Recommendation { at: at(since), workers }],
-        grew_at: None,
+        ..Memory::default()
     }
 }
 
@@ -132,7 +132,26 @@ fn a_long_wait_grows_once_per_wait() {
     let soon = decide(&waiting, &crew(4), &POLICY, ONE, None, &grown, at(9));
     assert!(matches!(soon.decision, Decision::Hold(HoldReason::JustGrew { left_ms: 1000 })), "{soon}");
     let later = decide(&waiting, &crew(4), &POLICY, ONE, None, &grown, at(10));
-    assert_eq!((later.desired, later.memory.grew_at), (8, Some(at(10))));
+    assert_eq!((later.desired, later.memory.grew_at), (8, Some(at(0))));
+    let full = Load { running: 8, ..waiting };
+    let come = decide(&full, &crew(8), &POLICY, ONE, None, &later.memory, at(12));
+    assert!(matches!(come.decision, Decision::Hold(HoldReason::JustGrew { left_ms: 10_000 })), "{come}");
+}
+
+#[test]
+fn a_growth_that_does_not_come_is_asked_for_again_and_again() {
+    let waiting = Load { oldest_wait_ms: Some(60_000), ..load(10, 2) };
+    let mut memory = Memory::default();
+    for second in 0..30 {
+        let answer = decide(&waiting, &crew(2), &POLICY, ONE, None, &memory, at(second));
+        assert_eq!(answer.desired, 6, "{second}: {answer}");
+        memory = answer.memory;
+    }
+    // Whoever carries it out looks now and then, and may have looked before the tasks were gone.
+    memory = decide(&load(0, 2), &crew(2), &POLICY, ONE, None, &memory, at(30)).memory;
+    let full = Load { running: 6, ..waiting };
+    let come = decide(&full, &crew(6), &POLICY, ONE, None, &memory, at(31));
+    assert!(matches!(come.decision, Decision::Hold(HoldReason::JustGrew { .. })), "{come}");
 }
 
 #[test]
@@ -149,7 +168,8 @@ fn a_quiet_fleet_halves_after_the_whole_window() {
         "shrinks by 8 from 16 to 8 workers: 0 pending per worker is below 2, and fewer have been enough for 1m \
          (0 pending, 0 running; 16 ready, 0 starting, 0 draining)",
     );
-    assert_eq!(due.memory.fewer_since, None, "the next shrink waits for a window of its own");
+    let done = decide(&load(0, 0), &crew(8), &POLICY, ONE, None, &due.memory, at(61));
+    assert_eq!(done.memory.fewer_since, Some(at(61)), "the next shrink waits for a window of its own");
 }
 
 #[test]
@@ -314,10 +334,12 @@ prop_compose! {
         looked in proptest::option::of(-100i64..5), fewer in proptest::option::of(-200i64..5),
         recommendations in proptest::collection::vec((-100i64..5, 0u32..40), 0..4),
         grew in proptest::option::of(-30i64..5),
+        (grows_from, shrinks_from) in (proptest::option::of(0u32..40), proptest::option::of(0u32..40)),
     ) -> Memory {
         let seen = recommendations.into_iter().map(|(s, workers)| Recommendation { at: at(s), workers });
         Memory {
             looked_at: looked.map(at), fewer_since: fewer.map(at), grew_at: grew.map(at), recommendations: seen.collect(),
+            grows_from, shrinks_from,
         }
     }
 }
@@ -518,16 +540,25 @@ proptest! {
 
 #[test]
 fn a_wish_to_shrink_stands_until_somebody_has_carried_it_out() {
-    let due = quiet(0, 60, 2);
-    let look = |memory: &Memory, second: i64| {
-        let load = Load { runnable: 0, oldest_wait_ms: None, running: 0, fresh: true, standstill: None };
-        let crew = Crew { ready: 16, starting: 0, draining: 0 };
-        decide(&load, &crew, &POLICY, ONE, None, memory, at(second))
-    };
-    let mut memory = due;
+    let mut memory = quiet(0, 60, 2);
     for second in 60..90 {
-        let answer = look(&memory, second);
+        let answer = decide(&load(0, 0), &crew(16), &POLICY, ONE, None, &memory, at(second));
         assert!(matches!(answer.decision, Decision::Shrink { .. }), "{answer}");
-        memory = memory.until_done(&answer);
+        memory = answer.memory;
     }
+    let answer = decide(&load(0, 0), &crew(8), &POLICY, ONE, None, &memory, at(90));
+    assert!(matches!(answer.decision, Decision::Hold(HoldReason::Settling { .. })), "{answer}");
+}
+
+#[test]
+fn a_wish_that_is_never_carried_out_does_not_open_the_window_for_a_deeper_one() {
+    // 19 of 20 are busy; an autoscaler ignores such a difference.
+    let mut memory = quiet(0, 60, 19);
+    for second in 60..400 {
+        let answer = decide(&load(0, 19), &crew(20), &POLICY, ONE, None, &memory, at(second));
+        assert_eq!(answer.desired, 19, "{answer}");
+        memory = answer.memory;
+    }
+    let gap = decide(&load(0, 3), &crew(20), &POLICY, ONE, None, &memory, at(400));
+    assert_eq!(gap.desired, 19, "a second between two batches is no quiet minute: {gap}");
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, Config};
-use longshore_core::kubernetes::{MANAGER, Mark};
+use longshore_core::kubernetes::{DELETION_COST, MANAGER, Mark};
 use serde_json::{Value, json};
 
 use super::change::Template;
@@ -23,7 +23,6 @@ const NAMESPACE: &str = "longshore";
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a pod would cost if it were removed, for the controller that removes some; from Kubernetes 1.22 on.
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const DELETION_COST_SINCE: u32 = 22;
 
 /// One namespace of a cluster. Cheap to clone.
@@ -167,6 +166,19 @@ impl Cluster {
             )
         })?;
         Ok(found.items.iter().filter_map(Autoscaler::of).collect())
+    }
+
+    /// Whether an API of the cluster answers; `None`: there is none of this group and version.
+    pub async fn answers(&self, group: &str, version: &str) -> Result<Option<bool>, ClusterError> {
+        let name = format!("{group}/{version}");
+        let asked = self.client.list_api_group_resources(&name);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(_)) => Ok(Some(true)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+            Ok(Err(kube::Error::Api(status))) if status.code == 503 => Ok(Some(false)),
+            Ok(Err(error)) => Err(ClusterError::of(format!("ask for API `{name}`"), error)),
+            Err(_) => Err(ClusterError::Silent { what: format!("ask for API `{name}`") }),
+        }
     }
 
     /// Keeps what is in a Secret as it is to be; says whether it had to be changed. What else is said of it stays: it is

@@ -5,7 +5,7 @@ use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use longshore_core::fleet::Fleet;
-use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, FLEET, Mark};
+use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, DELETION_COST, FLEET, Mark};
 
 use super::rest::Rest;
 use super::shown::Shown;
@@ -22,6 +22,8 @@ pub struct PodSeen {
     pub mark: Mark,
     /// It was asked to end, or has ended for good.
     pub leaves: bool,
+    /// What removing it costs beside others, where that was written.
+    pub deletion_cost: Option<i32>,
     pub ready: bool,
     /// Why its agent does not run, where that is not about to pass: no room, no image, no Secret.
     pub stuck: Option<String>,
@@ -55,6 +57,8 @@ pub struct DeploymentSeen {
     pub commit: Option<String>,
     /// Pods that it is to have.
     pub replicas: u32,
+    /// Pods that it has, as it has told last: those too that it is about to replace.
+    pub there: u32,
     pub uid: String,
     /// Of this sight, for writes that are to fail where it is out of date.
     pub version: String,
@@ -80,6 +84,8 @@ pub struct Autoscaler {
     pub name: String,
     /// The Deployment that it scales.
     pub deployment: String,
+    /// KEDA has made it, and would make it again.
+    pub by_keda: bool,
     /// The fewest pods that it leaves; only with 0 does it act on a Deployment that has none.
     pub least: u32,
 }
@@ -103,6 +109,9 @@ const MANAGERS: [(&str, &str); 4] = [
 
 /// On a Deployment, written by Kubernetes: grows with each change of what pods are made from.
 const REVISION: &str = "deployment.kubernetes.io/revision";
+
+/// KEDA's label on the autoscalers that it makes.
+const SCALED_OBJECT: &str = "scaledobject.keda.sh/name";
 
 /// Reasons of waiting containers that pass by themselves.
 const PASSING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -136,6 +145,7 @@ impl PodSeen {
                 declaration: annotation(DECLARATION),
                 image: agent.and_then(|agent| agent.image.clone()),
             },
+            deletion_cost: annotation(DELETION_COST).and_then(|cost| cost.parse().ok()),
             leaves: over || meta.deletion_timestamp.is_some(),
             ready: condition("Ready").is_some_and(|it| it.status == "True"),
             stuck: stuck.filter(|_| !over),
@@ -221,6 +231,7 @@ impl DeploymentSeen {
             commit: noted.and_then(|all| all.get(COMMIT)).cloned(),
             // Where nobody has said a number it is one.
             replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| u32::try_from(n).unwrap_or(0)),
+            there: status.and_then(|status| status.replicas).map_or(0, |n| u32::try_from(n).unwrap_or(0)),
             uid: meta.uid.clone().unwrap_or_default(),
             version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
@@ -269,6 +280,7 @@ impl Autoscaler {
             Some(Autoscaler {
                 name: it.metadata.name.clone()?,
                 deployment: target.name.clone(),
+                by_keda: it.metadata.labels.as_ref().is_some_and(|all| all.contains_key(SCALED_OBJECT)),
                 least: spec.min_replicas.map_or(1, |least| u32::try_from(least).unwrap_or(0)),
             })
         })?

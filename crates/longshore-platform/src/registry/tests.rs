@@ -55,3 +55,32 @@ fn the_commit_is_read_from_the_labels() {
         assert_eq!(revision(without), None, "{without}");
     }
 }
+
+#[test]
+fn any_image_of_an_index_tells_of_the_commit() {
+    let entry = |digest: &str, os: &str, architecture: &str| -> ImageIndexEntry {
+        serde_json::from_value(serde_json::json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1,
+            "platform": { "os": os, "architecture": architecture },
+        }))
+        .expect("an entry")
+    };
+    let other = if cfg!(target_arch = "s390x") { "arm64" } else { "s390x" };
+    let attested = entry("sha256:a", "unknown", "unknown");
+    assert_eq!(
+        any_platform(&[attested.clone(), entry("sha256:b", "linux", other)]),
+        Some("sha256:b".into()),
+        "what attests to others is none"
+    );
+    assert_eq!(any_platform(&[attested]), None);
+}
+
+#[test]
+fn a_service_that_checks_logins_and_fails_is_not_taken_for_a_wrong_login() {
+    let failed = OciDistributionError::AuthenticationFailure("\n<html>\n 503 Service Unavailable\n".into());
+    let Unknown::Unasked(why) = unknown(&image("r.io/a:1"), true, &failed) else {
+        panic!("it is there or not")
+    };
+    assert!(why.contains("`r.io` has logins checked") && !why.contains("docker login"), "{why}");
+    assert!(why.len() < 200 && why.contains("<html>"), "{why}");
+}

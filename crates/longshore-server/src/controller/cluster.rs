@@ -2,6 +2,7 @@
 //! scales, and given the Secrets that workers join with.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,13 +10,16 @@ use longshore_api::tls::Trust;
 use longshore_core::errors::chain;
 use longshore_core::fleet::Platform;
 use longshore_core::id::FleetName;
-use longshore_core::kubernetes::{JOIN_CA, JOIN_TOKEN, join_secret};
+use longshore_core::kubernetes::{
+    JOIN_CA, JOIN_TOKEN, METRICS_API_SERVICE, METRICS_GROUP, METRICS_VERSION, join_secret,
+};
 use longshore_platform::kubernetes::{Autoscaler, Cluster, ClusterError, Watch};
 use longshore_store::{FleetRecord, StoreError, WorkerFilter};
 use tracing::{info, warn};
 
 use super::sleep_or_stop;
 use crate::app::App;
+use crate::external_metrics::is_asked_for;
 
 /// What names of platforms on a cluster begin with; the namespace follows.
 pub const PLACE: &str = "kubernetes@";
@@ -26,7 +30,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// How often autoscalers are listed.
 const ASK: Duration = Duration::from_secs(5);
 
-/// How often the Secrets are looked at again.
+/// How often the Secrets are looked at again, and whether the cluster is left with an API that nobody serves.
 const SECRETS: Duration = Duration::from_secs(60);
 
 /// How long the first lists may take.
@@ -53,6 +57,8 @@ pub struct Sight {
     autoscalers: Mutex<Result<Vec<Autoscaler>, String>>,
     /// Why a fleet's workers cannot join.
     unjoined: Mutex<HashMap<FleetName, String>>,
+    /// The cluster's external metrics API answers nobody, and no fleet has a use for it.
+    unserved: AtomicBool,
 }
 
 impl Pods {
@@ -78,7 +84,13 @@ impl Pods {
 impl Sight {
     #[cfg(test)]
     pub fn of(cluster: Cluster, watch: Watch) -> Sight {
-        Sight { cluster, watch, autoscalers: Mutex::new(Ok(Vec::new())), unjoined: Mutex::default() }
+        Sight {
+            cluster,
+            watch,
+            autoscalers: Mutex::new(Ok(Vec::new())),
+            unjoined: Mutex::default(),
+            unserved: AtomicBool::new(false),
+        }
     }
 
     /// What workers in this cluster are recorded with.
@@ -86,13 +98,23 @@ impl Sight {
         format!("{PLACE}{}", self.cluster.namespace())
     }
 
-    /// The autoscaler of a Deployment.
+    /// The autoscalers of a Deployment; there should be one at most.
     ///
     /// Errors: why that is not known.
-    pub fn autoscaler_of(&self, deployment: &str) -> Result<Option<Autoscaler>, String> {
+    pub fn autoscalers_of(&self, deployment: &str) -> Result<Vec<Autoscaler>, String> {
         let known = self.autoscalers.lock().expect("no holder panics");
         let all = known.as_ref().map_err(Clone::clone)?;
-        Ok(all.iter().find(|it| it.deployment == deployment).cloned())
+        Ok(all.iter().filter(|it| it.deployment == deployment).cloned().collect())
+    }
+
+    /// What is left of fleets that a HorizontalPodAutoscaler scaled, and harms the cluster.
+    pub fn left_over(&self) -> Option<String> {
+        self.unserved.load(Ordering::Relaxed).then(|| {
+            format!(
+                "nobody answers the cluster's external metrics, so it deletes no namespace, and no fleet has `scaling.by` \"hpa\" any \
+                 more: where longshore left that API, `kubectl delete apiservice {METRICS_API_SERVICE}`"
+            )
+        })
     }
 
     pub fn unjoined(&self, fleet: &FleetName) -> Option<String> {
@@ -164,7 +186,13 @@ async fn see(pods: &Pods) -> Result<Arc<Sight>, String> {
         }
         info!(namespace = cluster.namespace(), "cluster is watched");
         let autoscalers = Mutex::new(Err("they have not been listed yet".into()));
-        Ok(Arc::new(Sight { cluster, watch, autoscalers, unjoined: Mutex::default() }))
+        Ok(Arc::new(Sight {
+            cluster,
+            watch,
+            autoscalers,
+            unjoined: Mutex::default(),
+            unserved: AtomicBool::new(false),
+        }))
     };
     let seen = tokio::time::timeout(PATIENCE, seen).await;
     seen.unwrap_or_else(|_| Err("the API server does not answer in time".into()))
@@ -181,6 +209,7 @@ async fn follow(app: &App, sight: &Sight) {
             let unjoined = !sight.unjoined.lock().expect("no holder panics").is_empty();
             if due || unjoined {
                 keep_secrets(app, sight, &records).await;
+                look_for_left_over(sight, &records).await;
                 (secrets_at, fleets) = (Some(Instant::now()), records.len());
             }
         }
@@ -204,6 +233,26 @@ async fn ask(sight: &Sight) {
         Err(_) => Err("the API server does not answer in time".into()),
     };
     *sight.autoscalers.lock().expect("no holder panics") = known;
+}
+
+/// Who turns from a HorizontalPodAutoscaler to something else applies what is rendered then, and the APIService stays.
+async fn look_for_left_over(sight: &Sight, fleets: &[FleetRecord]) {
+    let used = fleets.iter().any(|record| record.active && is_asked_for(&record.declaration));
+    let answers = match used {
+        true => Ok(None),
+        false => sight.cluster.answers(METRICS_GROUP, METRICS_VERSION).await,
+    };
+    // Where it is not known what was known stays.
+    if let Ok(answers) = answers {
+        let unserved = answers == Some(false);
+        if unserved && !sight.unserved.load(Ordering::Relaxed) {
+            warn!(
+                name = METRICS_API_SERVICE,
+                "nobody answers this API, and no fleet is scaled by it any more"
+            );
+        }
+        sight.unserved.store(unserved, Ordering::Relaxed);
+    }
 }
 
 /// What the workers of each fleet join with.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -14,6 +15,7 @@ use longshore_store::{FleetRecord, StoreError};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::accept;
 use super::peer::Peer;
 use super::selector::Selector;
 use super::status::Status;
@@ -41,7 +43,17 @@ pub fn router(served: Served) -> Router {
             Err(status) => status,
         })
         .method_not_allowed_fallback(async || Status::wrong_method())
+        .layer(middleware::from_fn(only_plain))
         .with_state(served)
+}
+
+/// An API server that is refused another form of discovery asks for the plain one. Some releases of 1.27 and 1.28 that are
+/// answered in a form that they did not ask for take the whole group for broken, and delete no namespace any more.
+async fn only_plain(request: Request, next: Next) -> Response {
+    match accept::takes_plain_json(request.headers()) {
+        true => next.run(request).await,
+        false => Status::not_acceptable().into_response(),
+    }
 }
 
 /// Ready once it can tell who asks.
@@ -137,15 +149,14 @@ fn value(metric: Metric, fleet: &FleetName, wanted: &Wanted) -> Result<Value, St
 
 #[cfg(test)]
 mod tests {
-    use longshore_core::time::Timestamp;
-
     use super::*;
     use crate::wanted::Mark;
 
     #[test]
     fn a_number_that_is_too_old_is_none() {
         let fleet = FleetName::new("research").expect("valid");
-        let mark = Mark { at: Timestamp(1000), desired: 5, pending: 0, workers: 5, standstill: None };
+        let text = r#"{"at":"1970-01-01T00:00:01.000Z","desired":5,"pending":0,"workers":5}"#;
+        let mark: Mark = serde_json::from_str(text).expect("a mark");
         let of = |wanted: &Wanted| value(Metric::Pending, &fleet, wanted);
         assert_eq!(of(&Wanted::Fresh(mark.clone())).expect("a number")["value"], "0");
         for stale in [Wanted::Stale(Some(mark)), Wanted::Stale(None)] {

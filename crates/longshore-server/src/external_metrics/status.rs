@@ -38,6 +38,11 @@ impl Status {
         Status::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "metrics are only read: ask with GET")
     }
 
+    pub fn not_acceptable() -> Status {
+        let message = "answers are plain application/json: accept that";
+        Status::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
     /// There is no number now, which is another thing than a number that is zero.
     pub fn unavailable(message: impl Into<String>) -> Status {
         Status::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)

@@ -151,7 +151,10 @@ async fn decide(app: &App, fleet: &str) {
     };
     tokio::time::timeout(Duration::from_secs(30), leads()).await.expect("it comes to lead");
     let epoch = app.epoch().expect("it leads");
-    wanted::Publisher::default().publish(app, &scene::fleet(fleet), &answer, epoch).await.expect("stored");
+    wanted::Publisher::default()
+        .publish(app, &scene::fleet(fleet), &answer, (2, 2), epoch)
+        .await
+        .expect("stored");
 }
 
 impl World {

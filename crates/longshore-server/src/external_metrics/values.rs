@@ -39,7 +39,7 @@ impl Metric {
     /// In thousandths. Errors: why a fleet has none now, in words that follow its name.
     pub fn of(self, mark: &Mark) -> Result<u64, String> {
         if self == Metric::DesiredWorkers {
-            return Ok(u64::from(mark.desired) * 1000);
+            return Ok(u64::from(mark.told()?) * 1000);
         }
         // Nothing of it is runnable, which must not read as nothing to do.
         if mark.standstill.is_some() {
@@ -49,7 +49,10 @@ impl Metric {
         }
         let pending = mark.pending.saturating_mul(1000);
         Ok(match self {
-            Metric::QueueDepthPerWorker => pending.div_ceil(u64::from(mark.workers.max(1))),
+            // An autoscaler multiplies by those that are ready.
+            Metric::QueueDepthPerWorker => {
+                pending.div_ceil(u64::from(mark.ready.unwrap_or(mark.workers).max(1)))
+            }
             _ => pending,
         })
     }
@@ -121,8 +124,11 @@ mod tests {
 
     use super::*;
 
+    /// Of so many workers that are ready, beside three that start.
     fn mark(pending: u64, workers: u32) -> Mark {
-        Mark { at: Timestamp(1_700_000_000_123), desired: 5, pending, workers, standstill: None }
+        let ready = Some(workers);
+        let at = Timestamp(1_700_000_000_123);
+        Mark { at, desired: 5, pending, workers: workers + 3, ready, misread: None, standstill: None }
     }
 
     fn shown(metric: Metric, mark: &Mark) -> Result<String, String> {
@@ -138,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_tasks_are_divided_by_the_workers_that_count() {
+    fn pending_tasks_are_divided_by_the_workers_that_are_ready() {
         let of = |pending, workers| shown(Metric::QueueDepthPerWorker, &mark(pending, workers));
         assert_eq!(of(3, 2).as_deref(), Ok("1500m"));
         assert_eq!(of(10, 3).as_deref(), Ok("3334m"));

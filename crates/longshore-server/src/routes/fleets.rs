@@ -117,14 +117,22 @@ async fn desired(app: &App, record: &FleetRecord) -> Answer<Option<u32>> {
         return Ok(None);
     }
     let wanted = wanted::of(app, &record.name).await?;
-    match (&wanted, record.declaration.scaling.by) {
-        (Wanted::Fresh(mark), _) => Ok(Some(mark.desired)),
-        (Wanted::Stale(_), ScaledBy::Keda) => {
-            let doubt = wanted.doubt(now()).unwrap_or_default();
-            Err(Refused::new(503, "scale_stale", format!("fleet `{}` {doubt}", record.name))
-                .hint("it stays as it is meanwhile; see that a replica with the role `controllers` runs and reaches the database"))
+    let told = match &wanted {
+        Wanted::Fresh(mark) => mark.told(),
+        Wanted::Stale(_) => Err(wanted.doubt(now()).unwrap_or_default()),
+    };
+    match (told, record.declaration.scaling.by) {
+        (Ok(desired), _) => Ok(Some(desired)),
+        (Err(why), ScaledBy::Keda) => {
+            let refused = Refused::new(503, "scale_stale", format!("fleet `{}` {why}", record.name));
+            Err(match wanted {
+                Wanted::Fresh(_) => refused.hint("it passes with the rollout"),
+                Wanted::Stale(_) => refused.hint(
+                    "it stays as it is meanwhile; see that a replica with the role `controllers` runs and reaches the database",
+                ),
+            })
         }
-        (Wanted::Stale(_), _) => Ok(None),
+        (Err(_), _) => Ok(None),
     }
 }
 

@@ -69,7 +69,7 @@ pub async fn deploy(
         Refused::new(422, "no_image", format!("fleet `{}` is not deployed by an image: {why}", record.name))
             .hint("change its command in longshore.toml and hand that over with `longshore apply`")
     })?;
-    let pinned = images::pin(&app, &mut declaration, wish.by_tag).await;
+    let pinned = images::pin(&app, &running, &mut declaration, wish.by_tag).await;
     // Whose it is to change it is told what to change, by digest or without.
     refuse_others(&app, &record, Some(&Wanted { fleet: &declaration })).await?;
     let commit = wish.commit.or(pinned?);

@@ -16,8 +16,8 @@ use crate::exit::Exit;
 use crate::output::{self, Table, ago, clean, shorten};
 use crate::signals;
 
-/// Why a control plane does not deploy an image by its tag: which one that is it cannot find out.
-const DIGEST_UNKNOWN: &str = "digest_unknown";
+/// What a control plane answers that does not see the image: its registry may hide from one login what another may see.
+const UNSEEN: [&str; 2] = ["digest_unknown", "image_missing"];
 
 /// How often a rollout is asked for while it is waited for.
 const ASK: Duration = Duration::from_millis(300);
@@ -143,7 +143,7 @@ pub async fn deploy(args: DeployArgs) -> Outcome {
         supersede: args.supersede,
     };
     let deployed = match client.deploy(&wish).await {
-        Err(ClientError::Problem(problem)) if problem.code == DIGEST_UNKNOWN => {
+        Err(ClientError::Problem(problem)) if UNSEEN.contains(&&*problem.code) => {
             client.deploy(&pinned_here(wish, *problem).await?).await?
         }
         deployed => deployed?,
@@ -166,7 +166,7 @@ async fn pinned_here(mut wish: Deploy, problem: Problem) -> Outcome<Deploy> {
         Ok(found) => {
             let pinned = image.by_digest(&found.digest).to_string();
             output::note(&format!(
-                "the control plane could not ask registry `{}`; here the image is `{pinned}`",
+                "the control plane does not see the image at registry `{}`; here it is `{pinned}`",
                 image.registry()
             ));
             wish.commit = wish.commit.or(found.revision);

@@ -58,7 +58,7 @@ impl Engine {
         }
         let text = "FROM scratch\nLABEL longshore.test=image\nCOPY root/ /\nENV PATH=/usr/local/bin:/bin\n";
         fs::write(folder.join("Dockerfile"), text).expect("written");
-        self.docker(&["build", "--quiet", "--tag", &self.base(), &folder.display().to_string()]);
+        self.build(&self.base(), &folder);
     }
 
     /// An image of an agent that is a shell script, with these lines after it.
@@ -69,9 +69,13 @@ impl Engine {
         let text = format!("FROM {}\nWORKDIR /agent\nCOPY agent.sh .\n{lines}\n", self.base());
         fs::write(folder.join("Dockerfile"), text).expect("written");
         let tag = format!("{}-{name}:1", self.name);
-        // Another build of the same may be removing what the cache names just now.
-        self.docker(&["build", "--quiet", "--no-cache", "--tag", &tag, &folder.display().to_string()]);
+        self.build(&tag, &folder);
         tag
+    }
+
+    /// Another test may be removing what the cache names just now.
+    fn build(&self, tag: &str, folder: &Path) {
+        self.docker(&["build", "--quiet", "--no-cache", "--tag", tag, &folder.display().to_string()]);
     }
 
     fn check(&self, image: &str, more: &[&str]) -> (i32, Value) {

@@ -163,16 +163,6 @@ proptest! {
     }
 }
 
-#[test]
-fn only_what_an_autoscaler_leaves_at_none_is_asleep() {
-    assert!(is_asleep(ScaledBy::Hpa, 1, 0, 2));
-    assert!(!is_asleep(ScaledBy::Hpa, 1, 0, 0), "none are wanted");
-    assert!(!is_asleep(ScaledBy::Hpa, 1, 1, 2));
-    assert!(!is_asleep(ScaledBy::Hpa, 0, 0, 2), "it may scale to 0 and from there");
-    assert!(!is_asleep(ScaledBy::Keda, 1, 0, 2));
-    assert!(!is_asleep(ScaledBy::Direct, 1, 0, 2));
-}
-
 /// A cluster with room for so many pods of a fleet, its controllers some looks behind, and a fleet that is to have a number of
 /// workers. It removes pods as a ReplicaSet does: unscheduled ones first, then who is not ready, then by deletion cost if it
 /// heeds that, and else whichever.

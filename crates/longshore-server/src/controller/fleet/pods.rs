@@ -1,6 +1,7 @@
 //! A fleet whose workers are pods: Kubernetes starts and replaces them; what there is to be, and what becomes of the work of
 //! those that end, is decided here.
 
+mod autoscaling;
 mod conflicts;
 mod deployment;
 mod marks;
@@ -20,7 +21,7 @@ use longshore_core::fleet::ScaledBy;
 use longshore_core::id::WorkerId;
 use longshore_core::kubernetes::{Agreed, Known, Version};
 use longshore_core::rollout::{Canary, Phase, Policy, Release};
-use longshore_core::scale::{Answer, Decision};
+use longshore_core::scale::Decision;
 use longshore_platform::kubernetes::ClusterError;
 use longshore_store::{FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerRecord};
 use tracing::{info, warn};
@@ -72,8 +73,6 @@ pub struct Memory {
     said: Option<String>,
     /// When the number of pods was lowered last.
     lowered: Option<Instant>,
-    /// How many there were when others were asked to remove some.
-    asked: Option<u32>,
     /// Who was last written down to own rollouts.
     owner: Option<Owned>,
 }
@@ -179,10 +178,11 @@ impl Controller {
         let serving = self.rollout.at(app, record, record.release).await?;
         // Surge is not among those that are counted.
         let answer = self.decide(app, &serving, &observed, None).await?;
-        self.remember(record, &answer);
+        self.memory.clone_from(&answer.memory);
         self.say(app, record, &answer).await?;
         if record.declaration.scaling.by != ScaledBy::Direct {
-            self.wanted.publish(app, &record.name, &answer, self.epoch).await?;
+            let pods = (scene.number.replicas, scene.deployment.there);
+            self.wanted.publish(app, &record.name, &answer, pods, self.epoch).await?;
         }
         let open = open.map(|open| self.rollout.recall(open));
         // A rollout that is stuck keeps no fleet from growing.
@@ -192,13 +192,13 @@ impl Controller {
         self.publish_owner(scene).await?;
         let mut untold = None;
         if record.declaration.scaling.by == ScaledBy::Direct {
-            let scaled = match scene.scaled_by_another() {
-                Ok(None) => {
+            let scaled = match scene.autoscalers().map(|all| all.is_empty()) {
+                Ok(true) => {
                     let scaled = self.scale_pods(scene, &answer.decision, !moves).await?;
                     untold = self.pods.marks.trouble().map(str::to_owned);
                     scaled
                 }
-                Ok(Some(_)) => Ok(()),
+                Ok(false) => Ok(()),
                 Err(why) => Err(why),
             };
             if let Err(why) = scaled {
@@ -207,18 +207,6 @@ impl Controller {
         }
         let trouble = || scene.trouble(answer.desired).or(untold);
         Ok(rolled.and_then(|_| trouble().map_or(Ok(()), Err)))
-    }
-
-    /// A wish to shrink stands until it is done: whoever scales in our place may ask at any time.
-    fn remember(&mut self, record: &FleetRecord, answer: &Answer) {
-        let workers = answer.crew.workers();
-        let shrinks = matches!(answer.decision, Decision::Shrink { .. });
-        let by_others = record.declaration.scaling.by != ScaledBy::Direct;
-        let asked = self.pods.asked.filter(|_| shrinks && by_others);
-        let done = asked.is_some_and(|from| workers < from);
-        let stands = shrinks && by_others && !done;
-        self.pods.asked = stands.then(|| asked.unwrap_or(workers));
-        self.memory = if stands { self.memory.until_done(answer) } else { answer.memory.clone() };
     }
 
     /// Written down for the replicas that are asked to deploy something.
@@ -268,6 +256,10 @@ impl Controller {
         leases: &[LeaseRecord],
     ) -> Result<(), StoreError> {
         let (app, record) = (scene.app, scene.record);
+        // What is told is not taken back: whoever leads now has chosen, or will.
+        if app.epoch() != Some(self.epoch) {
+            return Ok(());
+        }
         let workers: Vec<_> = scene.pods.iter().filter(|pod| pod.works()).map(|pod| &pod.worker).collect();
         let invested = invested(leases, now());
         let candidates: Vec<_> = workers.iter().map(|it| candidate(it, record, &invested)).collect();
@@ -347,6 +339,9 @@ impl Controller {
             return true;
         }
         let invested = invested(leases, now());
+        let found =
+            scene.pods.iter().filter_map(|pod| Some((pod.seen.name.as_str(), pod.seen.deletion_cost?)));
+        self.pods.marks.found(found);
         let pods = scene.pods.iter().map(|pod| {
             let invested = invested.get(&pod.worker.id).copied().unwrap_or_default();
             (pod.seen.name.as_str(), pod.standing, invested)
@@ -373,8 +368,8 @@ impl Controller {
         };
         // Somebody else has written to the rollout, or is about to be heard: it is looked at again.
         let as_it_was = Rolled { heads_for: open.plan.heads_for(), moves: true, kept: Ok(()) };
-        let theirs = scene.external.is_none() && open.plan.phase == Phase::Forward;
-        if let Some(order) = self.ordered_by_hand(scene, theirs.then_some(open.plan.paused)).await? {
+        let heard = scene.external.is_none() && open.plan.phase == Phase::Forward;
+        if let Some(order) = self.ordered_by_hand(scene, heard.then_some(open.plan.paused)).await? {
             if !self.leads(app) {
                 return Ok(as_it_was);
             }
@@ -385,7 +380,8 @@ impl Controller {
             return Ok(as_it_was);
         }
         let insisted = self.insisted() == Some(open.plan.to);
-        open.plan.policy = match scene.external.is_some() || insisted {
+        let theirs = scene.external.is_some() || insisted;
+        open.plan.policy = match theirs {
             // It is watched: whoever began it decides whether it goes back.
             true => without_verdict(open.plan.policy),
             false if is_without_verdict(&open.plan.policy) => record.declaration.rollout,
@@ -416,7 +412,7 @@ impl Controller {
         if let Some(why) = held.filter(|_| plan.is_stuck()) {
             kept = Err(deployment::stuck(&record.name, &plan, &why));
         }
-        let moves = deployment::moves_pods(&plan, scene.external.is_some()) && !plan.is_stuck();
+        let moves = deployment::moves_pods(&plan, theirs) && !plan.is_stuck();
         Ok(Rolled { heads_for: plan.heads_for(), moves, kept })
     }
 

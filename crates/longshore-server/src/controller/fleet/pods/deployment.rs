@@ -240,9 +240,10 @@ fn key(scene: &Scene<'_>) -> String {
 }
 
 /// Whether a rollout replaces pods that the scaler is not to remove meanwhile. `external`: somebody else began it, and alone
-/// decides when it is over: no fleet waits for that.
+/// decides when it is over: no fleet waits for that. One that is paused half-way has pods of two releases, and a number that is
+/// lowered then is taken from both, whoever has drained.
 pub(super) fn moves_pods(plan: &Plan, external: bool) -> bool {
-    !external && !plan.paused && !plan.has_ended()
+    !external && !plan.has_ended()
 }
 
 #[cfg(test)]
@@ -266,14 +267,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_rollout_of_ours_that_goes_on_keeps_a_fleet_from_shrinking() {
+    fn a_rollout_of_ours_keeps_a_fleet_from_shrinking_until_it_is_over() {
         let plan = Plan::new(1, 2, Policy::default(), Default::default(), Timestamp(0));
         let back = Plan { phase: Phase::Back { reason: "worse".into() }, ..plan.clone() };
         for it in [&plan, &Plan { phase: Phase::Finishing, ..plan.clone() }, &back] {
             assert!(moves_pods(it, false), "{:?}", it.phase);
             assert!(!moves_pods(it, true), "it may stay open for ever: {:?}", it.phase);
         }
-        assert!(!moves_pods(&Plan { paused: true, ..plan.clone() }, false));
+        assert!(moves_pods(&Plan { paused: true, ..plan.clone() }, false));
         assert!(!moves_pods(&Plan { phase: Phase::Done, ..plan }, false));
     }
 }

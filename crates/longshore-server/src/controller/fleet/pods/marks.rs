@@ -22,6 +22,13 @@ pub struct Marks {
 }
 
 impl Marks {
+    /// What pods were found marked with, by a leader before this one. What was written since counts for more.
+    pub fn found<'a>(&mut self, pods: impl Iterator<Item = (&'a str, i32)>) {
+        for (name, cost) in pods {
+            self.set.entry(name.to_owned()).or_insert(cost);
+        }
+    }
+
     /// Writes what is missing. Returns whether all that have drained are marked, or will not be for now.
     pub async fn keep<'a, F>(
         &mut self,
@@ -109,5 +116,20 @@ mod tests {
         assert_eq!(done, [(false, 64), (false, 128), (true, 150), (true, 150)]);
         marks.keep(pods.take(3), |_, _| async { Ok(()) }, Instant::now()).await;
         assert_eq!(marks.set.len(), 3, "those of pods that are gone are forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_another_leader_marked_is_taken_back_once_it_works_again() {
+        let mut marks = Marks::default();
+        let asked = RefCell::new(Vec::new());
+        let write = |name: String, cost| {
+            asked.borrow_mut().push((name, cost));
+            async { Ok(()) }
+        };
+        for _ in 0..3 {
+            marks.found([("a", -5)].into_iter());
+            marks.keep([("a", Standing::Ready, 0)].into_iter(), write, Instant::now()).await;
+        }
+        assert_eq!(*asked.borrow(), [("a".into(), 0)], "once");
     }
 }

@@ -9,7 +9,7 @@ use longshore_core::rollout::{Owner, Release};
 use longshore_platform::kubernetes::{Autoscaler, DeploymentSeen, PodSeen};
 use longshore_store::{FleetRecord, WorkerRecord};
 
-use super::{CATCH_UP, Memory};
+use super::{CATCH_UP, Memory, autoscaling};
 use crate::app::{App, now};
 use crate::controller::cluster::Sight;
 use crate::convert::worker_state;
@@ -35,10 +35,11 @@ pub struct Pod {
 impl Pod {
     fn new(seen: PodSeen, worker: WorkerRecord, dismissed: bool, startup_ms: u64) -> Pod {
         let state = worker_state(&worker);
-        let by_itself = state == WorkerState::Draining && worker.drain.is_none();
         let since = worker.ended_at.or(worker.registered_at).or(worker.planned_at);
         let facts = Facts {
-            leaves: seen.leaves || by_itself,
+            // One that drains by itself is about to leave, or its container is started again: Kubernetes counts it until it is asked to
+            // end.
+            leaves: seen.leaves,
             up: is_up(&worker),
             ready: state == WorkerState::Ready,
             seen_ready: seen.ready,
@@ -105,11 +106,11 @@ impl<'a> Scene<'a> {
         self.pods.iter().any(|pod| pod.standing == Standing::Draining)
     }
 
-    /// The autoscaler that scales the Deployment.
+    /// The autoscalers that scale the Deployment.
     ///
     /// Errors: why that is not known.
-    pub fn scaled_by_another(&self) -> Result<Option<Autoscaler>, String> {
-        self.sight.autoscaler_of(&self.deployment.name)
+    pub fn autoscalers(&self) -> Result<Vec<Autoscaler>, String> {
+        self.sight.autoscalers_of(&self.deployment.name)
     }
 
     /// Why pods of a release cannot be started, by no fault of their own.
@@ -134,7 +135,7 @@ impl<'a> Scene<'a> {
     }
 
     fn asleep(&self, desired: u32) -> Option<String> {
-        let autoscaler = self.scaled_by_another().ok()??;
+        let autoscaler = self.autoscalers().ok()?.into_iter().next()?;
         let (name, by) = (&self.deployment.name, self.record.declaration.scaling.by);
         is_asleep(by, autoscaler.least, self.number.replicas, desired).then(|| {
             format!(
@@ -159,20 +160,18 @@ impl<'a> Scene<'a> {
 
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        let (name, by) = (&self.deployment.name, self.record.declaration.scaling.by);
-        match (by, self.scaled_by_another()) {
-            (ScaledBy::Direct, Ok(Some(Autoscaler { name: autoscaler, .. }))) => notes.push(format!(
-                "HorizontalPodAutoscaler `{autoscaler}` scales Deployment `{name}`, so longshore does not: delete it, or set \
-                 `scaling.by` to \"hpa\" or \"keda\""
-            )),
-            (ScaledBy::Hpa | ScaledBy::Keda, Ok(None)) => notes.push(format!(
-                "`scaling.by` is \"{}\", and no HorizontalPodAutoscaler scales Deployment `{name}`: its number stays as it is",
-                by.as_str()
-            )),
-            _ => {}
+        let (name, scaling) = (&self.deployment.name, &self.record.declaration.scaling);
+        let autoscalers = self.autoscalers();
+        if let Ok(autoscalers) = &autoscalers {
+            notes.extend(autoscaling::notes(name, scaling.by, autoscalers));
         }
+        if let (Some(asked), true) = (self.record.replicas, scaling.by != ScaledBy::Direct) {
+            let least = autoscalers.iter().flatten().map(|it| it.least).max();
+            notes.extend(autoscaling::ordered(asked, scaling, self.number.replicas, least));
+        }
+        notes.extend(self.sight.left_over());
         let drained = self.counts().drained;
-        let scales = by == ScaledBy::Direct && matches!(self.scaled_by_another(), Ok(None));
+        let scales = scaling.by == ScaledBy::Direct && autoscalers.is_ok_and(|all| all.is_empty());
         if drained > 0 && !scales {
             notes.push(format!(
                 "{drained} pods have drained for longshore, which does not scale the fleet any more: `kubectl delete pod` replaces them"
