@@ -29,7 +29,9 @@ pub struct Rollout {
     pub reason: Option<String>,
     /// How much of its deadline is used up.
     pub spent_ms: u64,
-    pub deadline_ms: u64,
+    /// Absent where somebody else decides when it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,7 @@ pub use autoscaler::{is_asleep, is_tolerated, tell};
 pub use in_pod::{POD_IP, in_pod, listen_on, service_names};
 pub use marks::{Due, due};
 pub use pods::{Counts, Facts, Number, Standing, is_late};
-pub use template::{Agreed, Mark, Turn, Version, turn};
+pub use template::{Agreed, Intent, Known, Mark, Turn, Version, turn};
 
 /// On everything that belongs to a fleet: its name.
 pub const FLEET: &str = "longshore.dev/fleet";
@@ -110,6 +110,17 @@ pub fn release_of(
     exact.or_else(|| by_image().next()).map(|(release, _)| *release)
 }
 
+/// Which of them somebody else has set who gave a Deployment this mark; none: it is another one. An image that is set by hand
+/// leaves beside it what was agreed before; where something else stands there, so does the rest differ.
+pub fn release_set(releases: &[(Release, Fleet)], agreed: Option<&Agreed>, mark: &Mark) -> Option<Release> {
+    let (declaration, image) = (mark.declaration.as_deref(), mark.image.as_deref());
+    let declared = declaration.filter(|it| agreed.and_then(|it| it.mark.declaration.as_deref()) != Some(*it));
+    let of = release_of(releases, declaration, image)?;
+    let known =
+        |declared: &str| releases.iter().any(|(release, fleet)| *release == of && digest(fleet) == declared);
+    declared.is_none_or(known).then_some(of)
+}
+
 /// Which of them a pod is of that is made from what was `agreed`, or was from what was agreed before: on its way a cluster may
 /// give it another image, of a mirror or by digest, and leaves what longshore wrote beside it.
 pub fn release_of_pod(
@@ -169,6 +180,32 @@ mod tests {
         assert_eq!(release_of(&releases, None, Some("a:1")), Some(2), "the newest with this image");
         assert_eq!(release_of(&releases, Some(&small), Some("a:3")), None);
         assert_eq!(release_of(&releases, Some(&small), None), None);
+    }
+
+    #[test]
+    fn an_image_that_is_known_with_another_declaration_is_another_release() {
+        let releases = [(2, fleet("a:2", "small")), (1, fleet("a:1", "small"))];
+        let digests = releases.each_ref().map(|(_, fleet)| digest(fleet));
+        let agreed = Agreed {
+            release: 2,
+            mark: Mark { declaration: Some(digests[0].clone()), image: Some("a:2".into()) },
+        };
+        let of = |declaration: Option<&str>, image: &str| {
+            let mark = Mark { declaration: declaration.map(str::to_owned), image: Some(image.into()) };
+            release_set(&releases, Some(&agreed), &mark)
+        };
+        assert_eq!(of(Some(&digests[1]), "a:1"), Some(1), "`kubectl rollout undo`");
+        assert_eq!(
+            (of(Some(&digests[0]), "a:1"), of(Some(&digests[0]), "a:9")),
+            (Some(1), None),
+            "`kubectl set image`"
+        );
+        assert_eq!(
+            (of(Some("0000"), "a:2"), of(Some("values"), "a:1")),
+            (None, None),
+            "a rendering of something else"
+        );
+        assert_eq!(of(None, "a:1"), Some(1), "nobody says more");
     }
 
     #[test]

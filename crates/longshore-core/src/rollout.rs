@@ -53,12 +53,15 @@ pub struct Plan {
     /// Those that ended by themselves.
     #[serde(default)]
     pub crashed: BTreeSet<WorkerId>,
-    /// How long workers of the release that comes could not even be started, by no fault of theirs.
+    /// How long workers of the release that it heads for could not even be started, by no fault of theirs.
     #[serde(default)]
     pub held_ms: u64,
     /// What each release's attempts had come to when it began.
     #[serde(default)]
     pub before: BTreeMap<Release, Sample>,
+    /// Workers are started and stopped by a cluster as it sees fit: the step is what longshore would do, and is not applied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watched: bool,
     /// The step that is being applied, or why there is none.
     pub step: Step,
 }
@@ -160,7 +163,7 @@ pub struct Observed {
     pub workers: Vec<Seen>,
     /// Workers that the scaler wants.
     pub desired: u32,
-    /// Why no worker of the release that comes can be started now: its image is missing, the host is full.
+    /// Why no worker of the release that it heads for can be started now: its image is missing, the host is full.
     pub held: Option<String>,
     /// What attempts on each release have come to, ever.
     pub samples: BTreeMap<Release, Sample>,
@@ -209,12 +212,18 @@ impl Plan {
             crashed: BTreeSet::new(),
             held_ms: 0,
             before,
+            watched: false,
             step: Step::Wait(Wait::Begins),
         }
     }
 
     pub fn has_ended(&self) -> bool {
         matches!(self.phase, Phase::Done | Phase::RolledBack { .. } | Phase::Superseded { .. })
+    }
+
+    /// It takes back its release, or has.
+    pub fn goes_back(&self) -> bool {
+        matches!(self.phase, Phase::Back { .. } | Phase::RolledBack { .. })
     }
 
     /// The release that workers are started on when the fleet grows.
@@ -298,6 +307,14 @@ impl Plan {
         self.phase = Phase::Back { reason };
         self.paused = false;
         self.surge = 0;
+        self.held_ms = 0;
+    }
+
+    /// It goes back, and has not been able to for as long as a worker may take to become ready: what it goes back to cannot be
+    /// started. It goes on as soon as that can be, and waits for it as long as nobody overtakes it.
+    pub fn is_stuck(&self) -> bool {
+        let patience = self.policy.ready_ms.min(Policy::default().ready_ms);
+        matches!(self.phase, Phase::Back { .. }) && self.held_ms >= patience
     }
 }
 
@@ -337,6 +354,11 @@ impl Plan {
     fn pass(&mut self, seen: &Observed, now: Timestamp) {
         let passed = self.looked_at.map_or(0, |at| now.since(at).as_millis() as u64).min(LONGEST_LOOK_MS);
         self.looked_at = Some(now);
+        self.held_ms = match seen.held {
+            Some(_) if self.paused => self.held_ms,
+            Some(_) => self.held_ms.saturating_add(passed),
+            None => 0,
+        };
         if self.phase != Phase::Forward {
             return;
         }
@@ -345,11 +367,6 @@ impl Plan {
         if !self.paused && !pinned {
             self.spent_ms = self.spent_ms.saturating_add(passed);
         }
-        self.held_ms = match seen.held {
-            Some(_) if self.paused => self.held_ms,
-            Some(_) => self.held_ms.saturating_add(passed),
-            None => 0,
-        };
         let coming = seen.workers.iter().filter(|it| it.release == self.to);
         let mut trials = BTreeMap::new();
         for it in coming {

@@ -10,12 +10,13 @@ mod error;
 pub mod render;
 mod rest;
 mod seen;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 pub use change::Template;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Written};
 pub use error::ClusterError;
 pub use seen::{Autoscaler, DeploymentSeen, Ended, PodSeen};
 pub use watch::Watch;

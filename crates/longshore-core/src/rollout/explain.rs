@@ -21,7 +21,11 @@ impl Phase {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { from, to, step, .. } = self;
+        let Plan { from, to, .. } = self;
+        let step: &dyn fmt::Display = match &self.step {
+            Step::Start { .. } | Step::Drain { .. } if self.watched => &"Kubernetes replaces the pods",
+            step => step,
+        };
         match &self.phase {
             Phase::Forward => write!(f, "release {from} is replaced by {to}: {step}"),
             Phase::Finishing => write!(f, "release {to} has replaced {from}: {step}"),

@@ -212,6 +212,41 @@ fn a_worker_stays_for_tasks_that_began_on_it() {
 }
 
 #[test]
+fn what_kubernetes_does_is_not_said_to_be_done_by_longshore() {
+    let watched =
+        |crew: &str| decide(&Plan { watched: true, ..plan(POLICY) }, &seen(crew, 2), at(0)).to_string();
+    assert_eq!(watched("a1 b1"), "release 1 is replaced by 2: Kubernetes replaces the pods");
+    assert_eq!(watched("a1! b1! c3!"), "release 1 is replaced by 2: Kubernetes replaces the pods");
+    assert_eq!(watched("a1 b1 c2?"), "release 1 is replaced by 2: 1 worker is not ready yet");
+}
+
+#[test]
+fn a_way_back_whose_workers_cannot_be_started_is_stuck_until_they_can() {
+    let mut back = plan(POLICY);
+    back.order(Order::Undo { reason: "worse".into() }).expect("it goes forward");
+    let held = Observed { held: Some("ImagePullBackOff".into()), ..seen("a1? b2 c2", 2) };
+    let look = |back: &mut Plan, held: &Observed, from: i64, to: i64| {
+        for s in from..to {
+            *back = decide(back, held, at(s * 1_000));
+        }
+    };
+    let ready_s = POLICY.ready_ms as i64 / 1_000;
+    look(&mut back, &held, 0, ready_s);
+    assert!(!back.is_stuck() && matches!(back.phase, Phase::Back { .. }));
+    look(&mut back, &held, ready_s, ready_s + 2);
+    assert!(back.is_stuck() && !back.has_ended(), "whoever can has to do something");
+    let free = Observed { held: None, ..held.clone() };
+    look(&mut back, &free, ready_s + 2, ready_s + 3);
+    assert!(!back.is_stuck(), "the image is there again");
+    back.order(Order::Supersede { by: "another".into() }).expect("another one may take its place");
+    assert!(!back.is_stuck());
+    // What kept the new release back before is not counted.
+    let mut late = plan(POLICY);
+    look(&mut late, &held, 0, ready_s + 3);
+    assert!(matches!(late.phase, Phase::Back { .. }) && !late.is_stuck(), "{late}");
+}
+
+#[test]
 fn what_cannot_even_be_started_is_given_up_after_as_long_as_one_may_take_to_become_ready() {
     let held = Observed { held: Some("image `x` is missing".into()), ..seen("a1 b1", 2) };
     let look = |plan: &Plan, seen: &Observed, s: i64| decide(plan, seen, at(s * 1_000));

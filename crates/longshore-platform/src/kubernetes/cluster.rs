@@ -9,7 +9,7 @@ use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::{Client, Config};
-use longshore_core::kubernetes::{DELETION_COST, MANAGER};
+use longshore_core::kubernetes::{DELETION_COST, MANAGER, Mark};
 use serde_json::{Value, json};
 
 use super::change::Template;
@@ -33,6 +33,13 @@ pub struct Cluster {
     minor: u32,
 }
 
+/// A Deployment's template as the API server took it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    pub generation: i64,
+    pub mark: Mark,
+}
+
 /// Ours: as the settings say, or as what we are connected by does.
 pub(super) fn namespace_of(config: &Config, given: Option<&str>) -> String {
     let theirs = match config.default_namespace.as_str() {
@@ -51,6 +58,15 @@ impl Cluster {
     pub async fn connect(namespace: Option<&str>) -> Result<Cluster, ClusterError> {
         let config = Config::infer().await.map_err(|error| ClusterError::NotConfigured(error.into()))?;
         Cluster::reach(config, namespace).await
+    }
+
+    /// One whose API server is at this address: for tests.
+    #[cfg(any(test, feature = "testkit"))]
+    pub async fn at(address: &str, namespace: &str) -> Result<Cluster, ClusterError> {
+        let address = address
+            .parse()
+            .map_err(|error| ClusterError::NotConfigured(Box::<http::uri::InvalidUri>::new(error)))?;
+        Cluster::reach(Config::new(address), Some(namespace)).await
     }
 
     pub(super) async fn reach(mut config: Config, namespace: Option<&str>) -> Result<Cluster, ClusterError> {
@@ -98,24 +114,35 @@ impl Cluster {
         self.within("scale Deployment", &seen.name, asked).await.map(drop)
     }
 
-    /// Has a Deployment make its pods from this template. Returns its generation with it.
-    pub async fn set_template(&self, deployment: &str, template: &Template) -> Result<i64, ClusterError> {
+    /// Has a Deployment make its pods from this template, if it is still as it was seen. Returns what it is made from now, which
+    /// a webhook may have changed on the way.
+    pub async fn set_template(
+        &self,
+        seen: &DeploymentSeen,
+        template: &Template,
+    ) -> Result<Written, ClusterError> {
         // Whoever wrote these fields before: they are longshore's now.
         let params = PatchParams::apply(MANAGER).force();
-        let patch = Patch::Apply(template.apply(deployment));
+        let mut wanted = template.apply(&seen.name);
+        wanted["metadata"]["resourceVersion"] = seen.version.as_str().into();
+        let patch = Patch::Apply(wanted);
         let deployments = self.deployments();
-        let asked = deployments.patch(deployment, &params, &patch);
-        let done = self.within("change Deployment", deployment, asked).await?;
-        Ok(done.metadata.generation.unwrap_or_default())
+        let asked = deployments.patch(&seen.name, &params, &patch);
+        let done = self.within("change Deployment", &seen.name, asked).await?;
+        let mark = DeploymentSeen::of(&done).map_or_else(|| template.mark(), |done| done.mark);
+        Ok(Written { generation: done.metadata.generation.unwrap_or_default(), mark })
     }
 
-    /// Lets a Deployment's own rollout stand still, or go on. Returns its generation with it.
-    pub async fn pause(&self, deployment: &str, paused: bool) -> Result<i64, ClusterError> {
+    /// Lets a Deployment's own rollout stand still, or go on, if it is still as it was seen. Returns its generation with it.
+    pub async fn pause(&self, seen: &DeploymentSeen, paused: bool) -> Result<i64, ClusterError> {
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..Default::default() };
-        let patch = Patch::Merge(json!({ "spec": { "paused": paused } }));
+        let patch = Patch::Merge(json!({
+            "metadata": { "resourceVersion": seen.version },
+            "spec": { "paused": paused },
+        }));
         let deployments = self.deployments();
-        let asked = deployments.patch(deployment, &params, &patch);
-        let done = self.within("pause Deployment", deployment, asked).await?;
+        let asked = deployments.patch(&seen.name, &params, &patch);
+        let done = self.within("pause Deployment", &seen.name, asked).await?;
         Ok(done.metadata.generation.unwrap_or_default())
     }
 

@@ -11,6 +11,15 @@ pub enum ClusterError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Whoever asks is not known: its token has expired, or was taken back.
+    #[error(
+        "could not {what}: the API server does not know who asks; the token of this service account or kubeconfig has expired or was taken back"
+    )]
+    Unknown {
+        what: String,
+        #[source]
+        source: Box<kube::Error>,
+    },
     #[error("{what}: there is none; apply what `longshore render kubernetes` writes")]
     NotFound { what: String },
     /// Somebody else changed it meanwhile: it is looked at again.
@@ -33,10 +42,28 @@ impl ClusterError {
         match &error {
             kube::Error::Api(status) if status.code == 409 => ClusterError::Conflict { what },
             kube::Error::Api(status) if status.code == 404 => ClusterError::NotFound { what },
-            kube::Error::Api(status) if status.code == 401 || status.code == 403 => {
+            kube::Error::Api(status) if status.code == 401 => {
+                ClusterError::Unknown { what, source: Box::new(error) }
+            }
+            kube::Error::Api(status) if status.code == 403 => {
                 ClusterError::Forbidden { what, source: Box::new(error) }
             }
             _ => ClusterError::Failed { what, source: Box::new(error) },
+        }
+    }
+
+    /// What was asked for was not done, and will not be. Anything else may have been done, or be done yet.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            ClusterError::NotConfigured(_)
+            | ClusterError::Forbidden { .. }
+            | ClusterError::Unknown { .. }
+            | ClusterError::NotFound { .. } => true,
+            // Whatever changed it may have been this very request, made before.
+            ClusterError::Conflict { .. } | ClusterError::Silent { .. } => false,
+            ClusterError::Failed { source, .. } => {
+                matches!(&**source, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 408)
+            }
         }
     }
 

@@ -33,6 +33,7 @@ use longshore_core::settings::{FleetsFrom, Settings, Tls};
 use serde_json::Value;
 
 pub use chart::{ChartFile, chart};
+pub(super) use env::unescaped;
 pub(super) use fleet::rolled;
 pub use read::{Declared, read};
 pub use yaml::{ReadError, print, print_one};

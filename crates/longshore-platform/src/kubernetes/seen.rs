@@ -3,10 +3,12 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use longshore_core::fleet::Fleet;
 use longshore_core::kubernetes::{AGENT, COMMIT, DECLARATION, DELETION_COST, FLEET, Mark};
 
 use super::rest::Rest;
+use super::shown::Shown;
 use crate::End;
 
 /// A pod of a fleet.
@@ -67,8 +69,13 @@ pub struct DeploymentSeen {
     pub failure: Option<String>,
     /// What says that it is kept by a tool that takes it from Git.
     pub tracked_by: Option<String>,
+    /// How often what its pods are made from has changed; none: that is not known yet, or it stands still.
+    pub revision: Option<u64>,
+    /// Some of its pods are not made from what it says now.
+    pub replaces: bool,
     /// What else its pods are made from; none: it has no agent.
     pub(super) rest: Option<Rest>,
+    pub(super) shown: Shown,
 }
 
 /// A HorizontalPodAutoscaler.
@@ -91,6 +98,17 @@ const TRACKING: [(&str, &str); 5] = [
     ("helm.toolkit.fluxcd.io/name", "Flux"),
     ("fluxcd.io/sync-checksum", "Flux"),
 ];
+
+/// The same by what they write as: Argo CD 2.x tracks by a label that any Helm chart sets.
+const MANAGERS: [(&str, &str); 4] = [
+    ("argocd-controller", "Argo CD"),
+    ("argocd-application-controller", "Argo CD"),
+    ("kustomize-controller", "Flux"),
+    ("helm-controller", "Flux"),
+];
+
+/// On a Deployment, written by Kubernetes: grows with each change of what pods are made from.
+const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// KEDA's label on the autoscalers that it makes.
 const SCALED_OBJECT: &str = "scaledobject.keda.sh/name";
@@ -195,6 +213,14 @@ impl DeploymentSeen {
         let marked = |key: &str| {
             labels.contains_key(key) || meta.annotations.as_ref().is_some_and(|all| all.contains_key(key))
         };
+        let tracked = TRACKING.iter().find(|(key, _)| marked(key)).map(|(_, tool)| *tool);
+        // Kubernetes counts only what it has looked at, and nothing while it stands still.
+        let looked_at = status.and_then(|it| it.observed_generation) >= meta.generation;
+        let counts = looked_at && !spec.and_then(|it| it.paused).unwrap_or_default();
+        let revision = meta.annotations.as_ref().and_then(|all| all.get(REVISION)?.parse().ok());
+        let revision = revision.filter(|_| counts);
+        let replicas = spec.and_then(|it| it.replicas).unwrap_or(1);
+        let updated = status.and_then(|it| it.updated_replicas).unwrap_or(0);
         Some(DeploymentSeen {
             name: meta.name.clone()?,
             fleet: labels.get(FLEET)?.clone(),
@@ -211,9 +237,21 @@ impl DeploymentSeen {
             generation: meta.generation.unwrap_or_default(),
             paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
             failure: failed.map(|it| it.message.clone().or(it.reason.clone()).unwrap_or_default()),
-            tracked_by: TRACKING.iter().find(|(key, _)| marked(key)).map(|(_, tool)| (*tool).to_owned()),
+            tracked_by: tracked.or_else(|| managed(meta.managed_fields.iter().flatten())).map(str::to_owned),
+            revision,
+            replaces: updated < replicas || status.and_then(|it| it.replicas).unwrap_or(0) > updated,
             rest: spec.and_then(Rest::of),
+            shown: agent.map(Shown::of).unwrap_or_default(),
         })
+    }
+
+    /// A fleet as its pods are made here: with the image, the command, the variables that have values and the resources that
+    /// are seen.
+    ///
+    /// Errors: why its image is none.
+    pub fn as_declared(&self, fleet: &Fleet) -> Result<Fleet, String> {
+        let image = self.mark.image.as_deref().unwrap_or_default();
+        Ok(self.shown.laid_over(&fleet.with_image(image)?))
     }
 
     /// The keys of a fleet that its pods are not made from as it declares them, though no release writes those: a rendering
@@ -222,6 +260,15 @@ impl DeploymentSeen {
         let rest = self.rest.as_ref().filter(|_| fleet.overlay.is_none());
         rest.map(|rest| rest.differs(fleet)).unwrap_or_default()
     }
+}
+
+/// Who of the tools that follow Git has written what pods are made from.
+fn managed<'a>(mut fields: impl Iterator<Item = &'a ManagedFieldsEntry>) -> Option<&'static str> {
+    fields.find_map(|entry| {
+        let (_, tool) = MANAGERS.iter().find(|(name, _)| entry.manager.as_deref() == Some(*name))?;
+        let template = entry.fields_v1.as_ref()?.0.get("f:spec")?.get("f:template")?;
+        template.as_object().is_some_and(|fields| !fields.is_empty()).then_some(*tool)
+    })
 }
 
 impl Autoscaler {

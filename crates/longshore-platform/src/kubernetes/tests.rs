@@ -147,6 +147,57 @@ fn marks_of_tools_that_follow_git_are_known() {
         by(json!({ "labels": { "kustomize.toolkit.fluxcd.io/name": "agents" } })).as_deref(),
         Some("Flux")
     );
+    let fields = |manager: &str, fields: Value| {
+        by(json!({
+            // As plain Helm sets them, and Argo CD 2.x the first.
+            "labels": { "app.kubernetes.io/instance": "x", "app.kubernetes.io/managed-by": "Helm" },
+            "managedFields": [{ "manager": "kubectl" }, { "manager": manager, "fieldsV1": fields }],
+        }))
+    };
+    let template = json!({ "f:spec": { "f:template": { "f:spec": { "f:containers": {} } } } });
+    for (manager, tool) in [
+        ("argocd-controller", Some("Argo CD")),
+        ("argocd-application-controller", Some("Argo CD")),
+        ("kustomize-controller", Some("Flux")),
+        ("helm-controller", Some("Flux")),
+        ("helm", None),
+        ("kubectl-client-side-apply", None),
+        ("longshore", None),
+    ] {
+        assert_eq!(fields(manager, template.clone()).as_deref(), tool, "{manager}");
+    }
+    let scaled = json!({ "f:metadata": { "f:annotations": {} }, "f:spec": { "f:replicas": {} } });
+    assert_eq!(fields("argocd-controller", scaled), None, "it says nothing of the pods");
+}
+
+#[test]
+fn what_kubernetes_has_not_looked_at_is_not_counted_yet() {
+    let seen = |observed: i64, more: Value| {
+        let base = json!({
+            "metadata": { "annotations": { "deployment.kubernetes.io/revision": "9" } },
+            "status": { "observedGeneration": observed, "replicas": 4, "updatedReplicas": 4 },
+        });
+        deployment(merged(base, more))
+    };
+    assert_eq!((seen(7, json!({})).revision, seen(6, json!({})).revision), (Some(9), None));
+    assert_eq!(seen(7, json!({ "spec": { "paused": true } })).revision, None);
+    assert!(!seen(7, json!({})).replaces);
+    assert!(seen(7, json!({ "status": { "updatedReplicas": 3 } })).replaces);
+    assert!(seen(7, json!({ "status": { "replicas": 5 } })).replaces, "an old one is left");
+}
+
+#[test]
+fn a_token_that_has_expired_is_no_matter_of_the_role() {
+    let error = |code: u16| {
+        let status = kube::core::Status { code, message: "Unauthorized".into(), ..Default::default() };
+        ClusterError::of("list pods", kube::Error::Api(Box::new(status)))
+    };
+    let said = |code| error(code).to_string();
+    assert!(said(401).contains("token") && !said(401).contains("Role"), "{}", said(401));
+    assert!(said(403).contains("apply the Role"), "{}", said(403));
+    for (code, refused) in [(401, true), (403, true), (422, true), (409, false), (500, false), (504, false)] {
+        assert_eq!(error(code).is_refusal(), refused, "{code}");
+    }
 }
 
 #[test]
@@ -232,6 +283,28 @@ fn what_a_release_does_not_write_is_told_apart_by_its_key_until_it_is_rendered_a
         assert_eq!(seen(more).unlike(&fleet), [""; 0], "rendered again: {more}");
         assert_eq!(seen(more).unlike(&declared("").1), keys, "taken out again: {more}");
     }
+    // What a release writes is read back as it was declared.
+    let (_, before) = declared("env = { OLD = \"1\" }\n");
+    for more in [
+        "",
+        "env = { MODEL = \"a\", PRICE = \"$5 or $(MODEL) or $$\" }\n",
+        "secrets = { KEY = { env = \"KEY\" } }\n",
+        "resources = { cpu = \"250m\", cpu_limit = 3, memory = \"1536Mi\", memory_limit = \"3Gi\" }\n",
+    ] {
+        let (_, fleet) = declared(more);
+        let mut base = before.clone();
+        base.secrets.clone_from(&fleet.secrets);
+        let read = seen(more).as_declared(&base).expect("it has an image");
+        assert_eq!(digest(&read), digest(&fleet), "{more}");
+    }
+    let (_, mut fleet) = declared("env = { MODEL = \"a\" }\n");
+    fleet.overlay = Some("/srv/pod.yaml".into());
+    let read = seen("env = { MODEL = \"b\", EXTRA = \"1\" }\n").as_declared(&fleet).expect("it has an image");
+    assert_eq!(
+        read.env.into_iter().collect::<Vec<_>>(),
+        [("MODEL".to_owned(), "b".to_owned())],
+        "the rest may be the overlay's"
+    );
     let (_, mut fleet) = declared("working_dir = \"/app\"\n");
     fleet.overlay = Some("/srv/pod.yaml".into());
     assert_eq!(plain.unlike(&fleet), [""; 0], "it may be the overlay's doing");

@@ -82,6 +82,17 @@ impl Pods {
 }
 
 impl Sight {
+    #[cfg(test)]
+    pub fn of(cluster: Cluster, watch: Watch) -> Sight {
+        Sight {
+            cluster,
+            watch,
+            autoscalers: Mutex::new(Ok(Vec::new())),
+            unjoined: Mutex::default(),
+            unserved: AtomicBool::new(false),
+        }
+    }
+
     /// What workers in this cluster are recorded with.
     pub fn place(&self) -> String {
         format!("{PLACE}{}", self.cluster.namespace())

@@ -40,8 +40,12 @@ pub async fn fleets(app: App, crew: Crew, pods: Pods) -> &'static str {
     let mut leads: Option<Epoch> = None;
     let mut written = told::Written::new();
     while !app.is_stopping() {
+        let led = leads;
         if let Err(error) = turn(&app, (&crew, &pods), &mut controllers, &mut leads).await {
             warn!(error = %chain(&error), "fleets could not be looked at; they stay as they are");
+        }
+        if leads != led {
+            written.clear();
         }
         match leads {
             Some(_) => {
@@ -84,6 +88,8 @@ async fn turn(
             warn!(error = %chain(&error), "workers of the leader before could not be found again; it is tried again");
             return Ok(());
         }
+        // They act for the epoch that they began in.
+        controllers.clear();
         *leads = Some(epoch);
     }
     look(app, (crew, pods), epoch, controllers).await
@@ -107,7 +113,7 @@ async fn look(
         let controller = controllers.entry(record.name.clone()).or_insert_with(|| Controller::new(epoch));
         match record.declaration.platform {
             Platform::External => {}
-            Platform::Kubernetes => controller.keep_pods(app, pods, &record, open).await?,
+            Platform::Kubernetes => Box::pin(controller.keep_pods(app, pods, &record, open)).await?,
             Platform::Process | Platform::Docker | Platform::Compose => {
                 controller.keep(app, crew, &record, open).await?;
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use longshore_api::link::WorkerState;
 use longshore_core::drain::Candidate;
-use longshore_core::fleet::Fleet;
+use longshore_core::fleet::{Fleet, Platform};
 use longshore_core::rollout::{self, Observed, Plan, Release, Seen, Standing, Step};
 use longshore_store::{Epoch, FleetRecord, RolloutRecord, StoreError, WorkerFilter, WorkerRecord};
 use tracing::info;
@@ -177,7 +177,9 @@ async fn observe(
         0 => Default::default(),
         _ => app.store.outcomes(record.name.clone()).await?,
     };
-    let pinned = match plan.policy.pin_release {
+    // Kubernetes keeps no pod for the tasks that began on it: settings of before may still say so.
+    let keeps = record.declaration.platform != Platform::Kubernetes;
+    let pinned = match plan.policy.pin_release && keeps {
         true => app.store.pinned(record.name.clone()).await?,
         false => Default::default(),
     };

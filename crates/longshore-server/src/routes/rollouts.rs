@@ -279,7 +279,7 @@ fn shown(record: RolloutRecord, workers: BTreeMap<u64, WorkerCounts>) -> Rollout
         says,
         reason,
         spent_ms: plan.spent_ms,
-        deadline_ms: plan.policy.deadline_ms,
+        deadline_ms: Some(plan.policy.deadline_ms).filter(|ms| *ms < u64::MAX),
         started_at: record.started_at,
         ended_at: record.ended_at,
         workers,

@@ -330,9 +330,12 @@ fn show(one: &One, rollout: &Rollout) -> Outcome {
         clean(&rollout.says)
     ))?;
     let used = output::length(rollout.spent_ms);
-    let all = output::length(rollout.deadline_ms);
     if rollout.ended_at.is_none() {
-        output::line(&format!("began {} ago; {used} of its {all} used", ago(rollout.started_at)))?;
+        let began = ago(rollout.started_at);
+        output::line(&match rollout.deadline_ms.map(output::length) {
+            Some(all) => format!("began {began} ago; {used} of its {all} used"),
+            None => format!("began {began} ago; it has no deadline here"),
+        })?;
     }
     let mut table = Table::new(&["RELEASE", "STARTING", "READY", "NOT READY", "DRAINING"]);
     for (release, workers) in &rollout.workers {

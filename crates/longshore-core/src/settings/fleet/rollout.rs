@@ -8,6 +8,11 @@ const OWNERS: [(&str, Owner); 2] = [("longshore", Owner::Longshore), ("external"
 
 pub(super) fn read(fleet: &mut Section<'_>, platform: Platform) -> Policy {
     let pin_release = fleet.boolean("pin_release").unwrap_or_default();
+    if pin_release && platform == Platform::Kubernetes {
+        let problem = "Kubernetes replaces all pods of a release, whatever tasks began on it: take the key out, and give a drain \
+                       that is long enough, or `drain = { mode = \"handover\" }`";
+        fleet.error("pin_release", problem.into());
+    }
     let default = Policy { pin_release, ..Policy::default() };
     let Some(mut section) = fleet.section("rollout") else { return default };
     let batch = section.whole("batch", 1..=1_000).unwrap_or(default.batch);

@@ -70,6 +70,7 @@ fn what_is_wrong_with_a_cluster_is_said_where_it_stands() {
         working_dir = "app"
         scaling = { by = "cron" }
         rollout = { owner = "argo" }
+        pin_release = true
         kubernetes = { overlays = "x" }
         [fleet.b]
         platform = "docker"

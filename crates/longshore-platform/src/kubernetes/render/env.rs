@@ -42,6 +42,11 @@ pub(super) fn literal(text: &str) -> String {
     if text.contains("$(") || text.contains("$$") { text.replace('$', "$$") } else { text.to_owned() }
 }
 
+/// What [`literal`] was given.
+pub(in crate::kubernetes) fn unescaped(text: &str) -> String {
+    if text.contains("$$") { text.replace("$$", "$") } else { text.to_owned() }
+}
+
 /// What the control plane's settings take from the environment, in order of name.
 ///
 /// Errors: what they take from files, which a pod does not have.

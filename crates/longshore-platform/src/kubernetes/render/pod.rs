@@ -149,7 +149,7 @@ fn ask(path: &str, every_s: u64, probe: &Probe, failures: u64) -> Value {
 }
 
 /// What is promised, and the most. Processes cannot be limited here: that is the node's own setting.
-pub(super) fn resources(resources: &Resources) -> Value {
+pub(in crate::kubernetes) fn resources(resources: &Resources) -> Value {
     let cpu = |thousandths: u32| match thousandths % 1000 {
         0 => (thousandths / 1000).to_string(),
         _ => format!("{thousandths}m"),

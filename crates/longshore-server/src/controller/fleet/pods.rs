@@ -7,6 +7,8 @@ mod deployment;
 mod marks;
 mod paused;
 mod scene;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::collections::{HashMap, HashSet};
@@ -17,8 +19,8 @@ use longshore_core::drain;
 use longshore_core::errors::chain;
 use longshore_core::fleet::ScaledBy;
 use longshore_core::id::WorkerId;
-use longshore_core::kubernetes::{Agreed, Version};
-use longshore_core::rollout::{Canary, Order, Phase, Plan, Policy};
+use longshore_core::kubernetes::{Agreed, Known, Version};
+use longshore_core::rollout::{Canary, Phase, Policy, Release};
 use longshore_core::scale::Decision;
 use longshore_platform::kubernetes::ClusterError;
 use longshore_store::{FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerRecord};
@@ -48,8 +50,8 @@ const AT_ONCE: usize = 8;
 /// What a controller remembers of a fleet on a cluster.
 #[derive(Default)]
 pub struct Memory {
-    /// What the Deployment's template was agreed to be; none: not read yet.
-    agreed: Option<Option<Agreed>>,
+    /// What the Deployment's template was agreed to be, as it is in the store; none: not read yet.
+    template: Option<Known>,
     /// What we wrote last: older sights of the Deployment say nothing, for a while.
     wrote: Option<(i64, Instant)>,
     /// The Deployment with the template that we wrote last: what is older is nobody's change.
@@ -75,6 +77,12 @@ pub struct Memory {
     owner: Option<Owned>,
 }
 
+impl Memory {
+    fn agreed(&self) -> Option<&Agreed> {
+        self.template.as_ref().and_then(Known::agreed)
+    }
+}
+
 /// One that fails holds up no other: each is a right of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Write {
@@ -84,7 +92,7 @@ enum Write {
 }
 
 /// What was done, or what is in the way, for people.
-type Done<T = ()> = Result<Result<T, String>, StoreError>;
+type Done = Result<Result<(), String>, StoreError>;
 
 impl Controller {
     pub(super) async fn keep_pods(
@@ -177,10 +185,10 @@ impl Controller {
             self.wanted.publish(app, &record.name, &answer, pods, self.epoch).await?;
         }
         let open = open.map(|open| self.rollout.recall(open));
-        let rolled = self.roll_pods(scene, open, answer.desired, &observed).await?;
         // A rollout that is stuck keeps no fleet from growing.
-        let moves = *rolled.as_ref().unwrap_or(&true);
-        scene.tell();
+        let Rolled { heads_for, moves, kept: rolled } =
+            self.roll_pods(scene, open, answer.desired, &observed).await?;
+        scene.tell(self.of_others(scene, heads_for).await?);
         self.publish_owner(scene).await?;
         let mut untold = None;
         if record.declaration.scaling.by == ScaledBy::Direct {
@@ -295,7 +303,7 @@ impl Controller {
     /// What comes of a write that is not tried now: this replica leads no more, or one has just failed, which stays in the way
     /// until it is tried again. `None`: it is to be tried.
     fn held(&self, scene: &Scene<'_>, what: Write) -> Option<Result<(), String>> {
-        if scene.app.epoch() != Some(self.epoch) {
+        if !self.leads(scene.app) {
             return Some(Ok(()));
         }
         let lately = self.pods.failed.get(&what).filter(|(at, _)| at.elapsed() < AGAIN);
@@ -343,88 +351,85 @@ impl Controller {
         self.pods.marks.keep(pods, write, Instant::now()).await
     }
 
-    /// Returns whether a rollout moves pods.
     async fn roll_pods(
         &mut self,
         scene: &Scene<'_>,
         open: Option<RolloutRecord>,
         desired: u32,
         observed: &Observed,
-    ) -> Done<bool> {
+    ) -> Result<Rolled, StoreError> {
         let (app, record) = (scene.app, scene.record);
         let Some(mut open) = open else {
-            if let Err(why) = self.keep_template(scene, record.release).await? {
-                return Ok(Err(why));
+            let mut kept = self.keep_template(scene, record.release).await?;
+            if kept.is_ok() {
+                kept = self.unpause(scene).await?;
             }
-            // What we have paused is not left so.
-            let ours = self.pods.paused.is_ours();
-            return Ok(if ours { self.pause(scene, false).await.map(|()| false) } else { Ok(false) });
+            return Ok(Rolled { heads_for: record.release, moves: false, kept });
         };
-        if let Some(order) = self.ordered_by_hand(scene, &open.plan) {
+        // Somebody else has written to the rollout, or is about to be heard: it is looked at again.
+        let as_it_was = Rolled { heads_for: open.plan.heads_for(), moves: true, kept: Ok(()) };
+        let heard = scene.external.is_none() && open.plan.phase == Phase::Forward;
+        if let Some(order) = self.ordered_by_hand(scene, heard.then_some(open.plan.paused)).await? {
+            if !self.leads(app) {
+                return Ok(as_it_was);
+            }
             info!(fleet = %record.name, ?order, "somebody else paused the Deployment's rollout, or let it go on");
             app.store.order_rollout(record.name.clone(), order, now()).await?;
+            self.note_pause(scene).await?;
             app.look_again.notify_one();
-            return Ok(Ok(true));
+            return Ok(as_it_was);
         }
-        open.plan.policy = match scene.external {
+        let insisted = self.insisted() == Some(open.plan.to);
+        let theirs = scene.external.is_some() || insisted;
+        open.plan.policy = match theirs {
             // It is watched: whoever began it decides whether it goes back.
-            Some(_) => without_verdict(open.plan.policy),
-            None if is_without_verdict(&open.plan.policy) => record.declaration.rollout,
-            None => open.plan.policy,
+            true => without_verdict(open.plan.policy),
+            false if is_without_verdict(&open.plan.policy) => record.declaration.rollout,
+            false => open.plan.policy,
         };
+        open.plan.watched = true;
         let leases = app.store.leases(None).await?;
         let invested = invested(&leases, now());
         let cost = |worker: &WorkerRecord| candidate(worker, record, &invested);
         let workers: Vec<_> = observed.active.iter().map(|it| (it.clone(), cost(it))).collect();
-        let held = scene.held(open.plan.to);
+        // Pods of a release that cannot even be written down are not started either.
+        let unwritten = self.pods.failed.get(&Write::Template).map(|(_, why)| why.clone());
+        let held = unwritten.or_else(|| scene.held(open.plan.heads_for()));
         let seen = (&workers[..], desired);
-        let saved = rollout::decide((app, held), &mut self.rollout, record, open, seen, self.epoch);
-        let Some(RolloutRecord { plan, .. }) = saved.await? else {
+        let saved =
+            rollout::decide((app, held.clone()), &mut self.rollout, record, open, seen, self.epoch).await?;
+        let Some(RolloutRecord { plan, .. }) = saved else {
             app.look_again.notify_one();
-            return Ok(Ok(true));
+            return Ok(as_it_was);
         };
         if plan.has_ended() {
             app.look_again.notify_one();
         }
-        if let Err(why) = self.keep_template(scene, plan.heads_for()).await? {
-            return Ok(Err(why));
+        let mut kept = self.keep_template(scene, plan.heads_for()).await?;
+        if kept.is_ok() {
+            kept = self.pause(scene, plan.paused && !plan.has_ended()).await?;
         }
-        let paused = plan.paused && !plan.has_ended();
-        if let Err(why) = self.pause(scene, paused).await {
-            return Ok(Err(why));
+        if let Some(why) = held.filter(|_| plan.is_stuck()) {
+            kept = Err(deployment::stuck(&record.name, &plan, &why));
         }
-        Ok(Ok(deployment::moves_pods(&plan, scene.external.is_some())))
+        let moves = deployment::moves_pods(&plan, theirs) && !plan.is_stuck();
+        Ok(Rolled { heads_for: plan.heads_for(), moves, kept })
+    }
+
+    /// Right before something is written that the store does not refuse of one that does not lead any more.
+    fn leads(&self, app: &App) -> bool {
+        app.epoch() == Some(self.epoch)
     }
 }
 
-impl Controller {
-    /// What somebody meant who paused the Deployment's own rollout, or let it go on, by other means than longshore.
-    fn ordered_by_hand(&mut self, scene: &Scene<'_>, plan: &Plan) -> Option<Order> {
-        let (seen, at) = (scene.deployment.paused, scene.version());
-        if scene.external.is_some() || plan.phase != Phase::Forward || seen == plan.paused {
-            self.pods.paused.agree(seen, &at);
-            return None;
-        }
-        self.pods.paused.by_hand(seen, &at)
-    }
-
-    /// Errors: why the Deployment's own rollout could not be stopped or let go on, for people.
-    async fn pause(&mut self, scene: &Scene<'_>, paused: bool) -> Result<(), String> {
-        if scene.external.is_some() || paused == scene.deployment.paused {
-            return Ok(());
-        }
-        if let Some(held) = self.held(scene, Write::Pause) {
-            return held;
-        }
-        info!(fleet = %scene.record.name, paused, "the Deployment's rollout is paused, or goes on");
-        let written = scene.sight.cluster.pause(&scene.deployment.name, paused).await;
-        let generation = written.as_ref().ok().copied();
-        self.wrote(Write::Pause, written)?;
-        if let Some(generation) = generation {
-            self.pods.paused.wrote(paused, Version { generation, ..scene.version() });
-        }
-        Ok(())
-    }
+/// What became of a look at what pods are made from.
+struct Rolled {
+    /// The release that all pods are to be of in the end.
+    heads_for: Release,
+    /// A rollout replaces pods.
+    moves: bool,
+    /// Errors: what is in the way, for people.
+    kept: Result<(), String>,
 }
 
 /// Never a reason to go back.

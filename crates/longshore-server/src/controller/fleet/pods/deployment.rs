@@ -1,9 +1,10 @@
 //! What a Deployment makes its pods from: written by longshore, or by somebody else and followed.
 
 use longshore_core::fleet::Fleet;
-use longshore_core::kubernetes::{Agreed, Mark, Turn, Version, release_of, turn};
+use longshore_core::id::FleetName;
+use longshore_core::kubernetes::{Agreed, Known, Turn, Version, digest, release_set, turn};
 use longshore_core::rollout::{Plan, Release};
-use longshore_platform::kubernetes::Template;
+use longshore_platform::kubernetes::{ClusterError, Template, Written};
 use longshore_store::{Deployed, NewRelease, ReleaseRecord, StoreError};
 use tracing::{info, warn};
 
@@ -23,14 +24,11 @@ impl Controller {
         target: Release,
     ) -> Result<Result<(), String>, StoreError> {
         let (app, record) = (scene.app, scene.record);
-        let known = match &self.pods.agreed {
-            Some(known) => known.clone(),
-            None => {
-                let text = app.store.meta_get(key(scene)).await?;
-                let known = text.and_then(|text| serde_json::from_str(&text).ok());
-                self.pods.agreed.insert(known).clone()
-            }
-        };
+        let (seen, seen_at) = (&scene.deployment.mark, scene.version());
+        let mut known = self.known(scene).await?;
+        if known.sees(seen, &scene.deployment.version) {
+            self.note(scene, known.clone()).await?;
+        }
         let release = app.store.release(record.name.clone(), target).await?;
         let commit = release.as_ref().and_then(|release| release.commit.clone());
         let fleet = self.rollout.running(app, record, target).await?;
@@ -38,39 +36,88 @@ impl Controller {
             return Ok(Err("the fleet declares no image".into()));
         };
         let wanted = Agreed { release: target, mark: template.mark() };
-        let seen = &scene.deployment.mark;
-        let seen_at = scene.version();
-        match turn(seen, &wanted, known.as_ref(), scene.external.is_none()) {
+        let turn = turn(seen, &wanted, known.agreed(), scene.external.is_none());
+        if turn != Turn::Write {
+            self.pods.failed.remove(&Write::Template);
+        }
+        match turn {
             // What is seen is from before our own change.
             Turn::Follow if seen_at.is_before(&self.pods.templated) => Ok(Ok(())),
             Turn::Nothing | Turn::Ask => Ok(Ok(())),
-            Turn::Agree => self.agree(scene, wanted).await.map(Ok),
+            Turn::Agree => {
+                match known.was_taken_back(seen, now()) {
+                    true => known.insist(wanted),
+                    false => known.agree(wanted),
+                }
+                self.note(scene, known).await.map(Ok)
+            }
             Turn::Write => {
                 if let Some(held) = self.held(scene, Write::Template) {
                     return Ok(held);
                 }
-                info!(fleet = %record.name, release = target, image = wanted.mark.image, "Deployment is given another release");
-                let written = scene.sight.cluster.set_template(&scene.deployment.name, &template).await;
-                let generation = written.as_ref().ok().copied();
-                if let Err(why) = self.wrote(Write::Template, written) {
-                    return Ok(Err(why));
+                let newest = app.store.rollouts(Some(record.name.clone()), 1).await?;
+                let agreed = known.agreed().map(|agreed| agreed.release);
+                if newest.iter().any(|it| agreed == Some(it.plan.to) && it.plan.goes_back()) {
+                    known.take_back(seen, now());
                 }
-                match generation {
-                    Some(generation) => {
-                        self.pods.templated = Version { generation, ..seen_at };
-                        self.agree(scene, wanted).await.map(Ok)
-                    }
-                    None => Ok(Ok(())),
-                }
+                self.write_template(scene, known, wanted, &template).await
             }
-            Turn::Follow => self.follow_template(scene, &fleet, seen.clone()).await,
+            // Seldom, and large.
+            Turn::Follow => Box::pin(self.follow_template(scene, known, &fleet)).await,
         }
     }
 
-    async fn agree(&mut self, scene: &Scene<'_>, agreed: Agreed) -> Result<(), StoreError> {
-        let text = serde_json::to_string(&agreed).expect("plain data");
+    async fn write_template(
+        &mut self,
+        scene: &Scene<'_>,
+        mut known: Known,
+        wanted: Agreed,
+        template: &Template,
+    ) -> Result<Result<(), String>, StoreError> {
+        // Before it is made: whoever sees it done knows whose it is, though nobody hears the answer.
+        let fresh = known.intend(wanted.clone(), &scene.deployment.version);
+        self.note(scene, known.clone()).await?;
+        // It is not written down for one that does not lead any more.
+        if !self.leads(scene.app) || self.noted(scene).await?.as_ref() != Some(&known) {
+            return Ok(Ok(()));
+        }
+        info!(fleet = %scene.record.name, release = wanted.release, image = wanted.mark.image, "Deployment is given another release");
+        let written = scene.sight.cluster.set_template(&scene.deployment, template).await;
+        if fresh && written.as_ref().is_err_and(ClusterError::is_refusal) {
+            known.give_up(&wanted);
+            self.note(scene, known.clone()).await?;
+        }
+        let done = written.as_ref().ok().cloned();
+        if let Err(why) = self.wrote(Write::Template, written.map(|done| done.generation)) {
+            return Ok(Err(why));
+        }
+        let Some(Written { generation, mark }) = done else { return Ok(Ok(())) };
+        self.pods.templated = Version { generation, ..scene.version() };
+        known.agree(Agreed { mark, ..wanted });
+        self.note(scene, known).await.map(Ok)
+    }
+
+    /// What the leader before has noted as well.
+    async fn known(&mut self, scene: &Scene<'_>) -> Result<Known, StoreError> {
+        if let Some(known) = &self.pods.template {
+            return Ok(known.clone());
+        }
+        let known = self.noted(scene).await?.unwrap_or_default();
+        Ok(self.pods.template.insert(known).clone())
+    }
+
+    async fn noted(&self, scene: &Scene<'_>) -> Result<Option<Known>, StoreError> {
+        let text = scene.app.store.meta_get(key(scene)).await?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    async fn note(&mut self, scene: &Scene<'_>, known: Known) -> Result<(), StoreError> {
+        if self.pods.template.as_ref() == Some(&known) {
+            return Ok(());
+        }
+        let text = serde_json::to_string(&known).expect("plain data");
         scene.app.store.meta_put_leading(key(scene), text, self.epoch).await?;
-        self.pods.agreed = Some(Some(agreed));
+        self.pods.template = Some(known);
         Ok(())
     }
 
@@ -78,24 +125,40 @@ impl Controller {
     async fn follow_template(
         &mut self,
         scene: &Scene<'_>,
+        mut known: Known,
         running: &Fleet,
-        seen: Mark,
     ) -> Result<Result<(), String>, StoreError> {
-        let (app, name) = (scene.app, &scene.record.name);
+        let (app, name, seen) = (scene.app, &scene.record.name, scene.deployment.mark.clone());
         let releases: Vec<ReleaseRecord> = app.store.releases(name.clone(), RELEASES).await?;
-        let by_number: Vec<_> = releases.into_iter().map(|it| (it.number, it.declaration)).collect();
-        let known = release_of(&by_number, seen.declaration.as_deref(), seen.image.as_deref());
-        let declaration = match known.and_then(|number| by_number.iter().find(|it| it.0 == number)) {
-            Some((_, declaration)) => running.running(declaration),
+        let commit_of =
+            |number| releases.iter().find(|it| it.number == number).and_then(|it| it.commit.clone());
+        let before = known.agreed().and_then(|agreed| commit_of(agreed.release));
+        let by_number: Vec<_> = releases.iter().map(|it| (it.number, it.declaration.clone())).collect();
+        let of = release_set(&by_number, known.agreed(), &seen);
+        let commit = commit_of_change(scene.deployment.commit.clone(), before, of.and_then(commit_of));
+        let declared = |number| by_number.iter().find(|it| it.0 == number).map(|it| running.running(&it.1));
+        let image = seen.image.as_deref().unwrap_or_default();
+        let beside = known.agreed().is_some_and(|it| it.mark.declaration == seen.declaration);
+        let declaration = match of.and_then(declared) {
+            Some(declaration) => Ok(declaration),
+            None if beside || seen.declaration.is_none() => running.with_image(image),
+            // A rendering of something that is not declared here, or not yet: if it will be, it is this very release.
             None => {
-                let image = seen.image.as_deref().unwrap_or_default();
-                match running.with_image(image) {
-                    Ok(declaration) => declaration,
-                    Err(why) => return Ok(Err(format!("Deployment `{}`: {why}", scene.deployment.name))),
-                }
+                let same =
+                    |it: &&(Release, Fleet)| seen.declaration.as_deref() == Some(digest(&it.1).as_str());
+                let base = by_number.iter().find(same).map(|it| running.running(&it.1));
+                scene.deployment.as_declared(base.as_ref().unwrap_or(running))
             }
         };
-        let release = NewRelease { declaration, commit: scene.deployment.commit.clone(), supersede: true };
+        let declaration = match declaration {
+            Ok(declaration) => declaration,
+            Err(why) => return Ok(Err(format!("Deployment `{}`: {why}", scene.deployment.name))),
+        };
+        // Whoever leads now has seen more than this look has.
+        if !self.leads(app) {
+            return Ok(Ok(()));
+        }
+        let release = NewRelease { declaration, commit, supersede: true };
         let followed = match app.store.deploy(name.clone(), release, now()).await? {
             Deployed::Begun(rollout) | Deployed::UnderWay(rollout) => rollout.plan.heads_for(),
             Deployed::Runs(release) => release,
@@ -104,11 +167,72 @@ impl Controller {
                 return Ok(Ok(()));
             }
         };
-        info!(fleet = %name, release = followed, image = seen.image, "somebody else changed the Deployment: that is followed");
+        let agreed = Agreed { release: followed, mark: seen };
+        let again = known.was_taken_back(&agreed.mark, now());
+        info!(fleet = %name, release = followed, image = agreed.mark.image, again, "somebody else changed the Deployment: that is followed");
         app.fleets.forget();
         app.look_again.notify_one();
-        self.agree(scene, Agreed { release: followed, mark: seen }).await.map(Ok)
+        match again {
+            true => known.insist(agreed),
+            false => known.agree(agreed),
+        }
+        self.note(scene, known).await.map(Ok)
     }
+
+    /// The release that somebody has set again after it was taken back: a fight over it would have no end.
+    pub(super) fn insisted(&self) -> Option<Release> {
+        self.pods.template.as_ref().and_then(Known::insisted)
+    }
+
+    /// What others did that longshore does not undo, for people. Counts changes of what pods are made from.
+    pub(super) async fn of_others(
+        &mut self,
+        scene: &Scene<'_>,
+        heads_for: Release,
+    ) -> Result<Vec<String>, StoreError> {
+        let seen = &scene.deployment;
+        let mut known = self.known(scene).await?;
+        let before = known.is_changed_by_others();
+        known.counts(seen.revision, &seen.mark, seen.replaces);
+        let changed = known.is_changed_by_others();
+        self.note(scene, known).await?;
+        let name = &scene.deployment.name;
+        let insisted = self.insisted().filter(|release| *release == heads_for).map(|release| {
+            format!(
+                "release {release} was taken back, and somebody else set it again in Deployment `{name}`: it is shown, and longshore \
+                 does not undo it again by itself; change it where it comes from, or `longshore rollout undo {}`",
+                scene.record.name
+            )
+        });
+        if changed && !before {
+            info!(fleet = %scene.record.name, deployment = name, "somebody else changed what pods are made from, but for their image: Kubernetes replaces them");
+        }
+        let changed = changed.then(|| {
+            format!(
+                "somebody else changed what Deployment `{name}` makes its pods from, but for their image: Kubernetes replaces the \
+                 pods, and longshore cannot go back from that (`kubectl rollout undo deployment/{name}` can)"
+            )
+        });
+        Ok(insisted.into_iter().chain(changed).collect())
+    }
+}
+
+/// What to do where a rollout cannot even go back.
+pub(super) fn stuck(fleet: &FleetName, plan: &Plan, why: &str) -> String {
+    format!(
+        "release {} cannot go back to {}, whose pods cannot be started ({why}): mend that, or put another one in its place: \
+         `longshore deploy {fleet} IMAGE --supersede`",
+        plan.to, plan.from
+    )
+}
+
+/// The commit of what somebody else set: what the Deployment names, unless that is what was written beside the image before.
+fn commit_of_change(
+    noted: Option<String>,
+    before: Option<String>,
+    of_release: Option<String>,
+) -> Option<String> {
+    of_release.or_else(|| noted.filter(|noted| before.as_ref() != Some(noted)))
 }
 
 fn key(scene: &Scene<'_>) -> String {
@@ -128,6 +252,19 @@ mod tests {
     use longshore_core::time::Timestamp;
 
     use super::*;
+
+    #[test]
+    fn a_commit_that_was_there_before_is_none_of_another_image() {
+        let text = |it: &str| Some(it.to_owned());
+        assert_eq!(commit_of_change(text("abc"), text("abc"), None), None, "`kubectl set image`");
+        assert_eq!(commit_of_change(text("def"), text("abc"), None), text("def"), "a rendering, or Git");
+        assert_eq!(
+            commit_of_change(text("abc"), text("abc"), text("abc")),
+            text("abc"),
+            "a release that is known"
+        );
+        assert_eq!(commit_of_change(None, text("abc"), None), None);
+    }
 
     #[test]
     fn a_rollout_of_ours_keeps_a_fleet_from_shrinking_until_it_is_over() {

@@ -147,9 +147,10 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// Notes what else there is to know of the fleet.
-    pub fn tell(&self) {
-        let notes = self.notes();
+    /// Notes what else there is to know of the fleet. `of_others`: what others did to what its pods are made from.
+    pub fn tell(&self, of_others: Vec<String>) {
+        let mut notes = self.notes();
+        notes.extend(of_others);
         let mut all = self.app.notes.lock().expect("no holder panics");
         match notes.is_empty() {
             true => drop(all.remove(&self.record.name)),

@@ -53,7 +53,7 @@ pub async fn follow(
     controller.pods.ends.retain(|uid, _| uids.contains(uid.as_str()));
     let mut changed = false;
     // A pod may be seen before it is known which release somebody else's change is.
-    let agreed = controller.pods.agreed.clone().flatten();
+    let agreed = controller.pods.agreed().cloned();
     let release = |pod: &PodSeen| agreed.as_ref().filter(|it| it.mark == pod.mark).map(|it| it.release);
     let moved = |pod: &PodSeen, worker: &WorkerRecord| release(pod).is_some_and(|it| it != worker.release);
     let new = |pod: &&PodSeen| {
@@ -123,7 +123,7 @@ async fn release(
     pod: &PodSeen,
     controller: &Controller,
 ) -> Result<Release, StoreError> {
-    let agreed = controller.pods.agreed.as_ref().and_then(Option::as_ref);
+    let agreed = controller.pods.agreed();
     if let Some(agreed) = agreed.filter(|agreed| agreed.mark == pod.mark) {
         return Ok(agreed.release);
     }
