@@ -135,13 +135,17 @@ impl Controller {
         let before = known.agreed().and_then(|agreed| commit_of(agreed.release));
         let by_number: Vec<_> = releases.iter().map(|it| (it.number, it.declaration.clone())).collect();
         let of = release_set(&by_number, known.agreed(), &seen);
-        let commit = commit_of_change(scene.deployment.commit.clone(), before, of.and_then(commit_of));
         let declared = |number| by_number.iter().find(|it| it.0 == number).map(|it| running.running(&it.1));
+        let unnamed = seen.declaration.is_none();
+        // Where it names no declaration, it is of one that it is like in all.
+        let is_like = |fleet: Fleet| scene.deployment.as_declared(&fleet).is_ok_and(|shown| shown == fleet);
+        let of = of.filter(|number| !unnamed || declared(*number).is_none_or(is_like));
+        let commit = commit_of_change(scene.deployment.commit.clone(), before, of.and_then(commit_of));
         let image = seen.image.as_deref().unwrap_or_default();
         let beside = known.agreed().is_some_and(|it| it.mark.declaration == seen.declaration);
         let declaration = match of.and_then(declared) {
             Some(declaration) => Ok(declaration),
-            None if beside || seen.declaration.is_none() => running.with_image(image),
+            None if beside && !unnamed => running.with_image(image),
             // A rendering of something that is not declared here, or not yet: if it will be, it is this very release.
             None => {
                 let same =

@@ -8,7 +8,7 @@ use longshore_core::kubernetes::{DECLARATION, digest};
 use longshore_core::rollout::{Order, Plan};
 use longshore_platform::kubernetes::{Cluster, Watch};
 use longshore_store::NewRelease;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::fake::{Answer, Fake};
 use super::*;
@@ -267,16 +267,24 @@ async fn a_pause_of_ours_is_taken_back_by_whoever_leads_when_its_rollout_has_end
 
 #[tokio::test]
 async fn a_rendering_of_the_same_image_is_a_release_and_is_none_again_once_it_is_declared() {
-    // By its annotation, or as the Helm chart writes it where its values differ from the file's.
-    for annotation in [None, Some("values")] {
+    // By its annotation, by one that says nothing, and as the Helm chart writes it where its values differ from the file's.
+    for annotation in ["its own", "others", ""] {
         let mut world = World::new().await;
         let mut other = research("research:1");
         other.env.insert("MODEL".into(), "$(large)".into());
         other.container.as_mut().expect("it has one").resources.cpu = 1500;
-        let annotation = annotation.map_or_else(|| digest(&other), str::to_owned);
+        let annotation = match annotation {
+            "" => Value::Null,
+            "its own" => digest(&other).into(),
+            others => others.into(),
+        };
         world.fake.edit(|spec| {
             let template = &mut spec["template"];
-            template["metadata"]["annotations"][DECLARATION] = annotation.into();
+            let annotations = template["metadata"]["annotations"].as_object_mut().expect("a mapping");
+            match annotation {
+                Value::Null => annotations.remove(DECLARATION),
+                text => annotations.insert(DECLARATION.into(), text),
+            };
             let agent = &mut template["spec"]["containers"][0];
             agent["args"] = json!(["run"]);
             agent["env"] = json!([{ "name": "MODEL", "value": "$$(large)" }, { "name": "LONGSHORE_FLEET", "value": "x" }]);
