@@ -106,9 +106,9 @@ impl LinkError {
 }
 
 /// A replica that stops or does not serve this, or something before one that finds nobody: another may do better. A 500 or
-/// a 507 would be the same at the next.
+/// a 507 would be the same at the next. One that waited for the rest of a request in vain may hear it another time.
 pub fn is_away(status: u16) -> bool {
-    matches!(status, 421 | 502..=504)
+    matches!(status, 408 | 421 | 502..=504)
 }
 
 impl LinkClient {

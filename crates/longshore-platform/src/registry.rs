@@ -170,10 +170,15 @@ fn unknown(image: &Image, known: bool, error: &OciDistributionError) -> Unknown 
     match error {
         OciDistributionError::UnauthorizedError { .. } => Unknown::Unasked(refused(registry, known, "401")),
         // It may be busy or broken, too.
-        OciDistributionError::AuthenticationFailure(said) => Unknown::Unasked(format!(
-            "where registry `{registry}` has logins checked, it is refused: {}",
-            shortened(said)
-        )),
+        OciDistributionError::AuthenticationFailure(said) => {
+            let said = shortened(said);
+            Unknown::Unasked(match why(image, &said, known) {
+                same if same == said => {
+                    format!("where registry `{registry}` has logins checked, it is refused: {said}")
+                }
+                why => why,
+            })
+        }
         // Some registries hide from strangers what they have.
         OciDistributionError::ImageManifestNotFoundError(_)
         | OciDistributionError::ServerError { code: 404, .. }
@@ -263,10 +268,10 @@ fn too_often(registry: &str) -> String {
     format!("registry `{registry}` has been asked too often (429): a login may be allowed more")
 }
 
-/// A line of it: some services answer with a page.
+/// The beginning, on a line: some services answer with a page.
 fn shortened(said: &str) -> String {
-    let line = said.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it says nothing more");
-    line.chars().take(200).collect()
+    let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.is_empty() { "it says nothing more".into() } else { line.chars().take(200).collect() }
 }
 
 fn missing(registry: &str, said: &str) -> String {

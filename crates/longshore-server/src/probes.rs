@@ -17,7 +17,7 @@ use crate::start::TOKEN_SECRET;
 
 /// How long whoever asks how things stand waits for the database's answer: orchestrators ask for 1 s to 3 s, and one that
 /// hears nothing takes it for the worst.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(500);
 
 /// The same for workers, whose heartbeats can wait until it is known: longer than the store waits for its database.
 const AT_LAST: Duration = Duration::from_secs(10);

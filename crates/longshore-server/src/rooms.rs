@@ -54,8 +54,10 @@ pub struct Calls {
 }
 
 impl Calls {
-    pub fn new(link: &Arc<Room>) -> Calls {
-        let most = link.seats() - link.seats() / 4;
+    /// A replica that takes no workers has nothing else on its link.
+    pub fn new(link: &Arc<Room>, roles: Roles) -> Calls {
+        let kept = if roles.has(Role::Link) { link.seats() / 4 } else { 0 };
+        let most = link.seats() - kept;
         Calls { seats: Arc::new(Semaphore::new(most)), link: Arc::clone(link) }
     }
 
@@ -92,11 +94,14 @@ mod tests {
 
     #[test]
     fn calls_leave_seats_to_heartbeats() {
-        let calls = Calls::new(&Room::new("link", 8));
+        let calls = Calls::new(&Room::new("link", 8), Role::ALL.iter().copied().collect());
         let mut under_way: Vec<_> = (0..6).map(|_| calls.seat().expect("a seat")).collect();
         assert!(calls.seat().is_none());
         under_way.pop();
         assert!(calls.seat().is_some(), "one has ended");
+        let alone = Calls::new(&Room::new("link", 8), [Role::Gateway].into_iter().collect());
+        let held: Vec<_> = (0..8).map_while(|_| alone.seat()).collect();
+        assert_eq!(held.len(), 8, "workers say nothing else here");
     }
 
     #[test]

@@ -252,7 +252,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         fleet_source: settings.server.fleets,
         metrics,
         gateway,
-        calls: Calls::new(&rooms.link),
+        calls: Calls::new(&rooms.link, options.roles),
         provider_kinds: kinds(&settings.providers),
         providers: settings.providers.clone(),
         fleets: Default::default(),
@@ -652,13 +652,13 @@ fn write_addresses(app: &App, addresses: &Addresses, tls: bool) -> Result<(), St
     write_private(&path, &text).map_err(|source| StartError::Write { path, source })
 }
 
-/// Puts the authority's certificate where people can fetch it for other machines.
 /// By which others call this process, beside its addresses.
 fn names(settings: &Settings) -> Vec<String> {
     let namespace = settings.kubernetes.namespace.as_deref().filter(|_| external_metrics::in_cluster());
     namespace.map(kubernetes::service_names).unwrap_or_default()
 }
 
+/// Puts the authority's certificate where people can fetch it for other machines.
 fn write_authority(app: &App, tls: Option<&Tls>) -> Result<(), StartError> {
     let Some(certificate) = tls.and_then(Tls::authority) else { return Ok(()) };
     let path = app.state_dir.join("ca.pem");

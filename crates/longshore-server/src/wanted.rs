@@ -63,8 +63,8 @@ impl Mark {
     pub fn told(&self) -> Result<u32, String> {
         self.misread.map_or(Ok(self.desired), |pods| {
             Err(format!(
-                "has {pods} pods for {} workers while a rollout replaces some: an autoscaler would keep them all, so it is told \
-                 nothing and leaves their number as it is",
+                "has {pods} pods for {} workers: an autoscaler would take the one for the other, so it is told nothing and leaves \
+                 their number as it is",
                 self.desired
             ))
         })

@@ -186,6 +186,11 @@ async fn live(
 async fn turn(worker: Arc<Worker>) {
     loop {
         worker.health.turn();
+        // Where nobody acts upon that it is not alive any more, it ends by itself.
+        if worker.health.is_unclean() {
+            let timeout_ms = worker.setting.kill_grace.as_millis() as u64;
+            worker.order_drain(DrainOrder { mode: DrainMode::Handover, timeout_ms });
+        }
         worker.metrics.in_flight.set(worker.ledger.running() as i64);
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -369,8 +374,6 @@ impl Worker {
         if let Err(left) = cleared {
             error!(%left, "worker has to end: no other task may run beside them");
             self.health.unclean(left.to_string());
-            let timeout_ms = self.setting.kill_grace.as_millis() as u64;
-            self.order_drain(DrainOrder { mode: DrainMode::Handover, timeout_ms });
         }
     }
 

@@ -26,6 +26,8 @@ struct State {
     at: At,
     /// The stream takes no more since then: nothing that it was given, nor what it has.
     stuck: Option<Instant>,
+    /// Something of a request came before the answer to the last was all sent.
+    ahead: bool,
 }
 
 enum At {
@@ -46,7 +48,7 @@ enum At {
 
 impl Place {
     pub fn new(room: Arc<Room>) -> Arc<Place> {
-        let state = State { at: At::Answered { ended: true, number: None }, stuck: None };
+        let state = State { at: At::Answered { ended: true, number: None }, stuck: None, ahead: false };
         let place = Arc::new(Place { room, go: Notify::new(), state: state.into() });
         place.settle();
         place
@@ -97,7 +99,11 @@ impl Place {
             state.at = match number.is_none_or(|number| self.room.leave(number)) {
                 true => {
                     let number = self.room.wait(Arc::clone(self));
-                    At::Waiting { number, since: Instant::now(), spoken: None }
+                    let spoken = std::mem::take(&mut state.ahead).then(Instant::now);
+                    if spoken.is_some() {
+                        self.room.speaks(number);
+                    }
+                    At::Waiting { number, since: Instant::now(), spoken }
                 }
                 // It was told to go.
                 false => At::Gone,
@@ -118,6 +124,7 @@ impl Place {
             // Its next request came before it had taken the answer to the last.
             At::Answered { ended, .. } => {
                 *ended = false;
+                state.ahead = false;
                 true
             }
         }
@@ -130,9 +137,15 @@ impl Place {
     }
 
     pub(super) fn heard(&self) {
-        if let At::Waiting { number, spoken: spoken @ None, .. } = &mut self.state().at {
-            *spoken = Some(Instant::now());
-            self.room.speaks(*number);
+        let state = &mut *self.state();
+        match &mut state.at {
+            At::Waiting { number, spoken: spoken @ None, .. } => {
+                *spoken = Some(Instant::now());
+                self.room.speaks(*number);
+            }
+            // Before that it may be of the last one's body.
+            At::Answered { ended: true, .. } => state.ahead = true,
+            _ => {}
         }
     }
 

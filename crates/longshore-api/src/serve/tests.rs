@@ -151,6 +151,20 @@ async fn a_head_that_does_not_end_ends_the_connection_and_a_wait_for_one_does_no
 }
 
 #[tokio::test]
+async fn the_head_of_a_request_that_comes_with_the_one_before_has_as_much_time_as_any() {
+    let scene = scene(10, SHORT, LONG).await;
+    let begun = format!("GET / HTTP/1.1\r\nHost: x\r\nCookie: {}", "c".repeat(HEAD_SIZE - 1000));
+    let mut ahead = scene.saying(&(request("/") + &begun)).await;
+    assert!(hears(&mut ahead, "ok").await);
+    is_closed(ahead).await;
+    let mut whole = scene.saying(&(request("/") + &request("/"))).await;
+    assert!(hears(&mut whole, "ok").await);
+    sleep(SHORT * 2).await;
+    whole.write_all(request("/").as_bytes()).await.expect("sent");
+    assert!(hears(&mut whole, "ok").await, "both were answered, and none was begun");
+}
+
+#[tokio::test]
 async fn a_connection_that_is_not_used_is_closed_after_a_while() {
     let scene = scene(10, LONG, SHORT).await;
     is_closed(scene.connect().await).await;
@@ -294,12 +308,12 @@ async fn who_takes_nothing_of_an_answer_makes_room_after_a_while_and_who_waits_f
 
 #[tokio::test]
 async fn who_is_slow_and_takes_some_of_an_answer_again_and_again_is_waited_for() {
-    let take = Patience { take: 4 * SHORT, ..patience(LONG, LONG) };
+    let take = Patience { take: 10 * SHORT, ..patience(LONG, LONG) };
     let scene = scene_in(Room::with_patience("test", 1, take)).await;
     let mut slow = scene.ask("/large").await;
     let (began, mut rest) = (Instant::now(), after_head(&mut slow).await);
     let mut part = vec![0; 512 << 10];
-    while began.elapsed() < 12 * SHORT {
+    while began.elapsed() < 25 * SHORT {
         let read = timeout(SOON, slow.read(&mut part)).await.expect("in time").expect("it goes on");
         assert!(read > 0, "cut off {rest} bytes before the end");
         rest -= read;

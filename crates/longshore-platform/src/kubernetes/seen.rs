@@ -219,8 +219,11 @@ impl DeploymentSeen {
         let counts = looked_at && !spec.and_then(|it| it.paused).unwrap_or_default();
         let revision = meta.annotations.as_ref().and_then(|all| all.get(REVISION)?.parse().ok());
         let revision = revision.filter(|_| counts);
-        let replicas = spec.and_then(|it| it.replicas).unwrap_or(1);
-        let updated = status.and_then(|it| it.updated_replicas).unwrap_or(0);
+        let number = |n: i32| u32::try_from(n).unwrap_or(0);
+        // Where nobody has said a number it is one.
+        let replicas = spec.and_then(|it| it.replicas).map_or(1, number);
+        let there = status.and_then(|it| it.replicas).map_or(0, number);
+        let updated = status.and_then(|it| it.updated_replicas).map_or(0, number);
         Some(DeploymentSeen {
             name: meta.name.clone()?,
             fleet: labels.get(FLEET)?.clone(),
@@ -229,9 +232,8 @@ impl DeploymentSeen {
                 image: agent.and_then(|agent| agent.image.clone()),
             },
             commit: noted.and_then(|all| all.get(COMMIT)).cloned(),
-            // Where nobody has said a number it is one.
-            replicas: spec.and_then(|spec| spec.replicas).map_or(1, |n| u32::try_from(n).unwrap_or(0)),
-            there: status.and_then(|status| status.replicas).map_or(0, |n| u32::try_from(n).unwrap_or(0)),
+            replicas,
+            there,
             uid: meta.uid.clone().unwrap_or_default(),
             version: meta.resource_version.clone().unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
@@ -239,7 +241,7 @@ impl DeploymentSeen {
             failure: failed.map(|it| it.message.clone().or(it.reason.clone()).unwrap_or_default()),
             tracked_by: tracked.or_else(|| managed(meta.managed_fields.iter().flatten())).map(str::to_owned),
             revision,
-            replaces: updated < replicas || status.and_then(|it| it.replicas).unwrap_or(0) > updated,
+            replaces: updated < replicas || there > updated,
             rest: spec.and_then(Rest::of),
             shown: agent.map(Shown::of).unwrap_or_default(),
         })

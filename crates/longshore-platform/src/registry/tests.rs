@@ -82,5 +82,13 @@ fn a_service_that_checks_logins_and_fails_is_not_taken_for_a_wrong_login() {
         panic!("it is there or not")
     };
     assert!(why.contains("`r.io` has logins checked") && !why.contains("docker login"), "{why}");
-    assert!(why.len() < 200 && why.contains("<html>"), "{why}");
+    assert!(why.len() < 200 && why.contains("<html> 503 Service Unavailable"), "{why}");
+    // As GHCR answers a stranger.
+    let denied =
+        "{\n  \"errors\": [{ \"code\": \"DENIED\", \"message\": \"requested access is denied\" }]\n}";
+    let failed = OciDistributionError::AuthenticationFailure(denied.into());
+    let Unknown::Unasked(why) = unknown(&image("r.io/a:1"), false, &failed) else {
+        panic!("it is there or not")
+    };
+    assert!(why.contains("docker login r.io") && why.contains("image_pull_secrets"), "{why}");
 }

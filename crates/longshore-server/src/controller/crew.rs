@@ -261,17 +261,17 @@ impl Crew {
         self.0.starts.forget(&self.0.app, fleet);
     }
 
-    /// Tells a worker to drain.
+    /// Tells a worker to drain. Returns whether it could: what would bring it back has to be asked first.
     pub async fn drain(
         &self,
         record: &WorkerRecord,
         mode: DrainMode,
         timeout_ms: u64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         if !self.leaves(record).await {
-            return Ok(());
+            return Ok(false);
         }
-        self.0.app.store.order_drain(record.id.clone(), mode, timeout_ms, now()).await.map(drop)
+        self.0.app.store.order_drain(record.id.clone(), mode, timeout_ms, now()).await.map(|_| true)
     }
 
     /// Follows up on a draining worker: one that never registered cannot hear the order, one that overstays is killed.

@@ -202,7 +202,7 @@ impl Controller {
         let invested = invested(&leases, now());
         let cost = |worker: &WorkerRecord| candidate(worker, record, &invested);
         let workers: Vec<_> = observed.active.iter().map(|worker| (worker.clone(), cost(worker))).collect();
-        let held = crew.held(&record.name, open.plan.to);
+        let held = crew.held(&record.name, open.plan.heads_for());
         let saved = rollout::decide(
             (app, held),
             &mut self.rollout,

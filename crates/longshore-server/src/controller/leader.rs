@@ -46,7 +46,12 @@ pub async fn lead(app: App, me: Replica, leading: watch::Sender<Option<Epoch>>) 
 }
 
 async fn beat(app: &App, me: &Replica) -> Result<Option<Epoch>, StoreError> {
-    let replicas = app.store.replica_seen(me.clone()).await?;
+    let mut shown = me.clone();
+    if app.is_leaving() {
+        // Of several that leave together each would wait for the others to lead.
+        shown.roles.retain(|role| role != Role::Controllers.as_str());
+    }
+    let replicas = app.store.replica_seen(shown).await?;
     let gateways = replicas.iter().filter(|it| Roles::named(&it.roles).has(Role::Gateway)).count();
     let makes_way = app.is_leaving() && others_may_lead(&replicas, me);
     *app.replicas.lock().expect("no holder panics") = replicas;

@@ -153,10 +153,12 @@ pub async fn drain(
     worker: &WorkerRecord,
 ) -> Result<(), StoreError> {
     let contract = memory.running(app, record, worker.release).await?.drain;
-    info!(worker = %worker.id, fleet = %record.name, release = worker.release, in_flight = worker.in_flight,
-        "worker is told to drain");
-    crew.drain(worker, contract.mode, contract.timeout_ms).await?;
-    app.look_again.notify_one();
+    // Where it cannot be told the next look comes in its time.
+    if crew.drain(worker, contract.mode, contract.timeout_ms).await? {
+        info!(worker = %worker.id, fleet = %record.name, release = worker.release, in_flight = worker.in_flight,
+            "worker is told to drain");
+        app.look_again.notify_one();
+    }
     Ok(())
 }
 

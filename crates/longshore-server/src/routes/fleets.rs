@@ -126,7 +126,7 @@ async fn desired(app: &App, record: &FleetRecord) -> Answer<Option<u32>> {
         (Err(why), ScaledBy::Keda) => {
             let refused = Refused::new(503, "scale_stale", format!("fleet `{}` {why}", record.name));
             Err(match wanted {
-                Wanted::Fresh(_) => refused.hint("it passes with the rollout"),
+                Wanted::Fresh(_) => refused.hint("it passes with the rollout, or with what keeps pods from being made"),
                 Wanted::Stale(_) => refused.hint(
                     "it stays as it is meanwhile; see that a replica with the role `controllers` runs and reaches the database",
                 ),

@@ -16,7 +16,7 @@ use crate::model::{Epoch, Replica};
 
 const SEEN: &str = "INSERT INTO @replica (id, name, roles, address, version, started_at, seen_at)
      VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp())
-     ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()";
+     ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), roles = excluded.roles";
 
 /// Those that were seen lately, the oldest first.
 const ALIVE: &str = "SELECT id, name, roles, address, version,

@@ -1,6 +1,7 @@
 //! `longshore up`: everything in longshore.toml on this machine, until Ctrl-C.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use longshore_core::role::Roles;
 use longshore_core::settings::Settings;
@@ -65,7 +66,9 @@ pub async fn start(
 ) -> Outcome<Server> {
     let program = std::env::current_exe()
         .map_err(|error| Fault::new("could not find the longshore binary").cause(&error))?;
-    let options = Options { settings, roles, program, admin_token_file, keep_workers, stay: None };
+    // Only `serve` may have something before it that does not know yet.
+    let stay = (!keep_workers).then_some(Duration::ZERO);
+    let options = Options { settings, roles, program, admin_token_file, keep_workers, stay };
     longshore_server::start(options).await.map_err(could_not_start)
 }
 

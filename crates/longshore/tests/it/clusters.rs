@@ -115,7 +115,7 @@ async fn writes_that_are_refused_again_and_again_are_said_and_so_is_what_a_rende
         let words = [
             "could not scale Deployment `research`",
             "somebody else changed it",
-            "`probe` as the fleet declares",
+            "does not have `probe`, `rollout` as the fleet declares",
         ];
         words.iter().all(|words| ran.out.contains(words)).then_some(ran.out)
     })

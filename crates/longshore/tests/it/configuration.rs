@@ -197,7 +197,7 @@ fn problems_of(source: &str, found: &mut BTreeSet<String>) {
         let status = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or("");
         let is_code = !pair[1].is_empty()
             && pair[1].chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if is_code && status.len() == 3 && status.chars().all(|c| c.is_ascii_digit()) {
+        if is_code && status.parse().is_ok_and(|status: u32| (400..600).contains(&status)) {
             found.insert(format!("{status} {}", pair[1]));
         }
     }

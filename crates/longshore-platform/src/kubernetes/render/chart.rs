@@ -100,7 +100,7 @@ fn values(request: &Request<'_>, is_used: impl Fn(&str) -> bool) -> Value {
         "replicas": kubernetes.replicas,
     });
     let own_values = own.as_object_mut().expect("a mapping");
-    own_values.retain(|key, _| is_used(&format!(".Values.kubernetes.{key}")));
+    own_values.retain(|key, _| is_used(&format!(".Values.kubernetes.{key} ")));
     let mut fleets = Map::new();
     for fleet in settings.fleets.iter().filter(|fleet| fleet.platform == Platform::Kubernetes) {
         let resources = fleet.container.as_ref().map(|container| super::pod::resources(&container.resources));
@@ -139,11 +139,12 @@ fn schema(values: &Value) -> Value {
     };
     let amount = |key: &str| match key {
         "cpu" | "cpu_limit" => {
-            json!({ "type": ["string", "number"], "pattern": r"^([0-9]+m|[0-9]+(\.[0-9]{1,3})?)$" })
+            json!({ "type": ["string", "number"], "minimum": 0.001, "pattern": CORES })
         }
         _ => json!({ "type": "string", "pattern": "^[1-9][0-9]*(Ki|Mi|Gi|Ti|k|M|G)$" }),
     };
-    let count = |_: &str| json!({ "type": "integer", "minimum": 0 });
+    let count =
+        |key: &str| json!({ "type": "integer", "minimum": u32::from(key == "max"), "maximum": 10_000 });
     let fleet = |name: &str| {
         let values = &values["fleet"][name];
         of(values, &|key| match key {
@@ -152,18 +153,25 @@ fn schema(values: &Value) -> Value {
             _ => of(&values[key], &amount),
         })
     };
+    // One that is gone may be left in the values of a release before, which Helm takes over.
+    let mut fleets = of(&values["fleet"], &fleet);
+    fleets["additionalProperties"] = json!({ "type": "object" });
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
         "additionalProperties": false,
         "properties": {
-            // Where this is a part of another chart, Helm adds it.
+            // Where this is a part of another chart, Helm adds the one, and people say by the other whether it is.
             "global": {},
+            "enabled": { "type": "boolean" },
             "kubernetes": of(&values["kubernetes"], &own),
-            "fleet": of(&values["fleet"], &fleet),
+            "fleet": fleets,
         },
     })
 }
+
+/// More than none, in thousandths at most.
+const CORES: &str = r"^([1-9][0-9]*m|[1-9][0-9]*(\.[0-9]{1,3})?|0\.(00[1-9]|0[1-9][0-9]?|[1-9][0-9]{0,2}))$";
 
 /// Of an object, as a pattern.
 const NAME: &str = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";

@@ -10,7 +10,7 @@ use super::meta::{Of, meta};
 use super::pod::own_image;
 use super::{Group, Problem, Scene, env, fits, network, overlay};
 
-/// It finishes LLM calls for up to 120 s, then connections for 5 s, and closes its store.
+/// It answers for 10 s more, and finishes LLM calls meanwhile and for up to 120 s, then connections for 5 s, and closes its store.
 const GRACE_S: u32 = 150;
 
 /// In the Secret of the settings: the first key.

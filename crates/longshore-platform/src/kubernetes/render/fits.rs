@@ -48,8 +48,7 @@ pub(super) fn fleet(scene: &Scene<'_>, fleet: &Fleet) -> Vec<Problem> {
 
 /// Newer clusters take other names as well; the manifests are for older ones, too.
 fn variable(path: &str, name: &str) -> Option<Problem> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let fits = name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit());
+    let fits = name.chars().all(is_plain) && !name.starts_with(|c: char| c.is_ascii_digit());
     (!fits || name.is_empty() || is_folder(name)).then(|| {
         let problem =
             "is no variable's name in Kubernetes: letters, digits, `_`, `-` and `.`, no digit first";
@@ -57,10 +56,13 @@ fn variable(path: &str, name: &str) -> Option<Problem> {
     })
 }
 
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
 /// Of a Secret.
 fn key(path: &str, key: &str) -> Option<Problem> {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let fits = (1..=253).contains(&key.len()) && key.chars().all(good) && !is_folder(key);
+    let fits = (1..=253).contains(&key.len()) && key.chars().all(is_plain) && !is_folder(key);
     (!fits).then(|| {
         let problem = "can be no key of a Secret: up to 253 letters, digits, `_`, `-` and `.`";
         Problem::new(path, format!("`{}` {problem}", shown(key)))

@@ -181,14 +181,14 @@ impl Controller {
         self.memory.clone_from(&answer.memory);
         self.say(app, record, &answer).await?;
         if record.declaration.scaling.by != ScaledBy::Direct {
-            let pods = (scene.number.replicas, scene.deployment.there);
+            let pods = (scene.number.replicas, scene.there(open.is_some()));
             self.wanted.publish(app, &record.name, &answer, pods, self.epoch).await?;
         }
         let open = open.map(|open| self.rollout.recall(open));
         // A rollout that is stuck keeps no fleet from growing.
-        let Rolled { heads_for, moves, kept: rolled } =
+        let Rolled { heads_for, moves, kept: rolled, open } =
             self.roll_pods(scene, open, answer.desired, &observed).await?;
-        scene.tell(self.of_others(scene, heads_for).await?);
+        scene.tell(self.of_others(scene, open.then_some(heads_for)).await?);
         self.publish_owner(scene).await?;
         let mut untold = None;
         if record.declaration.scaling.by == ScaledBy::Direct {
@@ -257,7 +257,7 @@ impl Controller {
     ) -> Result<(), StoreError> {
         let (app, record) = (scene.app, scene.record);
         // What is told is not taken back: whoever leads now has chosen, or will.
-        if app.epoch() != Some(self.epoch) {
+        if !self.leads(app) {
             return Ok(());
         }
         let workers: Vec<_> = scene.pods.iter().filter(|pod| pod.works()).map(|pod| &pod.worker).collect();
@@ -335,7 +335,7 @@ impl Controller {
 
     /// Says which pods are to go first. Returns whether it is said of all that may go now, or cannot be.
     async fn mark(&mut self, scene: &Scene<'_>, leases: &[LeaseRecord]) -> bool {
-        if scene.app.epoch() != Some(self.epoch) {
+        if !self.leads(scene.app) {
             return true;
         }
         let invested = invested(leases, now());
@@ -364,10 +364,10 @@ impl Controller {
             if kept.is_ok() {
                 kept = self.unpause(scene).await?;
             }
-            return Ok(Rolled { heads_for: record.release, moves: false, kept });
+            return Ok(Rolled { heads_for: record.release, moves: false, open: false, kept });
         };
         // Somebody else has written to the rollout, or is about to be heard: it is looked at again.
-        let as_it_was = Rolled { heads_for: open.plan.heads_for(), moves: true, kept: Ok(()) };
+        let as_it_was = Rolled { heads_for: open.plan.heads_for(), moves: true, open: true, kept: Ok(()) };
         let heard = scene.external.is_none() && open.plan.phase == Phase::Forward;
         if let Some(order) = self.ordered_by_hand(scene, heard.then_some(open.plan.paused)).await? {
             if !self.leads(app) {
@@ -413,7 +413,7 @@ impl Controller {
             kept = Err(deployment::stuck(&record.name, &plan, &why));
         }
         let moves = deployment::moves_pods(&plan, theirs) && !plan.is_stuck();
-        Ok(Rolled { heads_for: plan.heads_for(), moves, kept })
+        Ok(Rolled { heads_for: plan.heads_for(), moves, open: !plan.has_ended(), kept })
     }
 
     /// Right before something is written that the store does not refuse of one that does not lead any more.
@@ -428,6 +428,8 @@ struct Rolled {
     heads_for: Release,
     /// A rollout replaces pods.
     moves: bool,
+    /// There is a rollout, whoever replaces the pods.
+    open: bool,
     /// Errors: what is in the way, for people.
     kept: Result<(), String>,
 }

@@ -45,7 +45,9 @@ impl Controller {
             Turn::Follow if seen_at.is_before(&self.pods.templated) => Ok(Ok(())),
             Turn::Nothing | Turn::Ask => Ok(Ok(())),
             Turn::Agree => {
-                match known.was_taken_back(seen, now()) {
+                // What is there still is nobody's doing.
+                let by_others = known.agreed().is_none_or(|agreed| agreed.mark != *seen);
+                match by_others && known.was_taken_back(seen, now()) {
                     true => known.insist(wanted),
                     false => known.agree(wanted),
                 }
@@ -141,12 +143,10 @@ impl Controller {
         let is_like = |fleet: Fleet| scene.deployment.as_declared(&fleet).is_ok_and(|shown| shown == fleet);
         let of = of.filter(|number| !unnamed || declared(*number).is_none_or(is_like));
         let commit = commit_of_change(scene.deployment.commit.clone(), before, of.and_then(commit_of));
-        let image = seen.image.as_deref().unwrap_or_default();
-        let beside = known.agreed().is_some_and(|it| it.mark.declaration == seen.declaration);
         let declaration = match of.and_then(declared) {
             Some(declaration) => Ok(declaration),
-            None if beside && !unnamed => running.with_image(image),
-            // A rendering of something that is not declared here, or not yet: if it will be, it is this very release.
+            // Another image beside what was declared, or a rendering of something that is not declared here, or not yet: if it
+            // will be, it is this very release.
             None => {
                 let same =
                     |it: &&(Release, Fleet)| seen.declaration.as_deref() == Some(digest(&it.1).as_str());
@@ -188,11 +188,11 @@ impl Controller {
         self.pods.template.as_ref().and_then(Known::insisted)
     }
 
-    /// What others did that longshore does not undo, for people. Counts changes of what pods are made from.
+    /// What others did that longshore does not undo, for people. `heads_for`: the release of the rollout that is open. Counts changes of what pods are made from.
     pub(super) async fn of_others(
         &mut self,
         scene: &Scene<'_>,
-        heads_for: Release,
+        heads_for: Option<Release>,
     ) -> Result<Vec<String>, StoreError> {
         let seen = &scene.deployment;
         let mut known = self.known(scene).await?;
@@ -201,7 +201,7 @@ impl Controller {
         let changed = known.is_changed_by_others();
         self.note(scene, known).await?;
         let name = &scene.deployment.name;
-        let insisted = self.insisted().filter(|release| *release == heads_for).map(|release| {
+        let insisted = self.insisted().filter(|release| Some(*release) == heads_for).map(|release| {
             format!(
                 "release {release} was taken back, and somebody else set it again in Deployment `{name}`: it is shown, and longshore \
                  does not undo it again by itself; change it where it comes from, or `longshore rollout undo {}`",

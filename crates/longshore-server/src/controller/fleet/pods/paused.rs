@@ -124,7 +124,10 @@ impl Controller {
         // Before it is made: whoever leads next has to know whose pause it is.
         Intent::add(&mut self.pods.paused.word.intended, paused, &scene.deployment.version);
         self.note_pause(scene).await?;
-        if !self.leads(scene.app) {
+        // It is not written down for one that does not lead any more.
+        let noted = scene.app.store.meta_get(key(scene)).await?;
+        let noted = noted.and_then(|text| serde_json::from_str::<Word>(&text).ok());
+        if !self.leads(scene.app) || noted.as_ref() != Some(&self.pods.paused.word) {
             return Ok(Ok(()));
         }
         info!(fleet = %scene.record.name, paused, "the Deployment's rollout is paused, or goes on");

@@ -97,6 +97,13 @@ impl<'a> Scene<'a> {
         Scene { app, sight, record, deployment, pods, number, external }
     }
 
+    /// Pods that there are, or may be before the next look: a rollout adds some, and takes others away.
+    pub fn there(&self, rolls: bool) -> u32 {
+        let rolls = rolls || self.deployment.replaces;
+        let surge = if rolls { self.record.declaration.rollout.surge } else { 0 };
+        self.deployment.there.max(self.number.replicas.saturating_add(surge))
+    }
+
     pub fn counts(&self) -> Counts {
         Counts::of(self.pods.iter().map(|pod| pod.facts))
     }
