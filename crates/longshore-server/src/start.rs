@@ -1,10 +1,10 @@
 //! Puts a control plane together, and takes it apart again.
 
+mod state_dir;
+
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,6 @@ use longshore_api::files;
 use longshore_api::serve::{self, Room, serve};
 use longshore_api::tls::Trust;
 use longshore_core::access::{Standing, Verb, standing};
-use longshore_core::id::FleetName;
 use longshore_core::kubernetes;
 use longshore_core::provider::{Kind, Provider};
 use longshore_core::role::{Role, Roles};
@@ -41,6 +40,9 @@ use crate::rooms::{Calls, Rooms};
 use crate::tls::{self, Tls, TlsError, handshake};
 use crate::token::Signer;
 use crate::{external_metrics, link, open_store, probes, reach, routes};
+
+use self::state_dir::{last_addresses, write_addresses, write_authority};
+pub use self::state_dir::{write_token, write_tokens};
 
 /// What a control plane is started with.
 #[derive(Debug)]
@@ -498,14 +500,6 @@ async fn bind(
     TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what, addr, source })
 }
 
-/// Where an earlier start listened, by the name of the listener.
-fn last_addresses(dir: &Path) -> HashMap<String, SocketAddr> {
-    let text = fs::read_to_string(dir.join(ADDRESSES)).unwrap_or_default();
-    let named: HashMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
-    let address = |at: serde_json::Value| at.as_str()?.parse().ok();
-    named.into_iter().filter_map(|(name, at)| Some((name, address(at)?))).collect()
-}
-
 /// Names a replica, the same over its restarts: its machine, and where it listens there.
 fn replica_name(settings: &Settings, addresses: &Addresses) -> String {
     let known_by = addresses.link.or(addresses.api).unwrap_or(addresses.probes);
@@ -611,64 +605,8 @@ async fn secret(store: &Store) -> Result<Vec<u8>, StoreError> {
     Ok(store.meta_first(TOKEN_SECRET.into(), text).await?.into_bytes())
 }
 
-/// The file that holds a fleet's worker token.
-fn token_file(dir: &Path, fleet: &FleetName) -> PathBuf {
-    dir.join("tokens").join(fleet.as_str())
-}
-
-/// Writes each fleet's worker token where only this user can read it.
-pub async fn write_tokens(app: &App) -> Result<(), StartError> {
-    for record in app.store.fleets().await? {
-        write_token(app, &app.state_dir, &record.name)?;
-    }
-    Ok(())
-}
-
-/// Writes one fleet's worker token below this folder; returns the file that holds it.
-pub fn write_token(app: &App, dir: &Path, fleet: &FleetName) -> Result<PathBuf, StartError> {
-    let (dir, path) = (dir.join("tokens"), token_file(dir, fleet));
-    fs::create_dir_all(&dir).map_err(|source| StartError::Write { path: dir, source })?;
-    let written = write_private(&path, &app.signer.worker_token(fleet));
-    written.map_err(|source| StartError::Write { path: path.clone(), source })?;
-    Ok(path)
-}
-
-/// The file that says where this control plane listens.
-const ADDRESSES: &str = "addresses.json";
-
-/// Says where this control plane listens, for tools on the same machine.
-fn write_addresses(app: &App, addresses: &Addresses, tls: bool) -> Result<(), StartError> {
-    let path = app.state_dir.join(ADDRESSES);
-    let named = [
-        ("api", addresses.api),
-        ("link", addresses.link),
-        ("probes", Some(addresses.probes)),
-        ("metrics", addresses.metrics),
-    ];
-    let at = named.into_iter().filter_map(|(name, at)| Some((name.to_owned(), at?.to_string().into())));
-    let mut all: serde_json::Map<String, serde_json::Value> = at.collect();
-    all.insert("tls".into(), tls.into());
-    let text = serde_json::Value::Object(all).to_string();
-    write_private(&path, &text).map_err(|source| StartError::Write { path, source })
-}
-
 /// By which others call this process, beside its addresses.
 fn names(settings: &Settings) -> Vec<String> {
     let namespace = settings.kubernetes.namespace.as_deref().filter(|_| external_metrics::in_cluster());
     namespace.map(kubernetes::service_names).unwrap_or_default()
-}
-
-/// Puts the authority's certificate where people can fetch it for other machines.
-fn write_authority(app: &App, tls: Option<&Tls>) -> Result<(), StartError> {
-    let Some(certificate) = tls.and_then(Tls::authority) else { return Ok(()) };
-    let path = app.state_dir.join("ca.pem");
-    write_private(&path, certificate).map_err(|source| StartError::Write { path, source })
-}
-
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    if fs::read_to_string(path).is_ok_and(|there| there == text) {
-        return Ok(());
-    }
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    io::Write::write_all(&mut file, text.as_bytes())
 }

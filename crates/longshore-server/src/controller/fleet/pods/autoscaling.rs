@@ -56,8 +56,8 @@ pub fn ordered(asked: u32, scaling: &Scaling, replicas: u32, least: Option<u32>)
     let wanted = asked.min(scaling.max);
     if let Some(least) = least.filter(|least| wanted < *least) {
         return Some(format!(
-            "{wanted} workers were asked for by hand, and the fleet's autoscaler leaves {least} (KEDA fewer, where its own minimum is 0): lower its minimum, or set \
-             `scaling.by` to \"direct\""
+            "{wanted} workers were asked for by hand, and the fleet's autoscaler leaves {least} (KEDA fewer, where its own minimum \
+             is 0): lower its minimum, or set `scaling.by` to \"direct\""
         ));
     }
     let ignored = wanted != replicas && is_tolerated(wanted, replicas);

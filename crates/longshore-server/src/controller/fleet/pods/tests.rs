@@ -196,7 +196,13 @@ async fn who_sets_again_what_was_taken_back_is_followed_and_not_fought() {
         _ = world.look().await;
     }
     assert_eq!(world.fake.image(), "research:9");
+    let began = Instant::now();
     let open = loop {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "it is judged still: {:?}",
+            world.open().await.policy
+        );
         // What only time changes in a plan is not saved at each look.
         _ = world.look().await;
         let open = world.open().await;
