@@ -83,25 +83,33 @@ impl DockerPlatform {
         Ok(Some(Network { name: name.to_owned(), gateway: parsed.next() }))
     }
 
-    /// Removes the networks of fleets that are not among these, and takes control planes out of them before; those that
-    /// anything else is still in stay.
-    pub async fn tidy_networks(&self, keep: &[String], planes: &[PlaneContainer]) -> Result<(), DockerError> {
+    /// Removes the networks of fleets that are not among these, and takes control planes out of them before. Returns those
+    /// that stay, each with why: something else is still in it.
+    pub async fn tidy_networks(
+        &self,
+        keep: &[String],
+        planes: &[PlaneContainer],
+    ) -> Result<Vec<(String, DockerError)>, DockerError> {
         let filters = self.0.of_installation();
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
         let listed = self.0.docker.list_networks(Some(options)).await;
         let listed = listed.map_err(self.0.failed("list networks"))?;
         let names = listed.into_iter().filter_map(|network| network.name);
+        let mut stay = Vec::new();
         for name in names.filter(|name| !keep.contains(name)) {
             for plane in planes.iter().filter(|plane| plane.networks.contains(&name)) {
                 let request = NetworkDisconnectRequest { container: plane.name.clone(), force: Some(true) };
                 // What is in the way is still there when it is looked again.
                 let _ = self.0.docker.disconnect_network(&name, request).await;
             }
-            if self.0.docker.remove_network(&name).await.is_ok() {
-                info!(network = name, "network of a fleet that is no more removed");
+            let removed = self.0.docker.remove_network(&name).await;
+            match removed.map_err(self.0.failed(format!("remove the network `{name}`"))) {
+                Ok(()) => info!(network = name, "network of a fleet that is no more removed"),
+                Err(error) if error.is_missing() => {}
+                Err(error) => stay.push((name, error)),
             }
         }
-        Ok(())
+        Ok(stay)
     }
 
     /// The container that a control plane runs in, if it is one of this engine's.

@@ -13,7 +13,7 @@ use longshore_core::task::State;
 use serde_json::json;
 
 use self::scene::{Engine, engine, static_binary};
-use crate::plane::{PATIENCE, Plane};
+use crate::plane::{PATIENCE, Plane, is_logged};
 
 /// Waits until the fleet's trouble says this.
 async fn trouble(plane: &Plane, engine: &Engine, expected: &str) -> String {
@@ -250,6 +250,36 @@ async fn a_closed_network_leads_to_longshore_alone() {
     let container = &engine.containers()[0];
     let network = engine.inspect(container, "{{.HostConfig.NetworkMode}}");
     assert_eq!(engine.docker(&["network", "inspect", "--format", "{{.Internal}}", &network]), "true");
+}
+
+#[tokio::test]
+async fn a_network_of_a_fleet_that_is_no_more_goes_once_nothing_else_is_in_it() {
+    let Some(mut engine) = engine("leaves") else { return };
+    let image = engine.worker_image();
+    let mut plane = engine.plane(&fleet_of(&image, "echo done", "")).await;
+    plane.crew(1).await;
+    let network = engine.inspect(&engine.containers()[0], "{{.HostConfig.NetworkMode}}");
+    let label = format!("longshore.fleet={}", engine.fleet);
+    // Somebody looks around in it.
+    let guest = engine.docker(&[
+        "run",
+        "-d",
+        "--label",
+        &label,
+        "--network",
+        &network,
+        "--entrypoint",
+        "sleep",
+        &image,
+        "600",
+    ]);
+    plane.kill();
+    plane.declare(&engine.section());
+    plane.restart().await;
+    is_logged(&plane, "network of a fleet that is no more stays while it is in use").await;
+    engine.docker(&["rm", "-f", &guest]);
+    let gone = || engine.try_docker(&["network", "inspect", &network]).is_err().then_some(());
+    engine.eventually(&plane, "the network to go", gone).await;
 }
 
 #[tokio::test]

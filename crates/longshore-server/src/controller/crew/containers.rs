@@ -58,12 +58,12 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
         return SOON;
     }
     match look_through(crew, &active, &records).await {
-        Ok(()) => {
+        Ok(tidied) => {
             if !crew.0.docker.adopted() {
                 app.look_again.notify_one();
             }
             crew.0.docker.has_adopted(epoch);
-            crew.0.docker.has_left(active.is_empty() && records.is_empty());
+            crew.0.docker.has_left(tidied && active.is_empty() && records.is_empty());
             drop(gate);
             LOOK
         }
@@ -76,8 +76,12 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
     }
 }
 
-/// Errors: what is in the way, for people.
-async fn look_through(crew: &Crew, active: &[&FleetRecord], records: &[WorkerRecord]) -> Result<(), String> {
+/// Returns whether no network of a fleet that is no more is left. Errors: what is in the way, for people.
+async fn look_through(
+    crew: &Crew,
+    active: &[&FleetRecord],
+    records: &[WorkerRecord],
+) -> Result<bool, String> {
     let docker = crew.0.docker.meet().await.map_err(|error| chain(&error))?;
     let place = crew.0.docker.place().ok_or("no Docker engine has answered")?;
     let platform = Platform::Docker(docker.clone());

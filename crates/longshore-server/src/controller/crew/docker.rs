@@ -20,6 +20,7 @@ use longshore_platform::docker::{
     SupervisorBinary,
 };
 use longshore_store::{Epoch, FleetRecord};
+use tracing::info;
 
 use super::{GRACE, planes, secrets};
 use crate::app::App;
@@ -47,6 +48,8 @@ pub struct Docker {
     pins: Mutex<HashMap<(FleetName, Release), String>>,
     /// Networks of fleets that are gone may still be there.
     leaves: AtomicBool,
+    /// Those of them that could not be removed when it was last tried.
+    stay: Mutex<Vec<String>>,
 }
 
 /// Workers that are being started, and what they are promised.
@@ -75,6 +78,7 @@ impl Docker {
             binary: tokio::sync::OnceCell::new(),
             pins: Mutex::default(),
             leaves: AtomicBool::new(false),
+            stay: Mutex::default(),
         }
     }
 
@@ -121,7 +125,7 @@ impl Docker {
         self.leaves.load(Ordering::Relaxed)
     }
 
-    /// All was looked through; `empty`: with nothing left that could leave something.
+    /// All was looked through; `empty`: with nothing left, nor anything that could leave something.
     pub fn has_left(&self, empty: bool) {
         self.leaves.store(!empty, Ordering::Relaxed);
     }
@@ -259,15 +263,21 @@ impl Docker {
         Ok(links)
     }
 
-    /// Removes networks of fleets that are no more.
-    pub async fn tidy(&self, platform: &DockerPlatform, keep: &[String]) -> Result<(), String> {
+    /// Removes networks of fleets that are no more. Returns whether none is left: one goes only after the last that is in it.
+    pub async fn tidy(&self, platform: &DockerPlatform, keep: &[String]) -> Result<bool, String> {
         let others = planes::others(&self.app, platform).await?.into_iter();
         let here = others.filter_map(|found| match found {
             planes::Found::Here(plane) => Some(plane.container),
             planes::Found::Elsewhere(_) => None,
         });
         let all: Vec<_> = here.chain(planes::own(platform).await?).collect();
-        platform.tidy_networks(keep, &all).await.map_err(|error| chain(&error))
+        let stay = platform.tidy_networks(keep, &all).await.map_err(|error| chain(&error))?;
+        let mut said = self.stay.lock().expect("no holder panics");
+        for (network, error) in stay.iter().filter(|(network, _)| !said.contains(network)) {
+            info!(network, error = %chain(error), "network of a fleet that is no more stays while it is in use");
+        }
+        *said = stay.into_iter().map(|(network, _)| network).collect();
+        Ok(said.is_empty())
     }
 
     /// Listens again in the networks that there are, where workers of an earlier control plane look for us.
