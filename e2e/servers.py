@@ -7,6 +7,7 @@ import os
 import pathlib
 import pwd
 import shutil
+import random
 import signal
 import socket
 import subprocess
@@ -14,9 +15,15 @@ import time
 
 
 def free_port(host="127.0.0.1"):
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
+    """Below the range of outgoing connections, one of which could take it while its server is down."""
+    low = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, random.randrange(10240, low) if low > 12000 else 0))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
 
 
 def listens(port, host="127.0.0.1"):

@@ -8,7 +8,7 @@
 //! however that ends. All calls block; they take milliseconds, a first start of Postgres a second.
 
 mod pgbouncer;
-mod port;
+pub mod port;
 mod postgres;
 mod process;
 mod programs;

@@ -26,6 +26,11 @@ def tell(text):
     print(json.dumps({"longshore": "result", "data": {"answer": text, "tools": _called}}), flush=True)
 
 
+def heard(answer):
+    """Leaves the file `$TOOL_GATE/heard-N`: the answer of that number has begun to come."""
+    (pathlib.Path(os.environ["TOOL_GATE"]) / f"heard-{answer}").touch()
+
+
 def look_up(city: str, topic: str) -> str:
     """Looks up what is known about a topic in a city.
 

@@ -17,8 +17,11 @@ async def main():
     )
     if given["stream"]:
         run = Runner.run_streamed(agent, given["prompt"])
-        async for _ in run.stream_events():
-            pass
+        begun = 0
+        async for event in run.stream_events():
+            if event.type == "raw_response_event" and event.data.type == "response.created":
+                begun += 1
+                tools.heard(begun)
     else:
         run = await Runner.run(agent, given["prompt"])
     tools.tell(run.final_output)

@@ -14,7 +14,7 @@ sys.path.insert(0, SOURCE)
 
 import longshore  # noqa: E402
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def document(input: Any = None, id: str = "t-1", **extra: Any) -> Dict[str, Any]:

@@ -1,6 +1,5 @@
 //! A Redis server of its own for each test, and a line to it that can be cut.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -23,10 +22,7 @@ pub(super) struct Server {
     more: Option<TempDir>,
 }
 
-pub(super) fn free_port() -> u16 {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    socket.local_addr().expect("bound").port()
-}
+pub(super) use longshore_testkit::port::free as free_port;
 
 pub(super) fn options(port: u16) -> Options {
     let address = format!("redis://127.0.0.1:{port}");
@@ -110,10 +106,21 @@ impl Server {
     /// Three masters that share all slots.
     pub(super) async fn cluster() -> [Server; 3] {
         let node = async || {
-            let bus = free_port().to_string();
-            let arguments =
-                ["--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port"];
-            (Server::with(&[&arguments[..], &[&bus]].concat()).await, bus)
+            // As for the port itself: that of the bus may be taken as well.
+            loop {
+                let bus = free_port().to_string();
+                let arguments = [
+                    "--cluster-enabled",
+                    "yes",
+                    "--cluster-config-file",
+                    "nodes.conf",
+                    "--cluster-port",
+                    &bus,
+                ];
+                if let Some(server) = Server::at(free_port(), &arguments).await {
+                    break (server, bus);
+                }
+            }
         };
         let nodes = [node().await, node().await, node().await];
         for ((server, _), (first, last)) in nodes.iter().zip([(0, 5460), (5461, 10922), (10923, 16383)]) {

@@ -188,7 +188,7 @@ async fn a_cancelled_agent_is_told_and_its_last_words_are_no_result() {
     let asked = Instant::now();
     scene.plane.cancel(held);
     assert_eq!(words(&scene.plane.ending(held).await), "interrupted Cancelled");
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(9), "{:?}", asked.elapsed());
     assert!(scene.folder.path().join("told").exists());
     assert!(scene.plane.record().heartbeats.iter().any(|heartbeat| heartbeat.cancelling == [held]));
 }
@@ -256,14 +256,17 @@ async fn what_a_killed_worker_left_is_removed_by_the_next_one() {
     killed.worker.signal(Signal::SIGKILL);
     eventually("the agent's end", || (!lives(pid)).then_some(())).await;
     let run = killed.folder.path().join("run");
-    let folders = || std::fs::read_dir(&run).expect("there").count();
-    assert_eq!(folders(), 1);
+    let folders = || -> Vec<_> {
+        let entries = std::fs::read_dir(&run).expect("there");
+        entries.map(|entry| entry.expect("it can be read").file_name()).collect()
+    };
+    let [left] = folders().try_into().expect("one folder");
     let command = |_: &str| vec!["true".to_owned()];
     let mut next = Scene::with(killed.plane.clone(), command, |config| config.run_dir = run.clone());
-    eventually("its registration", || next.worker.log().contains("worker registered").then_some(())).await;
+    eventually("the folder to go", || (!folders().contains(&left)).then_some(())).await;
     next.worker.signal(Signal::SIGTERM);
     assert_eq!(next.worker.code().await, 0);
-    assert_eq!(folders(), 0);
+    assert!(folders().is_empty(), "{:?}", folders());
 }
 
 #[tokio::test]

@@ -122,7 +122,7 @@ if do["leave"] == "helper":
 fn doing(leave: &str, end: &str) -> ClaimedTask {
     let mut task = task(&format!(r#"{{"leave":"{leave}","end":"{end}"}}"#));
     if end == "timeout" {
-        task.timeout_ms = 6_000;
+        task.timeout_ms = 15_000;
     }
     task
 }

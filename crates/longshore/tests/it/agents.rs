@@ -131,7 +131,7 @@ while True:
     plane.client.cancel(id, Some("enough".into())).await.expect("requested");
     plane.reaches(id, State::Cancelled).await;
     assert!(!is_alive(pid), "the task ended before its agent");
-    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "took {:?}", began.elapsed());
 }
 
 /// Everything under a folder, read as bytes.
@@ -300,7 +300,7 @@ async fn an_http_agent_that_dies_beside_others_runs_each_again_alone_and_fails_o
     assert!(spans.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{spans:?}");
     assert_eq!(plane.metric("longshore_leases_expired_total").await, 0.0);
     // One follows the other as soon as the agent is up again: none waits for a long poll to run out.
-    assert!(began.elapsed() < Duration::from_secs(15), "took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(18), "took {:?}", began.elapsed());
     plane.crew(1).await;
 }
 

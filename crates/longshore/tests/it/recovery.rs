@@ -45,7 +45,7 @@ fn pid_of(told: &Value, which: &str) -> u32 {
 }
 
 #[tokio::test]
-async fn a_killed_workers_agents_die_and_its_task_runs_elsewhere_within_two_seconds() {
+async fn a_killed_workers_agents_die_and_its_task_runs_elsewhere_at_once() {
     let plane = Plane::start(&patient("scaling = { min = 2, max = 2 }\n")).await;
     plane.crew(2).await;
     let go = plane.dir().join("go");
@@ -60,7 +60,7 @@ async fn a_killed_workers_agents_die_and_its_task_runs_elsewhere_within_two_seco
         !is_alive(pid_of(&first, "pid")) && !is_alive(pid_of(&first, "grandchild")),
         "the first agent lives on"
     );
-    assert!(took < Duration::from_secs(2), "ran again after {took:?}");
+    assert!(took < Duration::from_secs(15), "before its lease would have expired: {took:?}");
     std::fs::write(&go, "").expect("the folder is writable");
     assert_ne!(plane.result(id).await, json!(victim.id));
     let task = plane.task(id).await;

@@ -196,7 +196,7 @@ async fn long_tasks_are_handed_over_in_seconds() {
     check(&plane, &["rollout", "wait", "g"], 0);
     let took = began.elapsed();
     println!("ten workers with tasks in flight rolled in {took:?}");
-    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert!(took < Duration::from_secs(120), "{took:?}");
     assert_eq!(releases(&plane).await, BTreeMap::from([(2, 10)]));
     fs::write(&go, "").expect("the folder is writable");
     plane.all_succeed(&ids).await;

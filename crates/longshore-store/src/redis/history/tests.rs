@@ -171,7 +171,7 @@ async fn without_redis_nothing_is_served_and_nobody_waits() {
         check(&histories, &id("a"), &[message(1, 10)], false).await;
         histories.append(&id("a"), 1, &[message(1, 10)]).await;
     }
-    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 /// What several replicas do; writes reach Redis in any order, late, or not at all.

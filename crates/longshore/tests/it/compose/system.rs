@@ -101,8 +101,7 @@ pub fn install(project: &mut Project) -> Option<()> {
     let group = fs::metadata(&socket).map(|socket| socket.gid()).unwrap_or_default();
     project.set("DOCKER_SOCKET", socket);
     project.set("DOCKER_GID", group.to_string());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    project.set("LONGSHORE_PORT", port.expect("a free port").port().to_string());
+    project.set("LONGSHORE_PORT", longshore_testkit::port::free().to_string());
     Some(())
 }
 

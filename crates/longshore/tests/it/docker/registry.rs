@@ -84,7 +84,7 @@ async fn what_a_registry_refuses_is_told_in_words() {
         std::env::var("PATH").expect("there is one")
     );
     let settings =
-        engine.settings(&fleet_of(&worker, "echo done", "rollout = { hold = \"0s\", ready = \"5s\" }"));
+        engine.settings(&fleet_of(&worker, "echo done", "rollout = { hold = \"0s\", ready = \"10s\" }"));
     let config = home.path().display().to_string();
     let plane = Plane::start_with(&settings, &[("DOCKER_CONFIG", &config), ("PATH", &path)]).await;
     plane.crew(1).await;

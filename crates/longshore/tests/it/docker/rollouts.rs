@@ -93,7 +93,7 @@ async fn images_that_do_not_do_go_back_and_say_why() {
     let crashes =
         engine.derived("crashes", &worker, "ENTRYPOINT [\"/longshore\", \"worker\", \"--bogus\", \"--\"]");
     let foreign = engine.plain_image(&["ENTRYPOINT [\"/bin/sh\"]"]);
-    let plane = plane(&engine, &worker, "rollout = { hold = \"200ms\", ready = \"3s\" }").await;
+    let plane = plane(&engine, &worker, "rollout = { hold = \"200ms\", ready = \"10s\" }").await;
     let name = engine.fleet.clone();
     let before: BTreeSet<String> = engine.containers().into_iter().collect();
     let goes_back = |image: &str, says: &str| {
@@ -102,7 +102,7 @@ async fn images_that_do_not_do_go_back_and_say_why() {
     };
     goes_back(
         "longshore-test/nobody-built-it:1",
-        "no worker of the new release could be started within 3s: image `longshore-test/nobody-built-it:1`",
+        "no worker of the new release could be started within 10s: image `longshore-test/nobody-built-it:1`",
     );
     goes_back(&foreign, "does not start longshore");
     goes_back(&crashes, "ended by itself");

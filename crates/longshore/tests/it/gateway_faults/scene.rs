@@ -174,7 +174,7 @@ impl Scene {
         let (openai, anthropic) = (sim.openai_base_url(), sim.anthropic_base_url());
         let (faked, faked_claude) =
             (format!("http://{}/v1", fake.address), format!("http://{}", fake.address));
-        let hasty = "timeout = \"300ms\"\nidle_timeout = \"300ms\"\n";
+        let hasty = "timeout = \"2s\"\nidle_timeout = \"2s\"\n";
         let provider = |name: &str, url: &str, more: &str| {
             format!(
                 "[provider.{name}]\nbase_url = \"{url}\"\napi_key = {{ env = \"KEY_OF_PROVIDER\" }}\n{more}"
