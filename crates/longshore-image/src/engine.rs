@@ -1,5 +1,7 @@
 //! A thin client of the Docker Engine: just what a check asks of it, and errors that say what to do.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Read};
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use longshore_core::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -107,6 +110,14 @@ impl Engine {
         Ok(Saved { parts: saved, part: Bytes::new() })
     }
 
+    /// One that is not there is fine.
+    pub async fn remove(&self, made: &Made) -> Result<(), EngineError> {
+        match made.kind {
+            Kind::Container => self.remove_container(&made.name).await,
+            Kind::Network => self.remove_network(&made.name).await,
+        }
+    }
+
     /// A network of its own, without a way out.
     pub async fn create_network(&self, name: &str) -> Result<(), EngineError> {
         let body = json!({"Name": name, "Driver": "bridge", "Internal": true, "Labels": {(LABEL): name}});
@@ -123,8 +134,8 @@ impl Engine {
         gateway.ok_or_else(|| EngineError::Answer("network inspect".into()))
     }
 
-    pub async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
-        self.docker.remove_network(name).await.map_err(refused("remove its network"))
+    async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        gone(self.docker.remove_network(name).await).map_err(refused("remove its network"))
     }
 
     /// Creates and starts; the body is the Engine API's.
@@ -158,9 +169,21 @@ impl Engine {
     }
 
     /// Kills it if it runs, and removes it with its volumes.
-    pub async fn remove(&self, name: &str) -> Result<(), EngineError> {
+    async fn remove_container(&self, name: &str) -> Result<(), EngineError> {
         let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        self.docker.remove_container(name, Some(options)).await.map_err(refused("remove the container"))
+        let removed = self.docker.remove_container(name, Some(options)).await;
+        gone(removed).map_err(refused("remove the container"))
+    }
+
+    /// What carries the label of a check, and since when it is there: containers first, since networks wait for them.
+    pub async fn made(&self) -> Result<Vec<(Made, Timestamp)>, EngineError> {
+        let labelled = HashMap::from([("label", vec![LABEL])]);
+        let all = query::ListContainersOptionsBuilder::default().all(true).filters(&labelled).build();
+        let containers = self.docker.list_containers(Some(all)).await.map_err(refused("list containers"))?;
+        let all = query::ListNetworksOptionsBuilder::default().filters(&labelled).build();
+        let networks = self.docker.list_networks(Some(all)).await.map_err(refused("list networks"))?;
+        let containers = containers.iter().filter_map(|it| container(&plain(it)));
+        Ok(containers.chain(networks.iter().filter_map(|it| network(&plain(it)))).collect())
     }
 
     pub async fn output(&self, name: &str) -> Result<Output, EngineError> {
@@ -226,6 +249,42 @@ impl Engine {
     }
 }
 
+/// Something that a check made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    pub kind: Kind,
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Container,
+    Network,
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Container => "container",
+            Kind::Network => "network",
+        };
+        write!(f, "{kind} `{}`", self.name)
+    }
+}
+
+/// As the engine lists it: its time is in seconds.
+fn container(listed: &Value) -> Option<(Made, Timestamp)> {
+    let name = listed["Names"][0].as_str()?.trim_start_matches('/').to_owned();
+    let at = Timestamp(listed["Created"].as_i64()?.checked_mul(1000)?);
+    Some((Made { kind: Kind::Container, name }, at))
+}
+
+/// As the engine lists it: its time is a text.
+fn network(listed: &Value) -> Option<(Made, Timestamp)> {
+    let (name, at) = (listed["Name"].as_str()?.to_owned(), listed["Created"].as_str()?.parse().ok()?);
+    Some((Made { kind: Kind::Network, name }, at))
+}
+
 /// Marks what a check made, so that what is left over is found.
 pub const LABEL: &str = "longshore.check";
 
@@ -236,6 +295,13 @@ fn refused(what: impl Into<String>) -> impl FnOnce(bollard::errors::Error) -> En
 
 fn is_missing(error: &bollard::errors::Error) -> bool {
     matches!(error, bollard::errors::Error::DockerResponseServerError { status_code: 404, .. })
+}
+
+fn gone(removed: Result<(), bollard::errors::Error>) -> Result<(), bollard::errors::Error> {
+    match removed {
+        Err(error) if !is_missing(&error) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn typed<T: for<'a> serde::Deserialize<'a>>(body: Value, what: &str) -> Result<T, EngineError> {
@@ -263,5 +329,21 @@ impl Read for Saved {
         let most = into.len().min(self.part.len());
         into[..most].copy_from_slice(&self.part.split_to(most));
         Ok(most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_check_made_is_read_with_its_age() {
+        let listed = json!({"Names": ["/longshore-check-1-strict"], "Created": 1_795_000_000_i64});
+        let (made, at) = container(&listed).expect("it is one");
+        assert_eq!(made.to_string(), "container `longshore-check-1-strict`");
+        let listed = json!({"Name": "longshore-check-1", "Created": "2026-11-18T11:06:40.123456789+00:00"});
+        let (network, later) = network(&listed).expect("it is one");
+        assert_eq!(network.to_string(), "network `longshore-check-1`");
+        assert_eq!(later.since(at), Duration::from_millis(123));
     }
 }

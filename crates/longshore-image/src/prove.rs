@@ -2,8 +2,9 @@
 //! contract. Twice: the second time with a writable root, since what is written there is seen only where it can be.
 //!
 //! Beside it stands a stand-in for the control plane, on the address that this machine has in a network made for the run:
-//! so the engine has to be on this machine. Containers and the network are removed whatever happens.
+//! so the engine has to be on this machine. Whoever runs it calls [`clear`] afterwards, whatever happened.
 
+mod clear;
 mod link;
 mod verdict;
 
@@ -25,13 +26,14 @@ use crate::engine::{Engine, EngineError, LABEL, State};
 use crate::finding::Finding;
 use link::{FLEET, Offer, StandIn};
 
+pub use clear::{Left, clear, sweep};
 pub use verdict::judge;
 
 /// What is run and how.
 #[derive(Clone, Debug)]
 pub struct Trial {
     pub image: String,
-    /// From [`name`]: what the run makes is called so, and removed by [`clear`] if the run itself is dropped.
+    /// From [`name`]: what the run makes is called so, and removed by [`clear`].
     pub name: String,
     /// longshore is its first process: it has probes, takes tasks, drains.
     pub worker: bool,
@@ -100,12 +102,10 @@ const DEAD: &str = "for stat in /proc/[0-9]*/stat; do \
 /// How long a stop may take: drain, kill grace, and as much again for a slow machine.
 pub const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-/// Runs the image and judges what was seen.
+/// Runs the image and judges what was seen. What it made is still there.
 pub async fn prove(engine: &Engine, trial: &Trial) -> Result<(Proof, Vec<Finding>), ProveError> {
     let stage = Stage { engine, trial, name: trial.name.clone() };
-    let seen = stage.play().await;
-    clear(engine, &trial.name).await;
-    let proof = seen?;
+    let proof = stage.play().await?;
     let findings = judge(&proof, trial);
     Ok((proof, findings))
 }
@@ -113,14 +113,6 @@ pub async fn prove(engine: &Engine, trial: &Trial) -> Result<(Proof, Vec<Finding
 /// A name for one run, unlike that of any other.
 pub fn name() -> String {
     format!("longshore-check-{}", &Uuid::new_v4().simple().to_string()[..12])
-}
-
-/// Removes what a run made; nothing there is fine.
-pub async fn clear(engine: &Engine, name: &str) {
-    for which in ["strict", "open"] {
-        let _ = engine.remove(&container(name, which)).await;
-    }
-    let _ = engine.remove_network(name).await;
 }
 
 fn container(name: &str, which: &str) -> String {

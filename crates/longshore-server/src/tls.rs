@@ -31,6 +31,9 @@ pub use authority::{Authority, Leaf};
 /// How often files are looked at, and whether a certificate is due.
 pub const LOOK: Duration = Duration::from_secs(5);
 
+/// So many looks in a row that could not read the files are one too many: a minute is longer than any exchange.
+const UNREAD: u32 = 12;
+
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("could not read `{path}`")]
@@ -56,8 +59,29 @@ pub struct Tls {
 }
 
 enum Source {
-    Files { cert: String, key: String, seen: (Vec<u8>, Vec<u8>) },
+    Files { cert: String, key: String, seen: (Vec<u8>, Vec<u8>), unread: Unread },
     Authority { authority: Box<Authority>, names: Vec<String>, addresses: Vec<IpAddr>, renew_at: Timestamp },
+}
+
+/// Files that cannot be read again.
+#[derive(Default)]
+struct Unread {
+    looks: u32,
+    /// Why, as it was said last.
+    said: Option<String>,
+}
+
+impl Unread {
+    /// Takes why this look could not read them, and returns whether to say it: once they stay so, and when it is
+    /// something else.
+    fn again(&mut self, why: &str) -> bool {
+        self.looks = self.looks.saturating_add(1);
+        if self.looks < UNREAD || self.said.as_deref() == Some(why) {
+            return false;
+        }
+        self.said = Some(why.to_owned());
+        true
+    }
 }
 
 /// The certificate that new connections get.
@@ -112,7 +136,8 @@ impl Tls {
         let first = parse((cert, &seen.0), (key, &seen.1))?;
         // Workers of this machine read the file themselves: it changes, and so does what they trust.
         let trust = Trust::File(cert.into());
-        Ok(Tls::new(Source::Files { cert: cert.into(), key: key.into(), seen }, first, trust))
+        let (cert, key, unread) = (cert.into(), key.into(), Unread::default());
+        Ok(Tls::new(Source::Files { cert, key, seen, unread }, first, trust))
     }
 
     fn of_authority(
@@ -159,19 +184,33 @@ impl Tls {
         }
     }
 
-    /// Replaces the certificate when its files changed or its time comes. One that cannot be used is said once, and the
-    /// one before it stays.
+    /// Replaces the certificate when its files changed or its time comes. One that cannot be used is said once, as are
+    /// files that stay unreadable, and the one before it stays.
     pub async fn look(&mut self, now: Timestamp) {
         let next = match &mut self.source {
-            Source::Files { cert, key, seen } => match read_both(cert, key).await {
-                Ok(read) if read == *seen => return,
+            Source::Files { cert, key, seen, unread } => match read_both(cert, key).await {
                 Ok(read) => {
+                    if std::mem::take(unread).said.is_some() {
+                        info!("the TLS files can be read again");
+                    }
+                    if read == *seen {
+                        return;
+                    }
                     let parsed = parse((cert, &read.0), (key, &read.1));
                     *seen = read;
                     parsed
                 }
                 // Between two names of an exchange there may be nothing for a moment.
-                Err(_) => return,
+                Err(error) => {
+                    let why = chain(&error);
+                    if unread.again(&why) {
+                        warn!(
+                            error = why,
+                            "the TLS files cannot be read for a minute; the certificate in use stays until it ends"
+                        );
+                    }
+                    return;
+                }
             },
             Source::Authority { renew_at, .. } if now < *renew_at => return,
             Source::Authority { authority, names, addresses, renew_at } => {

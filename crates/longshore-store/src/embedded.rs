@@ -59,6 +59,7 @@ use writer::{Write, Writer};
 
 pub(crate) use column::{drain_mode_text, hold_text, on_interrupt_text};
 pub(crate) use event::queued;
+pub(crate) use submit::MOST_KEYS;
 pub(crate) use writer::{PLACES, Place};
 
 /// An open embedded store.

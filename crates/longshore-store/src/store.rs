@@ -129,7 +129,7 @@ forward! {
     fn cancel(id: TaskId, reason: Option<String>, now: Timestamp) -> Result<CancelOutcome, StoreError>;
     /// The same for a task that is in one of these states, and for no other; empty: any that is not terminal.
     fn cancel_in(id: TaskId, states: Vec<State>, reason: Option<String>, now: Timestamp) -> Result<CancelOutcome, StoreError>;
-    /// Forgets idempotency keys that were used before this time; returns how many.
+    /// Forgets some of the idempotency keys that were used before this time; returns how many, 0 when none is left.
     fn forget_keys(before: Timestamp) -> Result<usize, StoreError>;
 }
 

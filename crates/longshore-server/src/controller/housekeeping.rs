@@ -38,23 +38,46 @@ const LOG_LIMIT: u64 = 64 << 20;
 pub async fn run(app: App) -> &'static str {
     let mut silences = Silences::default();
     loop {
-        if let Err(error) = tidy(&app, &mut silences).await {
-            warn!(error = %chain(&error), "housekeeping fails; it is tried again");
-        }
+        tidy(&app, &mut silences).await;
         if sleep_or_stop(&app, EVERY).await {
             return "housekeeping";
         }
     }
 }
 
-async fn tidy(app: &App, silences: &mut Silences) -> Result<(), StoreError> {
+async fn tidy(app: &App, silences: &mut Silences) {
+    let store = &app.store;
     if app.epoch().is_some() {
-        end_the_silent(app, silences).await?;
-        app.store.forget_workers(now().before(KEEP_ENDED)).await?;
-        app.store.forget_keys(now().before(KEEP_KEYS)).await?;
-        app.store.make_room(now()).await?;
-        forget_deliveries(app).await?;
+        step("end silent workers", end_the_silent(app, silences)).await;
+        // Before all that may take long: without room for what comes, nothing can be submitted.
+        step("make room", store.make_room(now())).await;
+        step("forget ended workers", store.forget_workers(now().before(KEEP_ENDED))).await;
+        let keys = until_none_is_left(app, || store.forget_keys(now().before(KEEP_KEYS)));
+        step("forget old idempotency keys", keys).await;
+        let deliveries = until_none_is_left(app, || store.forget_deliveries(now().before(KEEP_DELIVERIES)));
+        step("forget ended deliveries", deliveries).await;
     }
+    step("forget what is known of workers here", forget_here(app)).await;
+}
+
+/// One that fails is said and tried again at the next look: the others do not wait for it.
+async fn step<T>(what: &'static str, done: impl Future<Output = Result<T, StoreError>>) {
+    if let Err(error) = done.await {
+        warn!(step = what, error = %chain(&error), "housekeeping fails; it is tried again");
+    }
+}
+
+/// Repeats what forgets some at a time.
+async fn until_none_is_left<F>(app: &App, forget: impl Fn() -> F) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<usize, StoreError>>,
+{
+    while !app.is_stopping() && forget().await? > 0 {}
+    Ok(())
+}
+
+/// What this replica holds of workers that the store has forgotten.
+async fn forget_here(app: &App) -> Result<(), StoreError> {
     let known = app.store.workers(WorkerFilter { fleet: None, gone: true }).await?;
     let known: HashSet<WorkerId> = known.into_iter().map(|worker| worker.id).collect();
     app.polls.lock().expect("no holder panics").retain(|worker, _| known.contains(worker));
@@ -62,15 +85,6 @@ async fn tidy(app: &App, silences: &mut Silences) -> Result<(), StoreError> {
     let logs = app.state_dir.join("logs");
     // Copying a large log blocks.
     let _ = tokio::task::spawn_blocking(move || tidy_logs(&logs, &known)).await;
-    Ok(())
-}
-
-async fn forget_deliveries(app: &App) -> Result<(), StoreError> {
-    while !app.is_stopping() {
-        if app.store.forget_deliveries(now().before(KEEP_DELIVERIES)).await? == 0 {
-            break;
-        }
-    }
     Ok(())
 }
 

@@ -193,3 +193,46 @@ async fn given_files_are_read_again_when_they_change_and_bad_ones_are_not_used()
     tls.look(now()).await;
     assert_ne!(leaf(&tls), first, "goes on with what it has");
 }
+
+#[tokio::test]
+async fn files_that_stay_unreadable_are_said_once_and_again_when_it_is_for_another_reason() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (cert, key) = (at("tls.crt"), at("tls.key"));
+    let (text, private) = pair();
+    let write = |path: &str, text: &str| std::fs::write(path, text).expect("written");
+    write(&cert, &text);
+    write(&key, &private);
+    let mut tls = Tls::of_files(&cert, &key).await.expect("a pair");
+    let said = |tls: &Tls| match &tls.source {
+        Source::Files { unread, .. } => unread.said.clone(),
+        Source::Authority { .. } => panic!("they are files"),
+    };
+    std::fs::remove_file(&key).expect("there");
+    for _ in 1..UNREAD {
+        tls.look(now()).await;
+    }
+    assert_eq!(said(&tls), None, "an exchange may take a while");
+    tls.look(now()).await;
+    let first = said(&tls).expect("after a minute");
+    assert!(first.contains("tls.key"), "{first}");
+    std::fs::remove_file(&cert).expect("there");
+    tls.look(now()).await;
+    assert!(said(&tls).expect("another file").contains("tls.crt"));
+    write(&cert, &text);
+    write(&key, &private);
+    tls.look(now()).await;
+    assert_eq!(said(&tls), None, "it is over");
+    std::fs::remove_file(&key).expect("there");
+    tls.look(now()).await;
+    assert_eq!(said(&tls), None, "a new exchange has a minute of its own");
+}
+
+#[test]
+fn the_same_reason_is_said_once() {
+    let mut unread = Unread::default();
+    let said: Vec<u32> = (1..=50).filter(|_| unread.again("permission denied")).collect();
+    assert_eq!(said, [UNREAD]);
+    assert!(unread.again("no such file"));
+    assert!(!unread.again("no such file"));
+}

@@ -17,6 +17,9 @@ use super::{Embedded, batch, conversation, event, task_row};
 use crate::error::{StoreError, SubmitError};
 use crate::model::{Idempotency, NewBatch, NewTask, Submitted};
 
+/// Old keys that one step forgets: whoever waits for the store waits no longer than that takes.
+pub(crate) const MOST_KEYS: i64 = 10_000;
+
 impl Embedded {
     pub(crate) async fn submit(
         &self,
@@ -29,8 +32,9 @@ impl Embedded {
 
     pub(crate) async fn forget_keys(&self, before: Timestamp) -> Result<usize, StoreError> {
         self.write(move |write| {
-            let forget = "DELETE FROM idempotency WHERE at < ?1";
-            Ok(write.connection.prepare_cached(forget)?.execute([before.0])?)
+            let forget = "DELETE FROM idempotency WHERE (scope, key) IN (
+                SELECT scope, key FROM idempotency WHERE at < ?1 LIMIT ?2)";
+            Ok(write.connection.prepare_cached(forget)?.execute(params![before.0, MOST_KEYS])?)
         })
         .await
     }

@@ -20,7 +20,7 @@ use super::counts::Place;
 use super::fault::DbError;
 use super::sql::args;
 use super::{Shared, arrival};
-use crate::embedded::{hold_text, on_interrupt_text};
+use crate::embedded::{MOST_KEYS, hold_text, on_interrupt_text};
 use crate::error::{StoreError, SubmitError};
 use crate::model::{Idempotency, NewBatch, NewTask, Submitted};
 
@@ -92,11 +92,20 @@ impl Shared {
     }
 
     pub(crate) async fn forget_keys(&self, before: Timestamp) -> Result<usize, StoreError> {
-        let forget = "DELETE FROM @idempotency WHERE at < $1";
-        let gone = self.core().run(async |it| it.execute(forget, args![before.0]).await).await?;
-        Ok(gone as usize)
+        let gone = self.core().run(async |it| {
+            // As with whatever is done again if a power cut undoes it.
+            it.begin_unsynced().await?;
+            let gone = it.execute(FORGET_OLD, args![before.0, MOST_KEYS]).await?;
+            it.commit().await?;
+            Ok(gone)
+        });
+        Ok(gone.await? as usize)
     }
 }
+
+/// The oldest, by where they lie: their keys may be long. One that is in use is left to the next time.
+const FORGET_OLD: &str = "DELETE FROM @idempotency WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM @idempotency WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED))";
 
 const ACTIVE_FLEETS: &str = "SELECT name FROM @fleet WHERE name = ANY($1) AND active";
 

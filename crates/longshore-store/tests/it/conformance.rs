@@ -71,8 +71,8 @@ mod embedded_only {
 
 every_backend! {
     tasks: a_task_is_stored_as_it_was_submitted, an_unknown_or_inactive_fleet_takes_no_task_of_the_batch,
-        a_repeated_key_makes_nothing_new, a_key_with_another_request_is_refused, lists_go_from_new_to_old_in_pages,
-        filters_choose, counts_follow_every_move, events_are_numbered_and_resumable,
+        a_repeated_key_makes_nothing_new, keys_are_forgotten_some_at_a_time_and_all_in_the_end,
+        a_key_with_another_request_is_refused, lists_go_from_new_to_old_in_pages, filters_choose, counts_follow_every_move, events_are_numbered_and_resumable,
         a_scheduled_task_waits_for_its_time, a_task_with_huge_numbers_is_stored;
     claims: higher_priority_first_then_order_of_submission, a_repeated_claim_gets_the_same_leases,
         a_claim_that_is_repeated_at_once_gets_the_same_leases, an_older_claim_is_refused, an_empty_claim_uses_up_no_number, fences_only_grow,

@@ -39,6 +39,39 @@ pub async fn a_repeated_key_makes_nothing_new(world: &World) {
     assert!(!world.store.submit(vec![new_task()], key(1), world.now()).await.unwrap().replayed);
 }
 
+/// So many keys that were used now, behind the store's back.
+async fn fill_keys(world: &World, many: u32) {
+    let now = world.now();
+    let key = |print: &str, ids: &str| {
+        format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
+             INSERT INTO idempotency (scope, key, fingerprint, task_ids, at)
+             SELECT 'POST /v1/tasks', 'k' || i, {print}, {ids}, {} FROM n",
+            now.0
+        )
+    };
+    match &world.dir {
+        Some(dir) => {
+            let file = rusqlite::Connection::open(dir.path().join("longshore.db")).unwrap();
+            file.execute_batch(&key("zeroblob(32)", "zeroblob(16)")).unwrap();
+        }
+        None => {
+            let zeros = |bytes: usize| format!("'\\x{}'::bytea", "00".repeat(bytes));
+            world.on_server(&key(&zeros(32), &zeros(16))).await;
+        }
+    }
+}
+
+pub async fn keys_are_forgotten_some_at_a_time_and_all_in_the_end(world: &World) {
+    // More than one statement is to take: who was away for weeks comes back to millions.
+    fill_keys(world, 10_001).await;
+    let later = world.now().after(Duration::from_secs(1));
+    assert_eq!(world.store.forget_keys(world.now()).await.unwrap(), 0, "used just now");
+    assert_eq!(world.store.forget_keys(later).await.unwrap(), 10_000);
+    assert_eq!(world.store.forget_keys(later).await.unwrap(), 1);
+    assert_eq!(world.store.forget_keys(later).await.unwrap(), 0);
+}
+
 pub async fn a_key_with_another_request_is_refused(world: &World) {
     world.store.submit(vec![new_task()], key(1), world.now()).await.unwrap();
     let reused = world.store.submit(vec![new_task()], key(2), world.now()).await;

@@ -5,18 +5,20 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_core::errors::chain;
 use longshore_core::fleet::Protocol;
 use longshore_core::json::Json;
 use longshore_image::allow::{self, Rule};
 use longshore_image::engine::{Engine, EngineError};
-use longshore_image::prove::{self, ProveError, Trial};
+use longshore_image::prove::{self, Left, Proof, ProveError, Trial};
 use longshore_image::{Archive, ArchiveError, Asked, Code, Finding, Limits, Report, Severity, Where};
 
 use super::docker;
 use crate::cli::Format;
 use crate::error::{Fault, Outcome};
 use crate::exit::Exit;
-use crate::output::{self, Paint};
+use crate::output::{self, Paint, now};
+use crate::signals::Stop;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: 0 without errors, 1 with errors (with --strict, warnings count).\n\n\
@@ -169,20 +171,36 @@ async fn of_engine(args: &Args, asked: &Asked) -> Outcome<(Report, Option<Fault>
         report.settle(&asked.allow);
         return Ok((report, None));
     }
+    // Whoever ends a job of a pipeline sends SIGTERM.
+    let mut stop = Stop::listen()?;
     let proven = tokio::select! {
-        proven = prove::prove(&engine, &trial) => proven,
-        _ = tokio::signal::ctrl_c() => {
-            prove::clear(&engine, &trial.name).await;
-            return Err(Fault::quiet(Exit::Interrupted));
-        }
+        proven = prove_alone(&engine, &trial) => Some(proven),
+        () = stop.asked() => None,
     };
-    match proven {
+    prove::clear(&engine, &trial.name).await.iter().for_each(warn);
+    match proven.ok_or_else(|| Fault::quiet(Exit::Interrupted))? {
         Ok((proof, findings)) => {
             report.prove(proof, findings, &asked.allow);
             Ok((report, None))
         }
         Err(error) => Ok((report, Some(unproven(error)))),
     }
+}
+
+/// After it removed what runs left that were killed.
+async fn prove_alone(engine: &Engine, trial: &Trial) -> Result<(Proof, Vec<Finding>), ProveError> {
+    match prove::sweep(engine, now()).await {
+        Ok(left) => left.iter().for_each(warn),
+        Err(error) => {
+            output::note(&format!("warning: what earlier checks left is not seen: {}", chain(&error)))
+        }
+    }
+    prove::prove(engine, trial).await
+}
+
+/// Of the engine's words, too.
+fn warn(left: &Left) {
+    output::note(&format!("warning: {}", output::clean(&left.to_string())));
 }
 
 fn trial(args: &Args, archive: &Archive) -> Trial {
