@@ -1,5 +1,6 @@
 //! Workers as containers of a real Docker engine: how they run, how they end, and what is said when they cannot.
 
+pub mod door;
 mod planes;
 mod registry;
 mod rollouts;
