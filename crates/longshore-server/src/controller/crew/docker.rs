@@ -52,6 +52,8 @@ pub struct Docker {
     stay: Mutex<Staying>,
     /// Workers that are no more, whose containers could not be removed.
     orphans: Mutex<Staying>,
+    /// Volumes with longshore, and containers that filled them, which could not be removed.
+    volumes: Mutex<Staying>,
 }
 
 /// Workers that are being started, and what they are promised.
@@ -96,6 +98,7 @@ impl Docker {
             leaves: AtomicBool::new(false),
             stay: Mutex::default(),
             orphans: Mutex::default(),
+            volumes: Mutex::default(),
         }
     }
 
@@ -294,6 +297,16 @@ impl Docker {
         let stay = stay.into_iter().map(|(network, error)| (network, chain(&error)));
         for (network, error) in self.stay.lock().expect("no holder panics").news(stay) {
             info!(network, error, "network of a fleet that is no more stays while it is in use");
+        }
+        let keep = self.binary.get().map(SupervisorBinary::volume);
+        let stay = platform.tidy_volumes(keep).await.map_err(|error| chain(&error))?;
+        let empty = empty && stay.is_empty();
+        let stay = stay.into_iter().map(|(name, error)| (name, chain(&error)));
+        for (name, error) in self.volumes.lock().expect("no holder panics").news(stay) {
+            warn!(
+                name,
+                error, "what longshore was put into a volume with cannot be removed; it is tried again"
+            );
         }
         Ok(empty)
     }
