@@ -121,6 +121,7 @@ async fn a_replica_that_cannot_be_removed_holds_nothing_up() {
     let _told = Told(plane.dir().to_owned());
     let tasks = plane.submit_many(&fleet, (0..12).map(|n| json!(n))).await;
     listed(&project, &plane, 4).await;
+    plane.crew(4).await;
     door.refuse("DELETE", "/containers/");
     open_gates(&project);
     plane.all_succeed(&tasks).await;
@@ -134,12 +135,13 @@ async fn a_replica_that_cannot_be_removed_holds_nothing_up() {
         }
         panic!("waited for the note to be told or not");
     };
-    told(true).await;
+    project.engine.eventually(&plane, "a try to remove one", || (door.refusals() > 0).then_some(())).await;
     plane.crew(2).await;
-    assert_eq!(plane.client.fleet(&fleet).await.expect("it answers").trouble, None);
     // Others come all the same.
     plane.client.set_scale(&fleet, Some(4)).await.expect("it is obeyed");
     plane.crew(4).await;
+    told(true).await;
+    assert_eq!(plane.client.fleet(&fleet).await.expect("it answers").trouble, None);
     plane.client.set_scale(&fleet, None).await.expect("it is obeyed");
     door.allow();
     told(false).await;

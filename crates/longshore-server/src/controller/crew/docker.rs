@@ -303,10 +303,7 @@ impl Docker {
         let empty = empty && stay.is_empty();
         let stay = stay.into_iter().map(|(name, error)| (name, chain(&error)));
         for (name, error) in self.volumes.lock().expect("no holder panics").news(stay) {
-            warn!(
-                name,
-                error, "what longshore was put into a volume with cannot be removed; it is tried again"
-            );
+            warn!(name, error, "left over from putting longshore into a volume; its removal is tried again");
         }
         Ok(empty)
     }
