@@ -56,8 +56,8 @@ struct Inner {
     installation: String,
     watched: Watched,
     pulls: Mutex<HashMap<String, Pull>>,
-    /// Volumes that were filled since this process began.
-    filled: tokio::sync::Mutex<HashMap<String, ()>>,
+    /// Volumes that were filled since this process began, and which ones of their names they are.
+    filled: tokio::sync::Mutex<HashMap<String, String>>,
 }
 
 impl DockerPlatform {

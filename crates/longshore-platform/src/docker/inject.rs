@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, Volume, VolumeCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListVolumesOptionsBuilder,
+    RemoveContainerOptions, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    UploadToContainerOptionsBuilder,
 };
 use tracing::info;
 
@@ -88,22 +90,42 @@ fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     tar
 }
 
+/// Which of the volumes of one name it is. One that the engine made by itself, for a container that asked for it, carries no
+/// label.
+fn which(volume: &Volume) -> String {
+    let made = volume.labels.get(label::VOLUME).cloned();
+    made.unwrap_or_else(|| volume.created_at.as_ref().map(|at| format!("{at:?}")).unwrap_or_default())
+}
+
+/// Of no other volume.
+fn fresh() -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}", since.as_nanos(), std::process::id())
+}
+
 impl DockerPlatform {
-    /// Fills the volume once after each start of this process: one that an earlier process left half full is mended.
+    /// Fills the volume once after each start of this process, so that one that an earlier process left half full is mended; and
+    /// again if it is another one by now: engines remove volumes that nothing uses when they are asked to prune.
     ///
     /// Any image will do; it is not run. Returns the volume's name.
     pub async fn inject(&self, binary: &SupervisorBinary, image: &str) -> Result<String, DockerError> {
         let mut filled = self.0.filled.lock().await;
-        if filled.contains_key(&binary.volume) {
+        let there = self.volume(&binary.volume).await?.map(|volume| which(&volume));
+        if there.is_some() && filled.remove(&binary.volume) == there {
+            filled.extend(there.map(|which| (binary.volume.clone(), which)));
             return Ok(binary.volume.clone());
         }
-        let volume = VolumeCreateRequest { name: Some(binary.volume.clone()), ..Default::default() };
+        let labels = [(label::INSTALLATION, self.0.installation.clone()), (label::VOLUME, fresh())];
+        let volume = VolumeCreateRequest {
+            name: Some(binary.volume.clone()),
+            labels: Some(labels.map(|(name, value)| (name.to_owned(), value)).into()),
+            ..Default::default()
+        };
         let made = self.0.docker.create_volume(volume).await;
         made.map_err(self.0.failed(format!("make the volume `{}`", binary.volume)))?;
-        let name = format!("longshore-fill-{}-{:08x}", self.0.installation, std::process::id());
-        let removal = RemoveContainerOptionsBuilder::new().force(true).build();
+        let name = format!("{}{:08x}", self.filler(), std::process::id());
         // Of an earlier process of the same number.
-        let _ = self.0.docker.remove_container(&name, Some(removal.clone())).await;
+        let _ = self.0.docker.remove_container(&name, Some(by_force())).await;
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             entrypoint: Some(vec![INJECTED.into()]),
@@ -126,12 +148,71 @@ impl DockerPlatform {
         let options = UploadToContainerOptionsBuilder::new().path(INJECTED_DIR).build();
         let tar = archive("longshore", &binary.bytes).into();
         let filling = self.0.docker.upload_to_container(&name, Some(options), bollard::body_full(tar)).await;
-        let _ = self.0.docker.remove_container(&name, Some(removal)).await;
+        // While the container is there, it is the one that was filled.
+        let there = self.volume(&binary.volume).await;
+        // One that stays is looked for by `tidy_volumes`.
+        let _ = self.0.docker.remove_container(&name, Some(by_force())).await;
         filling.map_err(self.0.failed(format!("fill the volume `{}`", binary.volume)))?;
         info!(volume = binary.volume, bytes = binary.bytes.len(), "volume with longshore filled");
-        filled.insert(binary.volume.clone(), ());
+        filled.extend(there?.map(|volume| (binary.volume.clone(), which(&volume))));
         Ok(binary.volume.clone())
     }
+
+    /// What the names of containers begin with that are there to fill a volume.
+    fn filler(&self) -> String {
+        format!("longshore-fill-{}-", self.0.installation)
+    }
+
+    /// `None`: there is none of this name.
+    async fn volume(&self, name: &str) -> Result<Option<Volume>, DockerError> {
+        let found = self.0.docker.inspect_volume(name).await;
+        match found.map_err(self.0.failed(format!("look at the volume `{name}`"))) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what filled volumes, and the volumes that this installation made but the one that is kept: those of other
+    /// versions, once no container uses them. Must not run beside [`DockerPlatform::inject`].
+    ///
+    /// Returns what stays, each with why.
+    pub async fn tidy_volumes(&self, keep: Option<&str>) -> Result<Vec<(String, DockerError)>, DockerError> {
+        let mut stay = Vec::new();
+        let filters = self.0.of_installation();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let listed = self.0.docker.list_containers(Some(options)).await;
+        let listed = listed.map_err(self.0.failed("list containers"))?.into_iter();
+        let names = listed.flat_map(|container| container.names.unwrap_or_default());
+        let names = names.map(|name| name.trim_start_matches('/').to_owned());
+        for name in names.filter(|name| name.starts_with(&self.filler())) {
+            let removed = self.0.docker.remove_container(&name, Some(by_force())).await;
+            match removed.map_err(self.0.failed(format!("remove the container `{name}`"))) {
+                Ok(()) => info!(container = name, "container that had filled a volume removed"),
+                Err(error) if error.is_missing() => {}
+                Err(error) => stay.push((name, error)),
+            }
+        }
+        let mut filters = self.0.of_installation();
+        filters.entry("label".into()).or_default().push(label::VOLUME.to_owned());
+        let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
+        let listed = self.0.docker.list_volumes(Some(options)).await;
+        let listed = listed.map_err(self.0.failed("list volumes"))?.volumes.unwrap_or_default();
+        for volume in listed.into_iter().filter(|volume| Some(volume.name.as_str()) != keep) {
+            let removed = self.0.docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
+            match removed.map_err(self.0.failed(format!("remove the volume `{}`", volume.name))) {
+                Ok(()) => info!(volume = volume.name, "volume with longshore removed: nothing uses it"),
+                // A container uses it.
+                Err(error) if matches!(error.status(), Some(404 | 409)) => {}
+                Err(error) => stay.push((volume.name, error)),
+            }
+        }
+        Ok(stay)
+    }
+}
+
+fn by_force() -> RemoveContainerOptions {
+    RemoveContainerOptionsBuilder::new().force(true).build()
 }
 
 #[cfg(test)]

@@ -17,3 +17,5 @@ pub const CPU: &str = "longshore.cpu";
 pub const MEMORY: &str = "longshore.memory";
 /// On images, as the OCI names it.
 pub const REVISION: &str = "org.opencontainers.image.revision";
+/// On volumes that longshore itself is in: which one of its name it is, since one that was removed comes back empty.
+pub const VOLUME: &str = "longshore.volume";

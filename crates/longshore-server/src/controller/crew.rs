@@ -84,6 +84,8 @@ struct Member {
     running: Running,
     /// Set once it was told to drain: when it is killed if it is still there.
     kill_at: Option<Instant>,
+    /// Of a replica of a compose service.
+    restarts: compose::Restarts,
 }
 
 impl Crew {
@@ -158,7 +160,7 @@ impl Crew {
         running: Running,
         probe: fleet::Probe,
     ) {
-        let member = Member { running: running.clone(), kill_at: None };
+        let member = Member { running: running.clone(), kill_at: None, restarts: Default::default() };
         self.0.running.lock().expect("no holder panics").insert(id.clone(), member);
         tokio::spawn(liveness::watch(self.0.app.clone(), id.clone(), running.clone(), probe));
         let (crew, id, fleet, born) = (self.clone(), id.clone(), fleet.clone(), Instant::now());
@@ -283,11 +285,6 @@ impl Crew {
             if record.registered_at.is_none() {
                 member.running.signal(Signal::SIGTERM);
             }
-            // Somebody else may have told it, who does not see to its container.
-            if let Running::Compose(_) = &member.running {
-                let (crew, record) = (self.clone(), record.clone());
-                tokio::spawn(async move { crew.leaves(&record).await });
-            }
             // Since the order, which an earlier control plane may have given.
             let since = record.drain_ordered_at.map_or(Duration::ZERO, |at| now().since(at));
             Instant::now() + (Duration::from_millis(order.timeout_ms) + GRACE).saturating_sub(since)
@@ -295,6 +292,11 @@ impl Crew {
         if *kill_at <= Instant::now() {
             warn!(worker = %record.id, "worker did not end within its drain time-out: it is killed");
             member.running.signal(Signal::SIGKILL);
+        }
+        // Somebody else may have told it, who does not see to its container.
+        if matches!(member.running, Running::Compose(_)) && member.restarts.ask() {
+            let (crew, record) = (self.clone(), record.clone());
+            tokio::spawn(async move { crew.leaves(&record).await });
         }
     }
 

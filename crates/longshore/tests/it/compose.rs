@@ -9,6 +9,7 @@ use longshore_core::task::State;
 use serde_json::json;
 
 use self::scene::{Project, project};
+use crate::docker::door::Door;
 use crate::plane::{Plane, pause};
 
 const SCALING: &str = "scaling = { min = 2, max = 4, scale_up_above = 1, scale_down_below = 0.5, scale_down_after = \"1s\" }\n\
@@ -35,8 +36,13 @@ impl Drop for Told {
 }
 
 async fn up(project: &mut Project, script: &str) -> Plane {
+    let toml = project.toml(SCALING);
+    up_with(project, &toml, script).await
+}
+
+async fn up_with(project: &mut Project, toml: &str, script: &str) -> Plane {
     let image = project.engine.worker_image();
-    let plane = project.plane(SCALING).await;
+    let plane = project.plane_of(toml).await;
     project.declare(&plane, &image, script);
     project.compose(&["up", "-d"]);
     plane.crew(2).await;
@@ -99,6 +105,95 @@ async fn the_scaler_adds_and_removes_replicas_that_docker_compose_sees() {
     assert!(names.iter().any(|name| name.contains("_run_")), "one-off containers are left alone: {names:?}");
     project.compose(&["down", "-t", "5"]);
     assert_eq!(project.names(), [""; 0], "nothing is left");
+    // The next `up` goes by the project's own file.
+    let cleared = || (!project.read(file).contains("scale:")).then_some(());
+    project.engine.eventually(&plane, "the count to be taken out", cleared).await;
+    project.compose(&["config", "-q"]);
+}
+
+#[tokio::test]
+async fn a_replica_that_cannot_be_removed_holds_nothing_up() {
+    let Some(mut project) = project("heavy") else { return };
+    let door = Door::open(project.engine.socket());
+    let toml = door.before(&project.engine, &project.toml(SCALING));
+    let plane = up_with(&mut project, &toml, GATED).await;
+    let fleet = project.engine.fleet.clone();
+    let _told = Told(plane.dir().to_owned());
+    let tasks = plane.submit_many(&fleet, (0..12).map(|n| json!(n))).await;
+    listed(&project, &plane, 4).await;
+    plane.crew(4).await;
+    door.refuse("DELETE", "/containers/");
+    open_gates(&project);
+    plane.all_succeed(&tasks).await;
+    let told = async |expected: bool| {
+        for _ in 0..1200 {
+            let notes = plane.client.fleet(&fleet).await.expect("it answers").notes.join("\n");
+            if notes.contains("cannot be removed") == expected {
+                return;
+            }
+            pause().await;
+        }
+        panic!("waited for the note to be told or not");
+    };
+    project.engine.eventually(&plane, "a try to remove one", || (door.refusals() > 0).then_some(())).await;
+    plane.crew(2).await;
+    // Others come all the same.
+    plane.client.set_scale(&fleet, Some(4)).await.expect("it is obeyed");
+    plane.crew(4).await;
+    told(true).await;
+    assert_eq!(plane.client.fleet(&fleet).await.expect("it answers").trouble, None);
+    plane.client.set_scale(&fleet, None).await.expect("it is obeyed");
+    door.allow();
+    told(false).await;
+    listed(&project, &plane, 2).await;
+}
+
+#[tokio::test]
+async fn an_engine_that_refuses_is_asked_again_that_a_drained_replica_stays_down() {
+    let Some(mut project) = project("refuses") else { return };
+    let door = Door::open(project.engine.socket());
+    let toml = door.before(&project.engine, &project.toml(SCALING));
+    let script = format!("echo '{{\"longshore\":\"progress\",\"data\":1}}'; {GATED}");
+    let plane = up_with(&mut project, &toml, &script).await;
+    let id = plane.submit(&project.engine.fleet, json!({})).await;
+    plane.progress(id, 1).await;
+    let worker = plane.holder(id).await;
+    let before = project.listed("agent");
+    let container =
+        before.iter().find(|container| container.starts_with(&worker.id)).expect("named by its id");
+    door.refuse("POST", "/update");
+    let how = longshore_api::fleet::DrainWorker { mode: None, timeout: Some("10m".into()) };
+    plane.client.drain_worker(&worker.id, &how).await.expect("it is told");
+    project.engine.eventually(&plane, "it to be asked", || (door.refusals() > 0).then_some(())).await;
+    door.allow();
+    let policy = || project.engine.inspect(container, "{{.HostConfig.RestartPolicy.Name}}");
+    project.engine.eventually(&plane, "it to stay down", || (policy() == "no").then_some(())).await;
+    open_gates(&project);
+    plane.result(id).await;
+    let gone = || (!project.listed("agent").contains(container)).then_some(());
+    project.engine.eventually(&plane, "it to be removed", gone).await;
+}
+
+#[tokio::test]
+async fn a_fleet_that_got_another_name_takes_its_service_along() {
+    let Some(mut project) = project("renamed") else { return };
+    let mut plane = up(&mut project, "sleep 1; echo done").await;
+    let image = project.engine.worker_image();
+    // Before and after the old one, by the alphabet.
+    for begins in ["a", "z"] {
+        plane.kill();
+        project.engine.fleet = format!("{begins}-{}", project.engine.fleet);
+        plane.declare(&project.toml(SCALING));
+        plane.restart().await;
+        project.declare(&plane, &image, "sleep 1; echo done");
+        project.compose(&["up", "-d"]);
+        let tasks = plane.submit_many(&project.engine.fleet, (0..12).map(|n| json!(n))).await;
+        listed(&project, &plane, 4).await;
+        plane.all_succeed(&tasks).await;
+        let fleet = plane.client.fleet(&project.engine.fleet).await.expect("it answers");
+        assert_eq!(fleet.trouble, None);
+        listed(&project, &plane, 2).await;
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Workers as containers of a real Docker engine: how they run, how they end, and what is said when they cannot.
 
+pub mod door;
 mod planes;
 mod registry;
 mod rollouts;
@@ -309,4 +310,55 @@ async fn longshore_is_put_into_an_image_that_knows_nothing_of_it() {
         engine.inspect(container, "{{range .Mounts}}{{.Destination}} {{.RW}}{{end}}"),
         "/opt/longshore false"
     );
+}
+
+#[tokio::test]
+async fn a_volume_with_longshore_is_filled_again_once_it_was_pruned_and_goes_with_its_version() {
+    let Some(mut engine) = engine("pruned") else { return };
+    let Some(binary) = static_binary() else { return };
+    let image = engine.plain_image(&["CMD [\"sh\", \"-c\", \"sleep 2; echo unmodified\"]"]);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    // Something else at its end makes it another version, which no other test uses.
+    let version = |name: &str| {
+        let path = dir.path().join(name);
+        let mut bytes = std::fs::read(&binary).expect("it is there");
+        bytes.extend_from_slice(format!("{name} {}", engine.fleet).as_bytes());
+        std::fs::write(&path, bytes).expect("the folder is writable");
+        let keys = format!(
+            "image = \"{image}\"\nsupervisor = \"inject\"\nscaling = {{ min = 0, max = 1, scale_down_after = \"1s\" }}\n"
+        );
+        let file = format!("[docker]\ninject = \"{}\"\n", path.display());
+        engine.settings(&keys).replace("[docker]\n", &file)
+    };
+    let mut plane = Plane::start(&version("one")).await;
+    let runs = async |plane: &Plane| {
+        let id = plane.submit(&engine.fleet, json!({})).await;
+        let container = engine.eventually(plane, "a container", || engine.containers().pop()).await;
+        let of = |template: &str| engine.inspect(&container, template);
+        let volume = of("{{range .Mounts}}{{.Name}}{{end}}");
+        let installation = of("{{index .Config.Labels \"longshore.installation\"}}");
+        assert_eq!(plane.result(id).await, json!("unmodified"));
+        let none = || engine.containers().is_empty().then_some(());
+        engine.eventually(plane, "no container", none).await;
+        (volume, installation)
+    };
+    let (volume, installation) = runs(&plane).await;
+    engine.docker(&["volume", "rm", &volume]);
+    assert_eq!(runs(&plane).await.0, volume);
+    assert_eq!(plane.client.fleet(&engine.fleet).await.expect("declared").trouble, None);
+    plane.kill();
+    // What a killed one left behind.
+    let left = format!("longshore-fill-{installation}-dead");
+    let label = format!("longshore.installation={installation}");
+    engine.docker(&["create", "--name", &left, "--label", &label, &image]);
+    plane.declare(&version("two"));
+    plane.restart().await;
+    let (next, _) = runs(&plane).await;
+    assert_ne!(next, volume);
+    for (kind, name) in [("volume", &volume), ("container", &left)] {
+        let gone = || engine.try_docker(&[kind, "inspect", name]).is_err().then_some(());
+        engine.eventually(&plane, name, gone).await;
+    }
+    plane.kill();
+    engine.docker(&["volume", "rm", &next]);
 }

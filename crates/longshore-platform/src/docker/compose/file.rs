@@ -17,12 +17,15 @@ const NAME: &str = "docker-compose.override.yml";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OverrideFile(PathBuf);
 
+/// Without a count it says nothing, in words that docker-compose takes: 1.x wants a version where it finds no service.
+///
 /// `scale`, since compose 1.x takes a change of `deploy` for another configuration and would recreate every container.
 pub fn override_text(project: &str, counts: &Counts) -> String {
     let mut text = format!(
         "{HEAD}: how many replicas its scaler keeps in project {project}.\n\
-         # Without this file `docker-compose up` sets them back to what the project's own file says.\nservices:\n"
+         # Without this file `docker-compose up` sets them back to what the project's own file says.\n"
     );
+    text.push_str(if counts.is_empty() { "version: \"3.8\"\nservices: {}\n" } else { "services:\n" });
     for (service, count) in counts {
         // In quotes: a name may look like a number.
         text.push_str(&format!("  \"{service}\":\n    scale: {count}\n"));
@@ -55,6 +58,16 @@ impl OverrideFile {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Takes the counts out of a file that has some; where none of ours is, none is made. Returns whether it changed.
+    ///
+    /// Errors: in words.
+    pub fn clear(&self, project: &str) -> Result<bool, String> {
+        match std::fs::read_to_string(&self.0) {
+            Ok(text) if text.starts_with(HEAD) => self.write(&override_text(project, &Counts::new())),
+            _ => Ok(false),
+        }
     }
 
     /// Writes the file, if it would change: true. One that is not ours stays as it is.

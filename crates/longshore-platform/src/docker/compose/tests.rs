@@ -189,9 +189,16 @@ fn the_override_file_says_scale_and_is_never_written_over_another_one() {
     assert_eq!(file.path(), folder.join("docker-compose.override.yml"));
     assert_eq!((file.write(&text), file.write(&text)), (Ok(true), Ok(false)));
     assert_eq!(OverrideFile::find(None, Some(at)).as_ref(), Ok(&file), "ours is found again");
+    assert_eq!((file.clear("shop"), file.clear("shop")), (Ok(true), Ok(false)), "no replica is left");
+    let cleared = std::fs::read_to_string(file.path()).expect("it is there");
+    assert!(cleared.ends_with("version: \"3.8\"\nservices: {}\n"), "{cleared}");
+    assert_eq!(file.write(&text), Ok(true));
     std::fs::write(file.path(), "services: {}\n").expect("it is ours");
     assert!(file.write(&text).is_err_and(|why| why.contains("stays as it is")));
+    assert_eq!(file.clear("shop"), Ok(false), "it is somebody's own");
     assert!(OverrideFile::find(None, Some(at)).is_err_and(|why| why.contains("[docker] override")));
+    std::fs::remove_file(file.path()).expect("it is there");
+    assert_eq!((file.clear("shop"), file.path().exists()), (Ok(false), false), "none is made");
     assert!(OverrideFile::find(None, Some("/nowhere/at-all")).is_err_and(|why| why.contains("mount it")));
     std::fs::remove_dir_all(folder).expect("cleaned up");
 }

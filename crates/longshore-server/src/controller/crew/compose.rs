@@ -20,10 +20,12 @@ use longshore_platform::docker::compose::{self, Replica, Service};
 use longshore_platform::{Platform, Running};
 use longshore_store::{Epoch, FleetRecord, WorkerFilter, WorkerRecord};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::note::Notes;
 use self::stand::{Stand, worker_of};
+use super::containers::REMOVAL;
 use super::{Crew, docker, planes};
 use crate::app::{App, now};
 use crate::controller::sleep_or_stop;
@@ -43,29 +45,36 @@ const ORDERED: Duration = Duration::from_secs(10);
 /// A replica that we added and that ended by itself is left behind by then.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
+/// How soon the removal of a container is tried again that the engine could not remove.
+const REMOVED_AGAIN: Duration = Duration::from_secs(15);
+
 pub struct Compose {
-    /// As which leader all services have been looked through.
-    adopted: Mutex<Option<Epoch>>,
     fleets: Mutex<HashMap<FleetName, Seen>>,
+    /// Where the project is on the host, as a replica said last.
+    folder: Mutex<Option<String>>,
     /// Replicas are added one after the other, since the next one's number follows from those that are there.
     turn: Semaphore,
 }
 
 impl Default for Compose {
     fn default() -> Self {
-        Compose { adopted: Mutex::default(), fleets: Mutex::default(), turn: Semaphore::new(1) }
+        Compose { fleets: Mutex::default(), folder: Mutex::default(), turn: Semaphore::new(1) }
     }
 }
 
 /// A service as it was seen last. What is remembered only makes a restarted control plane slower to act.
 #[derive(Default)]
 struct Seen {
+    /// As which leader it has been looked at.
+    adopted: Option<Epoch>,
     /// Since when replicas have run, or have been ended, without a worker.
     since: HashMap<String, (bool, Instant)>,
     /// Hosts and ids of workers that are on their way.
     expected: Vec<String>,
     /// Containers whose worker was told to drain.
     leaving: HashMap<String, Instant>,
+    /// Containers that could not be removed: when that was tried last, and why not.
+    stuck: HashMap<String, (Instant, String)>,
     notes: Notes,
 }
 
@@ -81,12 +90,15 @@ impl Compose {
         self.turn.acquire().await.ok()
     }
 
-    fn has_adopted(&self, epoch: Epoch) {
-        *self.adopted.lock().expect("no holder panics") = Some(epoch);
+    /// Returns whether this leader has not looked at the fleet before.
+    fn has_adopted(&self, fleet: &FleetName, epoch: Epoch) -> bool {
+        let mut fleets = self.fleets.lock().expect("no holder panics");
+        fleets.entry(fleet.clone()).or_default().adopted.replace(epoch) != Some(epoch)
     }
 
-    fn adopted(&self, app: &App) -> bool {
-        let adopted = *self.adopted.lock().expect("no holder panics");
+    fn adopted(&self, app: &App, fleet: &FleetName) -> bool {
+        let fleets = self.fleets.lock().expect("no holder panics");
+        let adopted = fleets.get(fleet).and_then(|seen| seen.adopted);
         adopted.is_some() && adopted == app.epoch()
     }
 
@@ -103,6 +115,15 @@ impl Compose {
         let Some(seen) = fleets.get(fleet) else { return 0 };
         let missing = seen.expected.iter().filter(|it| !workers.iter().any(|worker| is_of(it, worker)));
         u32::try_from(missing.count()).unwrap_or(u32::MAX)
+    }
+
+    /// `seen`: where the project is, if a replica says so now. Returns where it was last.
+    fn folder(&self, seen: Option<String>) -> Option<String> {
+        let mut folder = self.folder.lock().expect("no holder panics");
+        if seen.is_some() {
+            *folder = seen;
+        }
+        folder.clone()
     }
 
     fn leaves(&self, worker: &WorkerRecord, container: &str) {
@@ -138,27 +159,32 @@ pub async fn run(app: App, crew: Crew) -> &'static str {
 async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Result<(), longshore_store::StoreError> {
     let mut fleets = app.store.fleets().await?;
     fleets.retain(|record| record.declaration.platform == Declared::Compose);
-    let mut all_seen = true;
+    let mut first = false;
     let mut counts = note::Counted::default();
     for record in &fleets {
-        let seen = async {
-            let (docker, service) = crew.0.service(&record.declaration).await?;
-            if let Some(other) = counts.fleet_of(&service) {
-                return Err(format!("{service} is the one of fleet `{other}` already"));
-            }
-            look_at(app, crew, record, &docker, &service, &mut counts).await
-        };
-        if let Err(why) = seen.await {
-            all_seen = false;
-            crew.0.starts.hold(app, (&record.name, record.release), why);
+        let owner = owner(&fleets, service_of(&record.declaration));
+        match look_at(app, crew, record, owner, &mut counts).await {
+            Ok(()) => first |= crew.0.compose.has_adopted(&record.name, epoch),
+            Err(why) => crew.0.starts.hold(app, (&record.name, record.release), why),
         }
     }
-    if all_seen && !crew.0.compose.adopted(app) {
-        crew.0.compose.has_adopted(epoch);
+    if first {
         app.look_again.notify_one();
     }
-    note::tell(app, crew, counts).await;
+    let names: Vec<_> = fleets.iter().map(|record| &record.name).collect();
+    note::tell(app, crew, &names, counts).await;
     Ok(())
+}
+
+/// Whose the replicas of a service are: a fleet that is declared no more leaves its service to one that is, as when it got
+/// another name.
+fn owner<'a>(fleets: &'a [FleetRecord], service: &str) -> Option<&'a FleetName> {
+    let with = fleets.iter().filter(|record| service_of(&record.declaration) == service);
+    with.min_by_key(|record| !record.active).map(|record| &record.name)
+}
+
+fn service_of(fleet: &Fleet) -> &str {
+    fleet.service.as_deref().unwrap_or(fleet.name.as_str())
 }
 
 /// Errors: what is in the way, for people.
@@ -166,10 +192,10 @@ async fn look_at(
     app: &App,
     crew: &Crew,
     record: &FleetRecord,
-    docker: &DockerPlatform,
-    service: &Service,
+    owner: Option<&FleetName>,
     counts: &mut note::Counted,
 ) -> Result<(), String> {
+    let (docker, service) = crew.0.service(&record.declaration).await?;
     let platform = Platform::Compose(docker.clone());
     let place = crew.0.compose_place().ok_or("no Docker engine has answered")?;
     let filter = |gone| WorkerFilter { fleet: Some(record.name.clone()), gone };
@@ -179,11 +205,17 @@ async fn look_at(
     for worker in added.filter(|worker| !crew.is_starting(&worker.id) && !crew.has(&worker.id)) {
         crew.adopt_one(&platform, worker).await.map_err(|error| chain(&error))?;
     }
-    let replicas = docker.replicas(service).await.map_err(|error| chain(&error))?;
+    if let Some(other) = owner.filter(|owner| **owner != record.name) {
+        return match record.active {
+            true => Err(format!("{service} is the one of fleet `{other}` already")),
+            false => Ok(()),
+        };
+    }
+    let replicas = docker.replicas(&service).await.map_err(|error| chain(&error))?;
     for replica in replicas.iter().filter(|replica| replica.runs) {
         let Some(worker) = worker_of(replica, &workers) else { continue };
         if !crew.has(&worker.id) {
-            let running = docker.watch_replica(service, worker.id.as_str(), &replica.id).await;
+            let running = docker.watch_replica(&service, worker.id.as_str(), &replica.id).await;
             if let Some(running) = running.map_err(|error| chain(&error))? {
                 crew.found(worker, Running::Compose(running)).await.map_err(|error| chain(&error))?;
             }
@@ -193,15 +225,22 @@ async fn look_at(
         true => Vec::new(),
         false => app.store.workers(filter(true)).await.map_err(|error| chain(&error))?,
     };
-    let stand = {
+    let mut stand = {
         let mut fleets = crew.0.compose.fleets.lock().expect("no holder panics");
         let seen = fleets.entry(record.name.clone()).or_default();
         seen.look(&replicas, &workers, &ended, Duration::from_millis(record.declaration.probe.startup_ms))
     };
-    for container in &stand.remove {
-        docker.remove_replica(service, container).await.map_err(|error| chain(&error))?;
+    let mut removed = Vec::new();
+    for container in std::mem::take(&mut stand.remove) {
+        let failed = match timeout(REMOVAL, docker.remove_replica(&service, &container)).await {
+            Ok(done) => done.err().map(|error| chain(&error)),
+            Err(_) => Some("the Docker engine does not answer in time".into()),
+        };
+        removed.push((container, failed));
     }
-    counts.add(&record.name, service, &replicas, stand);
+    let mut fleets = crew.0.compose.fleets.lock().expect("no holder panics");
+    stand.stuck = fleets.entry(record.name.clone()).or_default().removed(removed, &replicas);
+    counts.add(&record.name, &service, &replicas, stand);
     Ok(())
 }
 
@@ -235,7 +274,28 @@ impl Seen {
             stand.remove.pop();
         }
         self.expected = stand.expected.clone();
+        self.stuck.retain(|id, _| stand.remove.contains(id));
+        let lately =
+            |id: &String| self.stuck.get(id).is_some_and(|(tried, _)| tried.elapsed() < REMOVED_AGAIN);
+        stand.remove.retain(|id| !lately(id));
         stand
+    }
+
+    /// What came of removals: why each one failed that did. Returns the names of all replicas that stay so, each with why.
+    fn removed(
+        &mut self,
+        done: Vec<(String, Option<String>)>,
+        replicas: &[Replica],
+    ) -> Vec<(String, String)> {
+        for (container, failed) in done {
+            match failed {
+                Some(why) => drop(self.stuck.insert(container, (Instant::now(), why))),
+                None => drop(self.stuck.remove(&container)),
+            }
+        }
+        let named =
+            replicas.iter().filter_map(|it| Some((it.name.clone(), self.stuck.get(&it.id)?.1.clone())));
+        named.collect()
     }
 }
 
@@ -249,8 +309,7 @@ impl super::Inner {
             Some(project) => project.to_owned(),
             None => own_project(&docker).await?,
         };
-        let name = fleet.service.clone().unwrap_or_else(|| fleet.name.to_string());
-        Ok((docker, Service { project, name }))
+        Ok((docker, Service { project, name: service_of(fleet).to_owned() }))
     }
 
     /// The platform that workers which we add are recorded with.
@@ -263,10 +322,10 @@ impl super::Inner {
     ///
     /// Errors: why none can be added now, for people.
     pub async fn prepare_compose(&self, record: &FleetRecord) -> Result<Ready, String> {
-        if !self.compose.adopted(&self.app) {
+        if !self.compose.adopted(&self.app, &record.name) {
             return Err("the containers that are there have not been looked through yet".into());
         }
-        let prepared = tokio::time::timeout(docker::PATIENCE, async {
+        let prepared = timeout(docker::PATIENCE, async {
             let (platform, service) = self.service(&record.declaration).await?;
             platform.can_copy(&service).await.map_err(|error| chain(&error))?;
             self.wait_for_siblings(record, &platform, &service).await?;
@@ -310,6 +369,37 @@ impl Ready {
     }
 }
 
+/// Whether the engine starts a replica's container again once it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restarts {
+    /// As the compose file says.
+    #[default]
+    Declared,
+    /// It is being told not to.
+    Asked,
+    Forbidden,
+}
+
+impl Restarts {
+    /// Whether the engine is to be told now: not while it is, nor once it has obeyed.
+    pub fn ask(&mut self) -> bool {
+        let ask = *self == Restarts::Declared;
+        if ask {
+            *self = Restarts::Asked;
+        }
+        ask
+    }
+
+    fn answered(&mut self, obeyed: bool) {
+        match (obeyed, *self) {
+            (true, _) => *self = Restarts::Forbidden,
+            // Asked twice at once, it obeyed the other time.
+            (false, Restarts::Forbidden) => {}
+            (false, _) => *self = Restarts::Declared,
+        }
+    }
+}
+
 impl Crew {
     /// Before a worker is told to drain: the engine must not start its container again once it has ended.
     ///
@@ -324,8 +414,12 @@ impl Crew {
         });
         let Some(Running::Compose(running)) = running else { return true };
         let container = &running.identity().container;
-        if let Err(error) = running.platform().forbid_restart(container).await {
-            warn!(worker = %record.id, error = %chain(&error), "replica cannot be told to drain yet");
+        let forbidden = running.platform().forbid_restart(container).await;
+        if let Some(member) = self.0.running.lock().expect("no holder panics").get_mut(&record.id) {
+            member.restarts.answered(forbidden.is_ok());
+        }
+        if let Err(error) = forbidden {
+            warn!(worker = %record.id, error = %chain(&error), "the engine would start a replica again that is to drain; it is asked again");
             return false;
         }
         info!(worker = %record.id, container, "replica will not be started again");
@@ -344,4 +438,55 @@ async fn own_project(docker: &DockerPlatform) -> Result<String, String> {
     let container = planes::own(docker).await?.ok_or(unknown)?.name;
     let project = docker.project_of(&container).await.map_err(|error| chain(&error))?;
     project.ok_or_else(|| unknown.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_told_until_it_obeys() {
+        let mut restarts = Restarts::default();
+        assert!(restarts.ask());
+        assert!(!restarts.ask(), "it has not answered yet");
+        restarts.answered(false);
+        assert!(restarts.ask());
+        restarts.answered(true);
+        restarts.answered(false);
+        assert!(!restarts.ask());
+    }
+
+    fn replica(id: &str) -> Replica {
+        Replica {
+            id: id.into(),
+            name: format!("shop_agent_{id}"),
+            number: 1,
+            worker: Some(format!("agent-x-{id}")),
+            runs: false,
+            restarts: false,
+            created: 0,
+            config: "hash".into(),
+            folder: None,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_tried_again_later_and_told_meanwhile() {
+        let mut seen = Seen::default();
+        let replicas = ["1", "2"].map(replica);
+        for id in ["1", "2"] {
+            seen.leaving.insert(id.into(), Instant::now());
+        }
+        let look = |seen: &mut Seen| seen.look(&replicas, &[], &[], Duration::ZERO).remove;
+        // The last one is copied from.
+        assert_eq!(look(&mut seen), ["1"]);
+        let busy = vec![("shop_agent_1".to_owned(), "busy".to_owned())];
+        assert_eq!(seen.removed(vec![("1".into(), Some("busy".into()))], &replicas), busy);
+        assert_eq!(look(&mut seen), [""; 0]);
+        assert_eq!(seen.removed(Vec::new(), &replicas), busy);
+        seen.stuck.get_mut("1").expect("it is stuck").0 -= REMOVED_AGAIN;
+        assert_eq!(look(&mut seen), ["1"]);
+        assert_eq!(seen.removed(vec![("1".into(), None)], &replicas), []);
+        assert!(seen.stuck.is_empty());
+    }
 }

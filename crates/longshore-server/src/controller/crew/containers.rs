@@ -3,14 +3,16 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use longshore_core::errors::chain;
 use longshore_core::fleet::Platform as Declared;
 use longshore_platform::Platform;
-use longshore_platform::docker::DockerPlatform;
+use longshore_platform::docker::{DockerPlatform, Promised};
 use longshore_store::{Epoch, FleetRecord, WorkerFilter, WorkerRecord};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Crew, docker};
+use super::{Crew, TURNS, docker};
 use crate::app::App;
 use crate::controller::sleep_or_stop;
 
@@ -19,6 +21,9 @@ const LOOK: Duration = Duration::from_secs(15);
 
 /// How soon it is looked again while something is in the way, or nothing is there to look at.
 const SOON: Duration = Duration::from_secs(1);
+
+/// How long one removal may take: no worker is started meanwhile. The engine itself gives a process ten seconds to die.
+pub const REMOVAL: Duration = Duration::from_secs(12);
 
 /// The controller's loop; it acts only while this replica leads and something of its fleets runs on Docker.
 pub async fn run(app: App, crew: Crew) -> &'static str {
@@ -76,7 +81,7 @@ async fn look(app: &App, crew: &Crew, epoch: Epoch) -> Duration {
     }
 }
 
-/// Returns whether no network of a fleet that is no more is left. Errors: what is in the way, for people.
+/// Returns whether nothing is left of workers and fleets that are no more. Errors: what is in the way, for people.
 async fn look_through(
     crew: &Crew,
     active: &[&FleetRecord],
@@ -93,24 +98,38 @@ async fn look_through(
     let fleets = active.iter().map(|record| &record.name).chain(records.iter().map(|record| &record.fleet));
     let names: Vec<_> = fleets.collect::<BTreeSet<_>>().into_iter().collect();
     crew.0.docker.open_doors(&docker, &names).await?;
-    remove_orphans(crew, &docker, records).await?;
+    let removed = remove_orphans(crew, &docker, records).await?;
     let keep = docker::networks(&docker, &names);
-    crew.0.docker.tidy(&docker, &keep).await
+    Ok(crew.0.docker.tidy(&docker, &keep).await? && removed)
 }
 
-/// Containers of workers that have ended for the store, or that it never heard of.
+/// Containers of workers that have ended for the store, or that it never heard of. Returns whether none is left: one that the
+/// engine cannot remove is said, looked at again, and nobody else waits for it.
 async fn remove_orphans(
     crew: &Crew,
     docker: &DockerPlatform,
     records: &[WorkerRecord],
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let known: HashSet<&str> = records.iter().map(|record| record.id.as_str()).collect();
     let there = docker.own_workers().await.map_err(|error| chain(&error))?;
     let watched: HashSet<String> = crew.members().into_iter().map(|(id, _)| id.to_string()).collect();
-    for it in there.iter().filter(|it| !known.contains(it.worker.as_str()) && !watched.contains(&it.worker)) {
-        info!(worker = it.worker, "container of a worker that is no more is removed");
-        // By its id: whoever made it may have given it another name.
-        docker.remove(&it.worker, Some(&it.identity)).await.map_err(|error| chain(&error))?;
-    }
-    Ok(())
+    let is_orphan = |it: &Promised| !known.contains(it.worker.as_str()) && !watched.contains(&it.worker);
+    let orphans: Vec<_> = there.into_iter().filter(is_orphan).map(|it| remove(docker.clone(), it)).collect();
+    let removed = futures_util::stream::iter(orphans).buffer_unordered(TURNS);
+    let stay: Vec<_> = removed.filter_map(std::future::ready).collect().await;
+    Ok(crew.0.docker.orphans_stay(stay))
+}
+
+/// Returns the worker and why, if its container stays.
+async fn remove(docker: DockerPlatform, it: Promised) -> Option<(String, String)> {
+    // By its id: whoever made it may have given it another name.
+    let why = match timeout(REMOVAL, docker.remove(&it.worker, Some(&it.identity))).await {
+        Ok(Ok(())) => {
+            info!(worker = it.worker, "container of a worker that is no more is removed");
+            return None;
+        }
+        Ok(Err(error)) => chain(&error),
+        Err(_) => "the Docker engine does not answer in time".into(),
+    };
+    Some((it.worker, why))
 }

@@ -1,7 +1,7 @@
 //! What a worker of platform `docker` needs before it is started: an engine that answers, its image, a network, a way
 //! to the worker link, room on the host.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -20,7 +20,7 @@ use longshore_platform::docker::{
     SupervisorBinary,
 };
 use longshore_store::{Epoch, FleetRecord};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{GRACE, planes, secrets};
 use crate::app::App;
@@ -49,7 +49,11 @@ pub struct Docker {
     /// Networks of fleets that are gone may still be there.
     leaves: AtomicBool,
     /// Those of them that could not be removed when it was last tried.
-    stay: Mutex<Vec<String>>,
+    stay: Mutex<Staying>,
+    /// Workers that are no more, whose containers could not be removed.
+    orphans: Mutex<Staying>,
+    /// Volumes with longshore, and containers that filled them, which could not be removed.
+    volumes: Mutex<Staying>,
 }
 
 /// Workers that are being started, and what they are promised.
@@ -63,6 +67,20 @@ pub struct Ready {
     links: Vec<String>,
     volume: Option<String>,
     image_id: String,
+}
+
+/// What could not be removed when it was last tried, so that each is said once.
+#[derive(Default)]
+struct Staying(BTreeSet<String>);
+
+impl Staying {
+    /// `now`: what stays, each with why. Returns what did not stay before.
+    fn news(&mut self, now: impl IntoIterator<Item = (String, String)>) -> Vec<(String, String)> {
+        let now: Vec<_> = now.into_iter().collect();
+        let names = now.iter().map(|(name, _)| name.clone()).collect();
+        let before = std::mem::replace(&mut self.0, names);
+        now.into_iter().filter(|(name, _)| !before.contains(name)).collect()
+    }
 }
 
 impl Docker {
@@ -79,6 +97,8 @@ impl Docker {
             pins: Mutex::default(),
             leaves: AtomicBool::new(false),
             stay: Mutex::default(),
+            orphans: Mutex::default(),
+            volumes: Mutex::default(),
         }
     }
 
@@ -263,7 +283,8 @@ impl Docker {
         Ok(links)
     }
 
-    /// Removes networks of fleets that are no more. Returns whether none is left: one goes only after the last that is in it.
+    /// Removes networks of fleets that are no more, and volumes of other versions of longshore. Returns whether none is left: a
+    /// network goes only after the last that is in it.
     pub async fn tidy(&self, platform: &DockerPlatform, keep: &[String]) -> Result<bool, String> {
         let others = planes::others(&self.app, platform).await?.into_iter();
         let here = others.filter_map(|found| match found {
@@ -272,12 +293,31 @@ impl Docker {
         });
         let all: Vec<_> = here.chain(planes::own(platform).await?).collect();
         let stay = platform.tidy_networks(keep, &all).await.map_err(|error| chain(&error))?;
-        let mut said = self.stay.lock().expect("no holder panics");
-        for (network, error) in stay.iter().filter(|(network, _)| !said.contains(network)) {
-            info!(network, error = %chain(error), "network of a fleet that is no more stays while it is in use");
+        let empty = stay.is_empty();
+        let stay = stay.into_iter().map(|(network, error)| (network, chain(&error)));
+        for (network, error) in self.stay.lock().expect("no holder panics").news(stay) {
+            info!(network, error, "network of a fleet that is no more stays while it is in use");
         }
-        *said = stay.into_iter().map(|(network, _)| network).collect();
-        Ok(said.is_empty())
+        let keep = self.binary.get().map(SupervisorBinary::volume);
+        let stay = platform.tidy_volumes(keep).await.map_err(|error| chain(&error))?;
+        let empty = empty && stay.is_empty();
+        let stay = stay.into_iter().map(|(name, error)| (name, chain(&error)));
+        for (name, error) in self.volumes.lock().expect("no holder panics").news(stay) {
+            warn!(name, error, "left over from putting longshore into a volume; its removal is tried again");
+        }
+        Ok(empty)
+    }
+
+    /// Which containers of workers that are no more could not be removed this time, each with why. Returns whether none is left.
+    pub fn orphans_stay(&self, stay: Vec<(String, String)>) -> bool {
+        let empty = stay.is_empty();
+        for (worker, error) in self.orphans.lock().expect("no holder panics").news(stay) {
+            warn!(
+                worker,
+                error, "container of a worker that is no more cannot be removed; it is tried again"
+            );
+        }
+        empty
     }
 
     /// Listens again in the networks that there are, where workers of an earlier control plane look for us.
@@ -383,4 +423,22 @@ fn image_of(container: &Container) -> String {
 fn is_elsewhere(link: &str) -> bool {
     let host = link.split_once("://").map_or(link, |(_, rest)| rest);
     !(host.starts_with("127.") || host.starts_with("localhost") || host.starts_with("[::1]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_is_said_once_until_it_is_gone() {
+        let mut staying = Staying::default();
+        let mut news = |now: &[&str]| {
+            let now = now.iter().map(|name| ((*name).to_owned(), "busy".to_owned()));
+            staying.news(now).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(news(&["a"]), ["a"]);
+        assert_eq!(news(&["a", "b"]), ["b"]);
+        assert_eq!(news(&["b"]), [""; 0]);
+        assert_eq!(news(&["a", "b"]), ["a"], "it had gone");
+    }
 }

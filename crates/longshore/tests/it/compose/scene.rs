@@ -103,15 +103,23 @@ impl Project {
         names
     }
 
-    /// A control plane on the host whose only fleet is the service `agent` of this project.
-    pub async fn plane(&self, fleet_keys: &str) -> Plane {
-        let toml = format!(
+    /// What a control plane's file says whose only fleet is the service `agent` of this project.
+    pub fn toml(&self, fleet_keys: &str) -> String {
+        format!(
             "[docker]\nhost = \"{}\"\nproject = \"{}\"\n[fleet.{}]\nplatform = \"compose\"\nservice = \"agent\"\n{fleet_keys}\n",
             self.engine.host(),
             self.name,
             self.engine.fleet,
-        );
-        Plane::start_with(&toml, &[("LONGSHORE__SERVER__LINK", "0.0.0.0:0")]).await
+        )
+    }
+
+    /// Such a control plane on the host.
+    pub async fn plane(&self, fleet_keys: &str) -> Plane {
+        self.plane_of(&self.toml(fleet_keys)).await
+    }
+
+    pub async fn plane_of(&self, toml: &str) -> Plane {
+        Plane::start_with(toml, &[("LONGSHORE__SERVER__LINK", "0.0.0.0:0")]).await
     }
 
     /// The file of a project whose agents find a control plane on the host.

@@ -1,17 +1,12 @@
 //! What is in a worker's way on the host: said, waited for, and none the worse once it is gone.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use longshore_core::task::State;
 use serde_json::json;
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
 
+use super::door::Door;
 use super::scene::engine;
 use super::{fleet_of, trouble};
-use crate::plane::Plane;
+use crate::plane::{Plane, is_logged};
 
 #[tokio::test]
 async fn an_image_of_another_machine_is_refused() {
@@ -46,18 +41,13 @@ async fn a_strangers_container_with_a_workers_name_is_left_alone() {
 async fn an_engine_that_goes_away_midway_costs_running_tasks_nothing() {
     let Some(mut engine) = engine("away") else { return };
     let image = engine.worker_image();
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let socket = dir.path().join("engine.sock");
-    let door = Door::open(&socket, engine.socket());
+    let door = Door::open(engine.socket());
     let keys = fleet_of(
         &image,
         "echo '{\"longshore\":\"progress\",\"data\":1}'; while ! [ -e /tmp/go ]; do sleep 0.1; done; echo done",
         "",
     );
-    let settings = engine
-        .settings(&keys)
-        .replace(&engine.section(), &format!("[docker]\nhost = \"unix://{}\"\n", socket.display()));
-    let plane = Plane::start(&settings).await;
+    let plane = Plane::start(&door.before(&engine, &engine.settings(&keys))).await;
     let id = plane.submit(&engine.fleet, json!({})).await;
     plane.progress(id, 1).await;
     let worker = plane.crew(1).await[0].id.clone();
@@ -80,42 +70,35 @@ async fn an_engine_that_goes_away_midway_costs_running_tasks_nothing() {
     assert_eq!(plane.client.fleet(&engine.fleet).await.expect("declared").trouble, None);
 }
 
-/// A socket that leads to the engine's, until it is shut.
-struct Door {
-    open: Arc<AtomicBool>,
-    shut: Arc<Notify>,
-}
-
-impl Door {
-    fn open(at: &Path, engine: PathBuf) -> Door {
-        let listener = UnixListener::bind(at).expect("a free path");
-        let (open, shut) = (Arc::new(AtomicBool::new(true)), Arc::new(Notify::new()));
-        let door = Door { open: open.clone(), shut: shut.clone() };
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (engine, open, shut) = (engine.clone(), open.clone(), shut.clone());
-                tokio::spawn(async move {
-                    let closed = shut.notified();
-                    if !open.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let Ok(mut server) = UnixStream::connect(engine).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        () = closed => {}
-                    }
-                });
-            }
-        });
-        door
-    }
-
-    fn shut(&self) {
-        self.open.store(false, Ordering::SeqCst);
-        self.shut.notify_waiters();
-    }
-
-    fn reopen(&self) {
-        self.open.store(true, Ordering::SeqCst);
-    }
+#[tokio::test]
+async fn a_container_that_cannot_be_removed_holds_up_no_fleet() {
+    let Some(mut engine) = engine("stuck") else { return };
+    let image = engine.worker_image();
+    let door = Door::open(engine.socket());
+    let settings = door.before(&engine, &engine.settings(&fleet_of(&image, "echo done", "")));
+    let mut plane = Plane::start(&settings).await;
+    let first = plane.crew(1).await[0].id.clone();
+    let installation = engine.inspect(&first, "{{index .Config.Labels \"longshore.installation\"}}");
+    plane.kill();
+    let labels = [
+        format!("--label=longshore.fleet={}", engine.fleet),
+        format!("--label=longshore.installation={installation}"),
+        "--label=longshore.worker=nobody-knows-1".into(),
+    ];
+    let orphan = engine.docker(&["create", &labels[0], &labels[1], &labels[2], &image]);
+    door.refuse("DELETE", &orphan);
+    plane.restart().await;
+    engine.eventually(&plane, "a try to remove it", || (door.refusals() > 0).then_some(())).await;
+    // Workers of this leader are started all the same.
+    engine.docker(&["kill", &first]);
+    plane.workers_when("another one", |all| all.len() == 1 && all[0].id != first).await;
+    let id = plane.submit(&engine.fleet, json!({})).await;
+    plane.result(id).await;
+    let trouble = plane.client.fleet(&engine.fleet).await.expect("declared").trouble.unwrap_or_default();
+    assert!(!trouble.contains("nobody-knows-1"), "{trouble}");
+    is_logged(&plane, "container of a worker that is no more cannot be removed").await;
+    assert!(engine.containers().contains(&orphan), "the engine refuses to remove it");
+    door.allow();
+    let gone = || Some(()).filter(|()| !engine.containers().contains(&orphan));
+    engine.eventually(&plane, "it to be removed after all", gone).await;
 }

@@ -28,37 +28,29 @@ impl Counted {
         self.fleets.insert(fleet.clone(), (service.clone(), stand, added));
     }
 
-    pub fn fleet_of(&self, service: &Service) -> Option<&FleetName> {
-        self.fleets.iter().find(|(_, (it, ..))| it == service).map(|(fleet, _)| fleet)
-    }
-
     fn projects(&self) -> BTreeMap<String, Counts> {
         let mut projects: BTreeMap<String, Counts> = BTreeMap::new();
         for (service, stand, _) in self.fleets.values() {
+            let counts = projects.entry(service.project.clone()).or_default();
             // None at all is no count to begin with.
             if stand.count > 0 {
-                projects
-                    .entry(service.project.clone())
-                    .or_default()
-                    .insert(service.name.clone(), stand.count);
+                counts.insert(service.name.clone(), stand.count);
             }
         }
         projects
     }
 }
 
-/// Writes the override file, and notes what changed.
-pub async fn tell(app: &App, crew: &Crew, counted: Counted) {
+/// Writes the override file, and notes what changed. `declared`: all compose fleets, also those that could not be looked at,
+/// of which is remembered what was seen.
+pub async fn tell(app: &App, crew: &Crew, declared: &[&FleetName], counted: Counted) {
     let written = write(crew, &counted).await;
     let mut fleets = crew.0.compose.fleets.lock().expect("no holder panics");
     let mut told = app.notes.lock().expect("no holder panics");
-    fleets.retain(|fleet, _| {
-        let stays = counted.fleets.contains_key(fleet);
-        if !stays {
-            told.remove(fleet);
-        }
-        stays
-    });
+    for fleet in fleets.keys().filter(|fleet| !counted.fleets.contains_key(*fleet)) {
+        told.remove(fleet);
+    }
+    fleets.retain(|fleet, _| declared.contains(&fleet));
     for (fleet, (_, stand, added)) in &counted.fleets {
         let notes = notes(stand, *added, &written);
         let seen = fleets.entry(fleet.clone()).or_default();
@@ -73,9 +65,18 @@ pub async fn tell(app: &App, crew: &Crew, counted: Counted) {
 /// Errors: why there is no file, in words.
 async fn write(crew: &Crew, counted: &Counted) -> Result<String, String> {
     let Some((project, counts)) = counted.projects().into_iter().next() else { return Ok(String::new()) };
-    let (configured, folder) = (crew.0.docker.override_file().map(str::to_owned), counted.folder.clone());
+    let configured = crew.0.docker.override_file().map(str::to_owned);
+    let folder = crew.0.compose.folder(counted.folder.clone());
     let write = move || {
-        let file = OverrideFile::find(configured.as_deref(), folder.as_deref())?;
+        let file = OverrideFile::find(configured.as_deref(), folder.as_deref());
+        if counts.is_empty() {
+            let Ok(file) = file else { return Ok(String::new()) };
+            if file.clear(&project)? {
+                info!(file = %file.path().display(), "no replica is left: counts of compose services taken out");
+            }
+            return Ok(String::new());
+        }
+        let file = file?;
         let shown = file.path().display().to_string();
         if file.write(&override_text(&project, &counts))? {
             info!(file = shown, ?counts, "counts of compose services written");
@@ -103,6 +104,9 @@ fn notes(stand: &Stand, added: u32, file: &Result<String, String>) -> Notes {
     if stand.configs.len() > 1 {
         notes
             .push("replicas of different configurations run: `docker-compose up -d` makes them alike".into());
+    }
+    for (name, why) in &stand.stuck {
+        notes.push(format!("`{name}` has ended and stays, since it cannot be removed: {why}"));
     }
     for name in &stand.silent {
         notes.push(format!("`{name}` runs, but its worker does not register: see `docker logs {name}`; it needs LONGSHORE_LINK, LONGSHORE_FLEET and a token"));

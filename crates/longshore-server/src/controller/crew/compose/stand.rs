@@ -15,6 +15,8 @@ pub struct Stand {
     pub expected: Vec<String>,
     /// Containers that have ended and are nobody's business but ours.
     pub remove: Vec<String>,
+    /// Names of those that could not be removed, each with why.
+    pub stuck: Vec<(String, String)>,
     /// Names of containers that run and whose workers have not registered in time.
     pub silent: Vec<String>,
     /// Names of containers that end again and again.
