@@ -34,6 +34,7 @@ use crate::admin::{self, TokenError};
 use crate::app::{App, Inner, Limits, now};
 use crate::controller::{self, Crew};
 use crate::door::Door;
+use crate::external_metrics::Asker;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::rooms::{Calls, Rooms};
@@ -204,8 +205,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if roles.has(Role::Api) && admins.is_empty() && !open {
         refuse_exposure(settings, &store).await?;
     }
-    let api_server = external_metrics::api_server(settings, roles, &store).await?;
-    let (listeners, metrics_listener) = Listeners::bind(settings, roles, &dir, api_server.is_some()).await?;
+    let asker = external_metrics::asker(settings, roles, &store).await?;
+    let (listeners, metrics_listener) = Listeners::bind(settings, roles, &dir, asker.is_known()).await?;
     let addresses = listeners.addresses;
     let named: Vec<SocketAddr> = [addresses.api, addresses.link].into_iter().flatten().collect();
     let tls = match named.is_empty() {
@@ -295,9 +296,16 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         false => None,
     };
     let mut tasks = JoinSet::new();
-    if let Some((api_server, listener)) = api_server.zip(metrics_listener) {
-        let room = Arc::clone(&rooms.metrics);
-        external_metrics::start(&app, api_server, listener, room, &mut tasks).await?;
+    let metrics = Arc::clone(&rooms.metrics);
+    match (asker, metrics_listener) {
+        (Asker::Known(server), Some(listener)) => {
+            external_metrics::start(&app, server, listener, metrics, &mut tasks).await?;
+        }
+        (Asker::Unknown, _) => {
+            let (namespace, addr) = (settings.kubernetes.namespace.clone(), settings.kubernetes.metrics);
+            drop(tasks.spawn(external_metrics::start_later(app.clone(), namespace, addr, metrics)));
+        }
+        _ => {}
     }
     listeners.serve(&app, tls.as_ref(), &rooms, &mut tasks);
     if let Some(tls) = tls {
