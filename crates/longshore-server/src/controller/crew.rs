@@ -252,8 +252,8 @@ impl Crew {
     }
 
     /// See [`Starts::came_up`].
-    pub fn came_up(&self, fleet: &FleetName, release: Release, registered_at: Timestamp) {
-        self.0.starts.came_up(&self.0.app, (fleet, release), registered_at);
+    pub fn came_up(&self, fleet: &FleetName, release: Release, others: &[Release], registered_at: Timestamp) {
+        self.0.starts.came_up(&self.0.app, (fleet, release), others, registered_at);
     }
 
     /// See [`Starts::forget`].
