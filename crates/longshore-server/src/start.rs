@@ -325,6 +325,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         let pods = controller::Pods::new(settings.kubernetes.namespace.clone());
         tasks.spawn(controller::fleets(app.clone(), crew.clone(), pods.clone()));
         tasks.spawn(controller::cluster(app.clone(), pods));
+        tasks.spawn(controller::processes(app.clone(), crew.clone()));
         tasks.spawn(controller::containers(app.clone(), crew.clone()));
         tasks.spawn(controller::compose_services(app.clone(), crew.clone()));
     }
@@ -367,6 +368,11 @@ impl Server {
     #[cfg(test)]
     pub(crate) fn app(&self) -> &App {
         &self.app
+    }
+
+    #[cfg(test)]
+    pub(crate) fn crew(&self) -> &Crew {
+        self.crew.as_ref().expect("it has the role `controllers`")
     }
 
     /// What clients on this machine hold the certificate against; `None`: API and link are plain.
