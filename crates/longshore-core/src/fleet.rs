@@ -53,6 +53,13 @@ impl Platform {
         }
     }
 
+    /// Whether workers of a fleet here are looked after once it is declared to run there: replaced by a rollout, or never ours
+    /// to look after. Of any other pair, those that are left would be nobody's.
+    pub fn hands_over_to(self, there: Platform) -> bool {
+        let rolls = |platform| matches!(platform, Platform::Process | Platform::Docker);
+        self == there || self == Platform::External || rolls(self) && rolls(there)
+    }
+
     /// Whether its workers are containers that longshore says all about.
     pub fn has_containers(self) -> bool {
         matches!(self, Platform::Docker | Platform::Kubernetes)
@@ -439,5 +446,26 @@ impl Default for Drain {
 impl Default for Probe {
     fn default() -> Self {
         Probe { interval_ms: 10_000, timeout_ms: 3_000, failures: 3, startup_ms: 120_000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_left_to_nobody_where_no_rollout_replaces_them() {
+        use Platform::{Compose, Docker, External, Kubernetes, Process};
+        let all = [Process, Docker, Compose, Kubernetes, External];
+        for from in all {
+            let to: Vec<_> = all.into_iter().filter(|to| from.hands_over_to(*to)).collect();
+            let expected = match from {
+                Process | Docker => vec![Process, Docker],
+                Compose | Kubernetes => vec![from],
+                // They were started by somebody, who stops them as well.
+                External => all.to_vec(),
+            };
+            assert_eq!(to, expected, "{from:?}");
+        }
     }
 }

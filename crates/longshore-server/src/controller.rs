@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::app::{App, now, roll};
 
 pub use cluster::{Pods, run as cluster};
-pub use crew::{Crew, compose_services, containers};
+pub use crew::{Crew, compose_services, containers, processes};
 pub use fleet::fleets;
 pub use housekeeping::run as housekeeping;
 pub use leader::lead;

@@ -19,7 +19,9 @@ mod status;
 mod tests;
 mod values;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use hyper_util::service::TowerToHyperService;
@@ -33,7 +35,7 @@ use longshore_store::{Store, StoreError};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use self::access::Access;
 use self::certificate::Serving;
@@ -53,14 +55,24 @@ pub fn in_cluster() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
-/// The API server whose autoscalers this replica answers; none: it has no reason to, or knows of no cluster.
-pub async fn api_server(
-    settings: &Settings,
-    roles: Roles,
-    store: &Store,
-) -> Result<Option<ApiServer>, StoreError> {
+/// The API server whose autoscalers a replica answers.
+pub enum Asker {
+    /// This replica has no reason to answer.
+    Nobody,
+    Known(ApiServer),
+    /// It has to be looked for again.
+    Unknown,
+}
+
+impl Asker {
+    pub fn is_known(&self) -> bool {
+        matches!(self, Asker::Known(_))
+    }
+}
+
+pub async fn asker(settings: &Settings, roles: Roles, store: &Store) -> Result<Asker, StoreError> {
     if !roles.has(Role::Api) && !roles.has(Role::Controllers) {
-        return Ok(None);
+        return Ok(Asker::Nobody);
     }
     let wanted = match settings.server.fleets {
         FleetsFrom::File => settings.fleets.iter().any(is_asked_for),
@@ -69,10 +81,51 @@ pub async fn api_server(
             in_cluster() || store.fleets().await?.iter().any(|record| is_asked_for(&record.declaration))
         }
     };
-    match wanted {
-        true => Ok(ApiServer::find(settings.kubernetes.namespace.as_deref()).await),
-        false => Ok(None),
+    if !wanted {
+        return Ok(Asker::Nobody);
     }
+    Ok(match ApiServer::find(settings.kubernetes.namespace.as_deref()).await {
+        Ok(server) => Asker::Known(server),
+        Err(error) => {
+            warn!(error = %words(&error), "external metrics are not served to autoscalers; it is tried again");
+            Asker::Unknown
+        }
+    })
+}
+
+/// How soon an API server that is not known is looked for again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Serves as soon as there is an API server to serve, at this address.
+pub async fn start_later(
+    app: App,
+    namespace: Option<String>,
+    addr: SocketAddr,
+    room: Arc<Room>,
+) -> &'static str {
+    let mut said = None;
+    while !sleep_or_stop(&app, AGAIN).await {
+        let Ok(server) = ApiServer::find(namespace.as_deref()).await else { continue };
+        let mut tasks = JoinSet::new();
+        let started = async {
+            let listener = TcpListener::bind(addr).await.map_err(|error| format!("{addr}: {error}"))?;
+            start(&app, server, listener, Arc::clone(&room), &mut tasks).await.map_err(|error| words(&error))
+        };
+        match started.await {
+            Ok(()) => {
+                info!(%addr, "external metrics are served to autoscalers");
+                let first = tasks.join_next().await;
+                while app.is_stopping() && tasks.join_next().await.is_some() {}
+                return first.and_then(Result::ok).unwrap_or("external metrics");
+            }
+            Err(why) if said.as_ref() != Some(&why) => {
+                error!(why, "external metrics cannot be served to autoscalers; it is tried again");
+                said = Some(why);
+            }
+            Err(_) => {}
+        }
+    }
+    "external metrics"
 }
 
 /// What all requests need.

@@ -22,6 +22,7 @@ mod lately;
 mod link;
 mod look;
 mod metrics;
+mod moved;
 mod open_store;
 mod owned;
 mod probes;

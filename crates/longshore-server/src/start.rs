@@ -34,8 +34,10 @@ use crate::admin::{self, TokenError};
 use crate::app::{App, Inner, Limits, now};
 use crate::controller::{self, Crew};
 use crate::door::Door;
+use crate::external_metrics::Asker;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::moved::{self, Moved};
 use crate::rooms::{Calls, Rooms};
 use crate::tls::{self, Tls, TlsError, handshake};
 use crate::token::Signer;
@@ -91,6 +93,8 @@ pub enum StartError {
     WebhookSecret { webhook: String, why: String },
     #[error("the client for webhooks could not be set up")]
     Webhooks(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Moved(Moved),
     #[error("the gateway could not be set up")]
     Gateway(#[from] longshore_gateway::StartError),
     #[error("could not make this process undumpable, so agents could read its memory")]
@@ -116,6 +120,7 @@ impl StartError {
                 "set LONGSHORE_ADMIN_TOKEN_FILE to a file for the first key (it is made if it is not there), or `[server] token`; or listen on 127.0.0.1".into(),
             ),
             StartError::Connect(error) => hint_for(error),
+            StartError::Moved(moved) => Some(moved.hint()),
             StartError::ProviderKey { provider, .. } => Some(format!(
                 "set it, or name another source: `[provider.{provider}] api_key = {{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}`"
             )),
@@ -204,8 +209,8 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     if roles.has(Role::Api) && admins.is_empty() && !open {
         refuse_exposure(settings, &store).await?;
     }
-    let api_server = external_metrics::api_server(settings, roles, &store).await?;
-    let (listeners, metrics_listener) = Listeners::bind(settings, roles, &dir, api_server.is_some()).await?;
+    let asker = external_metrics::asker(settings, roles, &store).await?;
+    let (listeners, metrics_listener) = Listeners::bind(settings, roles, &dir, asker.is_known()).await?;
     let addresses = listeners.addresses;
     let named: Vec<SocketAddr> = [addresses.api, addresses.link].into_iter().flatten().collect();
     let tls = match named.is_empty() {
@@ -214,6 +219,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     };
     let trust = tls.as_ref().map(|tls| tls.trust().clone());
     if settings.server.fleets == FleetsFrom::File && roles.has(Role::Controllers) {
+        if let Some(moved) = moved::find(&store, &settings.fleets).await? {
+            return Err(StartError::Moved(moved));
+        }
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }
     // Whoever declares the fleets: the file of those that keep them says it.
@@ -295,9 +303,16 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         false => None,
     };
     let mut tasks = JoinSet::new();
-    if let Some((api_server, listener)) = api_server.zip(metrics_listener) {
-        let room = Arc::clone(&rooms.metrics);
-        external_metrics::start(&app, api_server, listener, room, &mut tasks).await?;
+    let metrics = Arc::clone(&rooms.metrics);
+    match (asker, metrics_listener) {
+        (Asker::Known(server), Some(listener)) => {
+            external_metrics::start(&app, server, listener, metrics, &mut tasks).await?;
+        }
+        (Asker::Unknown, _) => {
+            let (namespace, addr) = (settings.kubernetes.namespace.clone(), settings.kubernetes.metrics);
+            drop(tasks.spawn(external_metrics::start_later(app.clone(), namespace, addr, metrics)));
+        }
+        _ => {}
     }
     listeners.serve(&app, tls.as_ref(), &rooms, &mut tasks);
     if let Some(tls) = tls {
@@ -317,6 +332,7 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
         let pods = controller::Pods::new(settings.kubernetes.namespace.clone());
         tasks.spawn(controller::fleets(app.clone(), crew.clone(), pods.clone()));
         tasks.spawn(controller::cluster(app.clone(), pods));
+        tasks.spawn(controller::processes(app.clone(), crew.clone()));
         tasks.spawn(controller::containers(app.clone(), crew.clone()));
         tasks.spawn(controller::compose_services(app.clone(), crew.clone()));
     }
@@ -359,6 +375,11 @@ impl Server {
     #[cfg(test)]
     pub(crate) fn app(&self) -> &App {
         &self.app
+    }
+
+    #[cfg(test)]
+    pub(crate) fn crew(&self) -> &Crew {
+        self.crew.as_ref().expect("it has the role `controllers`")
     }
 
     /// What clients on this machine hold the certificate against; `None`: API and link are plain.

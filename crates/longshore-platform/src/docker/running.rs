@@ -28,7 +28,15 @@ struct Handle {
     identity: ContainerIdentity,
     address: Option<String>,
     end: watch::Receiver<Option<End>>,
+    /// A SIGKILL waits for no other signal: what is asked of an engine may take long.
     signalling: AtomicBool,
+    killing: AtomicBool,
+}
+
+impl Handle {
+    fn on_its_way(&self, signal: Signal) -> &AtomicBool {
+        if signal == Signal::SIGKILL { &self.killing } else { &self.signalling }
+    }
 }
 
 impl Running {
@@ -39,8 +47,9 @@ impl Running {
         address: Option<String>,
         end: watch::Receiver<Option<End>>,
     ) -> Running {
-        let (identity, signalling) = (ContainerIdentity { container }, AtomicBool::new(false));
-        Running(Arc::new(Handle { platform, worker_id, identity, address, end, signalling }))
+        let (identity, no) = (ContainerIdentity { container }, || AtomicBool::new(false));
+        let (signalling, killing) = (no(), no());
+        Running(Arc::new(Handle { platform, worker_id, identity, address, end, signalling, killing }))
     }
 
     pub fn worker_id(&self) -> &str {
@@ -61,11 +70,11 @@ impl Running {
         Some(format!("{}:{PROBES}", self.0.address.as_ref()?))
     }
 
-    /// Sees to it that the container's first process is signalled; while one signal is on its way, others are not sent.
+    /// Sees to it that the container's first process is signalled; while one signal is on its way, none is sent but SIGKILL.
     ///
     /// Must be called within a runtime.
     pub fn signal(&self, signal: Signal) {
-        if self.0.signalling.swap(true, Ordering::AcqRel) {
+        if self.0.on_its_way(signal).swap(true, Ordering::AcqRel) {
             return;
         }
         let handle = Arc::clone(&self.0);
@@ -80,7 +89,7 @@ impl Running {
             {
                 warn!(worker = handle.worker_id, %error, "container could not be signalled");
             }
-            handle.signalling.store(false, Ordering::Release);
+            handle.on_its_way(signal).store(false, Ordering::Release);
         });
     }
 

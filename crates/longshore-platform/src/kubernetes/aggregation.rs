@@ -14,6 +14,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Config, Error};
 use serde_json::json;
 
+use super::ClusterError;
 use super::cluster::namespace_of;
 
 /// The API server, and the namespace that is ours. Nothing is asked of it before there is something to ask. Cheap to clone.
@@ -24,11 +25,15 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// That of the cluster that this process runs in, or that KUBECONFIG names; `None`: no cluster is known here.
-    pub async fn find(namespace: Option<&str>) -> Option<ApiServer> {
-        let config = Config::infer().await.ok()?;
+    /// That of the cluster that this process runs in, or that KUBECONFIG names.
+    ///
+    /// Errors: no cluster is known here, or what is known of it cannot be used.
+    pub async fn find(namespace: Option<&str>) -> Result<ApiServer, ClusterError> {
+        let config = Config::infer().await.map_err(|source| ClusterError::NotConfigured(source.into()))?;
         let namespace = namespace_of(&config, namespace);
-        Some(ApiServer { client: Client::try_from(config).ok()?, namespace })
+        let client = Client::try_from(config)
+            .map_err(|error| ClusterError::of("set up a client of the Kubernetes API", error))?;
+        Ok(ApiServer { client, namespace })
     }
 
     /// One that listens there without TLS and asks for nothing; `None`: nobody could.

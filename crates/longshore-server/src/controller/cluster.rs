@@ -33,6 +33,9 @@ const ASK: Duration = Duration::from_secs(5);
 /// How often the Secrets are looked at again, and whether the cluster is left with an API that nobody serves.
 const SECRETS: Duration = Duration::from_secs(60);
 
+/// Where it is written down that fleets were scaled by the API that is served for autoscalers, until it is there no more.
+const METRICS_USED: &str = "external_metrics_used";
+
 /// How long the first lists may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -122,17 +125,29 @@ impl Sight {
     }
 }
 
-/// The controller's loop; it acts only while this replica leads and a fleet is for a cluster.
+/// What this replica has to do in a cluster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Fleets run there.
+    Fleets,
+    /// None does, and an API may be left there that nobody serves.
+    LeftOver,
+    None,
+}
+
+/// The controller's loop; it acts only while this replica leads and there is something for it to do.
 pub async fn run(app: App, pods: Pods) -> &'static str {
-    while !sleep_or_stop(&app, SOON).await {
-        match wanted(&app).await {
-            Ok(true) => {}
-            Ok(false) => continue,
+    let mut wait = SOON;
+    while !sleep_or_stop(&app, wait).await {
+        wait = SOON;
+        let work = match work(&app).await {
+            Ok(Work::None) => continue,
+            Ok(work) => work,
             Err(error) => {
                 warn!(error = %chain(&error), "fleets could not be read; it is tried again");
                 continue;
             }
-        }
+        };
         match see(&pods).await {
             Ok(sight) => {
                 ask(&sight).await;
@@ -146,23 +161,43 @@ pub async fn run(app: App, pods: Pods) -> &'static str {
                     warn!(why, "no cluster can be seen; it is tried again");
                 }
                 pods.show(None, Some(why));
+                // The cluster itself may be gone.
+                if work == Work::LeftOver {
+                    wait = PATIENCE;
+                }
             }
         }
     }
     "cluster"
 }
 
-/// Whether this replica has something to do in a cluster.
-async fn wanted(app: &App) -> Result<bool, StoreError> {
+async fn work(app: &App) -> Result<Work, StoreError> {
     if app.epoch().is_none() {
-        return Ok(false);
+        return Ok(Work::None);
     }
     let fleets = app.store.fleets().await?;
     if fleets.iter().any(|record| record.active && is_for_cluster(record)) {
-        return Ok(true);
+        return Ok(Work::Fleets);
     }
     let workers = app.store.workers(WorkerFilter::default()).await?;
-    Ok(workers.iter().any(|worker| worker.platform.starts_with(PLACE)))
+    if workers.iter().any(|worker| worker.platform.starts_with(PLACE)) {
+        return Ok(Work::Fleets);
+    }
+    Ok(if are_metrics_used(app).await? { Work::LeftOver } else { Work::None })
+}
+
+async fn are_metrics_used(app: &App) -> Result<bool, StoreError> {
+    Ok(app.store.meta_get(METRICS_USED.into()).await?.is_some_and(|it| it == "true"))
+}
+
+/// For whoever leads next, who may have no fleet in the cluster any more.
+async fn note_metrics(app: &App, used: bool) -> Result<(), StoreError> {
+    match app.epoch() {
+        Some(epoch) if are_metrics_used(app).await? != used => {
+            app.store.meta_put_leading(METRICS_USED.into(), used.to_string(), epoch).await
+        }
+        _ => Ok(()),
+    }
 }
 
 fn is_for_cluster(record: &FleetRecord) -> bool {
@@ -209,7 +244,9 @@ async fn follow(app: &App, sight: &Sight) {
             let unjoined = !sight.unjoined.lock().expect("no holder panics").is_empty();
             if due || unjoined {
                 keep_secrets(app, sight, &records).await;
-                look_for_left_over(sight, &records).await;
+                if let Err(error) = look_for_left_over(app, sight, &records).await {
+                    warn!(error = %chain(&error), "whether external metrics are served could not be written down; it is tried again");
+                }
                 (secrets_at, fleets) = (Some(Instant::now()), records.len());
             }
         }
@@ -236,7 +273,7 @@ async fn ask(sight: &Sight) {
 }
 
 /// Who turns from a HorizontalPodAutoscaler to something else applies what is rendered then, and the APIService stays.
-async fn look_for_left_over(sight: &Sight, fleets: &[FleetRecord]) {
+async fn look_for_left_over(app: &App, sight: &Sight, fleets: &[FleetRecord]) -> Result<(), StoreError> {
     let used = fleets.iter().any(|record| record.active && is_asked_for(&record.declaration));
     let answers = match used {
         true => Ok(None),
@@ -252,6 +289,21 @@ async fn look_for_left_over(sight: &Sight, fleets: &[FleetRecord]) {
             );
         }
         sight.unserved.store(unserved, Ordering::Relaxed);
+        if let Some(used) = is_worth_a_look(used, answers) {
+            note_metrics(app, used).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the API is to be looked for by whoever leads next; `None`: as before. `answers`: whether somebody does in that
+/// cluster; none: it has no such API.
+fn is_worth_a_look(used: bool, answers: Option<bool>) -> Option<bool> {
+    match answers {
+        _ if used => Some(true),
+        None => Some(false),
+        // Whoever answers may be a replica of ours that is about to go.
+        Some(_) => None,
     }
 }
 
@@ -292,5 +344,36 @@ async fn keep_secrets(app: &App, sight: &Sight, fleets: &[FleetRecord]) {
                 unjoined.insert(record.name.clone(), why);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::scene;
+
+    #[tokio::test]
+    async fn what_was_served_to_autoscalers_is_looked_for_though_no_fleet_is_in_the_cluster() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut server = scene::start(&dir, "", None).await.expect("it starts");
+        let app = server.app();
+        let leads = async {
+            while app.epoch().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        let note = async |used, answers, expected: Work| {
+            if let Some(used) = is_worth_a_look(used, answers) {
+                note_metrics(app, used).await.expect("stored");
+            }
+            assert!(work(app).await.expect("read") == expected, "{used} {answers:?}");
+        };
+        note(false, None, Work::None).await;
+        note(true, Some(true), Work::LeftOver).await;
+        note(false, Some(true), Work::LeftOver).await;
+        note(false, Some(false), Work::LeftOver).await;
+        note(false, None, Work::None).await;
+        server.stop().await;
     }
 }

@@ -5,6 +5,7 @@ mod containers;
 mod docker;
 mod planes;
 mod process;
+mod processes;
 mod start;
 mod starts;
 
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use longshore_core::errors::chain;
 use longshore_core::fleet::{self, DrainMode, Fleet};
 use longshore_core::id::{FleetName, WorkerId};
@@ -31,6 +33,7 @@ use tracing::{error, info, warn};
 pub use self::compose::{is_replica, run as compose_services};
 pub use self::containers::run as containers;
 use self::docker::Docker;
+pub use self::processes::run as processes;
 use self::starts::{Starts, is_failed_start};
 use super::{liveness, name_secret, read_secret};
 use crate::app::{App, now, roll};
@@ -39,6 +42,9 @@ use crate::start::StartError;
 
 /// What a draining worker gets beyond its drain time-out before it is killed.
 const GRACE: Duration = Duration::from_secs(15);
+
+/// How long it is tried to kill a worker at the end of a drain of all, and how long it may take to see to what it left.
+const UNKILLED: Duration = Duration::from_secs(45);
 
 /// More than a few at a time make an engine slower for each.
 const TURNS: usize = 4;
@@ -116,13 +122,19 @@ impl Crew {
     ///
     /// Containers are looked through beside it, since their engine may be down.
     pub async fn adopt(&self) -> Result<(), StartError> {
-        let records = self.0.app.store.workers(WorkerFilter::default()).await?;
-        let here = records.into_iter().filter(|record| record.platform == self.0.app.own_platform);
-        for record in here.filter(|record| !self.has(&record.id)) {
+        let _gate = self.0.gate.lock().await;
+        for record in self.unwatched_processes().await? {
             let adopted = self.adopt_one(&self.0.process, &record).await;
             adopted.map_err(|error| StartError::Platform(error.into()))?;
         }
         Ok(())
+    }
+
+    /// Workers of this machine that are processes for the store, and that nobody here waits for.
+    async fn unwatched_processes(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        let mut records = self.0.app.store.workers(WorkerFilter::default()).await?;
+        records.retain(|record| record.platform == self.0.app.own_platform && !self.has(&record.id));
+        Ok(records)
     }
 
     /// Errors: it could not be told whether the worker lives.
@@ -166,6 +178,10 @@ impl Crew {
         let (crew, id, fleet, born) = (self.clone(), id.clone(), fleet.clone(), Instant::now());
         tokio::spawn(async move {
             let end = running.ended().await;
+            // Another replica on this machine may have started it, and knows how it ended.
+            if matches!((&running, end), (Running::Process(_), End::Gone)) && crew.0.app.epoch().is_none() {
+                tokio::time::sleep(processes::LOOK).await;
+            }
             let platform = match &running {
                 Running::Process(_) => crew.0.process.clone(),
                 Running::Docker(running) => Platform::Docker(running.platform().clone()),
@@ -254,8 +270,8 @@ impl Crew {
     }
 
     /// See [`Starts::came_up`].
-    pub fn came_up(&self, fleet: &FleetName, release: Release, registered_at: Timestamp) {
-        self.0.starts.came_up(&self.0.app, (fleet, release), registered_at);
+    pub fn came_up(&self, fleet: &FleetName, release: Release, others: &[Release], registered_at: Timestamp) {
+        self.0.starts.came_up(&self.0.app, (fleet, release), others, registered_at);
     }
 
     /// See [`Starts::forget`].
@@ -322,22 +338,46 @@ impl Crew {
         for (_, running) in &running {
             running.signal(Signal::SIGTERM);
         }
-        for (id, running) in running {
-            if tokio::time::timeout_at(deadline.into(), running.ended()).await.is_err() {
-                warn!(worker = %id, "worker did not end within its drain time-out: it is killed");
-                running.signal(Signal::SIGKILL);
-                running.ended().await;
+        join_all(running.into_iter().map(|(id, running)| self.see_out(id, running, deadline))).await;
+    }
+
+    /// Waits until a worker that drains has ended and its tasks are released; not for ever, since an engine that is away ends
+    /// nothing. The next control plane finds again what is left.
+    async fn see_out(&self, id: WorkerId, running: Running, deadline: Instant) {
+        if tokio::time::timeout_at(deadline.into(), running.ended()).await.is_err() {
+            warn!(worker = %id, "worker did not end within its drain time-out: it is killed");
+            let killed = liveness::kill_until(running.ended(), || running.signal(Signal::SIGKILL));
+            if tokio::time::timeout(UNKILLED, killed).await.is_err() {
+                let at = running.identity();
+                error!(worker = %id, %at, "worker could not be killed and is left: the next start looks for it");
+                return;
             }
-            // Until it is buried, its tasks are not released.
-            while self.0.running.lock().expect("no holder panics").contains_key(&id) {
+        }
+        // Until it is buried, its tasks are not released.
+        let buried = async {
+            while self.has(&id) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+        };
+        if tokio::time::timeout(UNKILLED, buried).await.is_err() {
+            error!(worker = %id, "what an ended worker left could not be seen to: its tasks go on when their leases end");
         }
     }
 
     /// When the last worker must have drained, by the longest time-out of all fleets.
     async fn last_drain(&self) -> Instant {
-        let fleets = self.0.app.store.fleets().await.unwrap_or_default();
+        let asked = async {
+            loop {
+                match self.0.app.store.fleets().await {
+                    Ok(fleets) => return fleets,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+                }
+            }
+        };
+        let fleets = tokio::time::timeout(GRACE, asked).await.unwrap_or_else(|_| {
+            warn!("drain time-outs could not be read: workers get two minutes to drain");
+            Vec::new()
+        });
         let longest =
             fleets.iter().map(|record| record.declaration.drain.timeout_ms).max().unwrap_or(120_000);
         Instant::now() + Duration::from_millis(longest) + GRACE

@@ -178,7 +178,8 @@ impl Controller {
         let newest =
             current.filter(|w| worker_state(w) == WorkerState::Ready).filter_map(|w| w.registered_at).max();
         if let Some(registered_at) = newest {
-            crew.came_up(&record.name, record.release, registered_at);
+            let others = open.as_ref().map_or(Vec::new(), |open| vec![open.plan.from, open.plan.to]);
+            crew.came_up(&record.name, record.release, &others, registered_at);
         }
         let open = open.map(|open| self.rollout.recall(open));
         let answer = self.decide(app, &serving, &observed, open.as_ref()).await?;
@@ -273,12 +274,14 @@ impl Controller {
             }
             _ => answer.to_string(),
         };
+        let (kept, inputs) = (reason.clone(), Json::of(answer));
+        let decision = DecisionRecord { at: now(), from, to, kind: kind.into(), reason: kept, inputs };
+        // It is said once it is written down: what was not is decided, and written, in the next look.
+        app.store.record_decision(name.clone(), decision, self.epoch).await?;
         info!(fleet = %name, kind, desired = answer.desired, runnable = answer.load.runnable, running = answer.load.running, reason, "scaler decides");
         app.metrics.decided(name.as_str(), kind);
         self.last_said = Some(gist);
-        let decision =
-            DecisionRecord { at: now(), from, to, kind: kind.into(), reason, inputs: Json::of(answer) };
-        app.store.record_decision(name.clone(), decision, self.epoch).await
+        Ok(())
     }
 }
 
@@ -461,6 +464,7 @@ mod tests {
     use longshore_core::time::ServiceTime;
 
     use super::*;
+    use crate::tests::scene;
 
     fn lease(worker: &WorkerId, started_at: i64) -> LeaseRecord {
         LeaseRecord {
@@ -501,6 +505,20 @@ mod tests {
                 "{worker}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_could_not_be_written_down_is_not_taken_for_said() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut server = scene::start(&dir, "", None).await.expect("it starts");
+        let app = server.app();
+        let record = app.store.fleet(scene::fleet("a")).await.expect("read").expect("declared");
+        let mut controller = Controller::new(Epoch(1));
+        let answer = controller.decide(app, &record, &Observed::default(), None).await.expect("decided");
+        let before = app.store.close().await;
+        assert!(before.is_ok() && controller.say(app, &record, &answer).await.is_err());
+        assert_eq!(controller.last_said, None, "it is written down in the next look");
+        server.stop().await;
     }
 
     #[tokio::test]

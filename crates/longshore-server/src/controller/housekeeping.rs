@@ -10,7 +10,7 @@ use longshore_core::errors::chain;
 use longshore_core::id::WorkerId;
 use longshore_core::task::Interruption;
 use longshore_core::time::Timestamp;
-use longshore_store::{StoreError, WorkerEnd, WorkerFilter};
+use longshore_store::{StoreError, WorkerEnd, WorkerFilter, WorkerRecord};
 use tracing::{info, warn};
 
 use super::sleep_or_stop;
@@ -92,7 +92,7 @@ async fn forget_here(app: &App) -> Result<(), StoreError> {
 async fn end_the_silent(app: &App, silences: &mut Silences) -> Result<(), StoreError> {
     let mut workers = app.store.workers(WorkerFilter::default()).await?;
     workers.retain(|worker| worker.platform != app.own_platform);
-    let seen = workers.iter().filter_map(|it| Some((it.id.clone(), it.last_seen.or(it.registered_at)?)));
+    let seen = workers.iter().filter_map(|it| Some((it.id.clone(), heard(it)?)));
     let silent = silences.look(seen);
     for worker in workers.into_iter().filter(|worker| silent.contains(&worker.id)) {
         info!(worker = %worker.id, "worker was silent for too long and counts as ended");
@@ -100,6 +100,13 @@ async fn end_the_silent(app: &App, silences: &mut Silences) -> Result<(), StoreE
         app.store.worker_ended(WorkerEnd { worker: worker.id, nonce, cause, why }, roll(), now()).await?;
     }
     Ok(())
+}
+
+/// Since when a worker is silent, if it should not be. A pod that never registered may wait for a node as long as it likes; a
+/// process that has not was lost with its machine, or with whoever was to start it.
+fn heard(worker: &WorkerRecord) -> Option<Timestamp> {
+    let planned = worker.planned_at.filter(|_| worker.platform.starts_with("process"));
+    worker.last_seen.or(worker.registered_at).or(planned)
 }
 
 /// How many looks in a row have found nothing new of each worker: when it was last seen was written down by the clock of
@@ -149,6 +156,9 @@ fn cut(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use longshore_core::id::FleetName;
+    use longshore_store::WorkerState;
+
     use super::*;
 
     #[test]
@@ -171,6 +181,39 @@ mod tests {
         // One that was forgotten and comes back is new.
         assert_eq!(look(&[("steady", 4)]), [""; 0]);
         assert_eq!(look(&[("steady", 4), ("killed", 9_000_000)]), [""; 0]);
+    }
+
+    #[test]
+    fn a_process_that_never_registered_is_silent_since_it_was_planned_and_a_pod_is_not() {
+        let worker = |platform: &str| WorkerRecord {
+            id: WorkerId::new("research-abcdef-7").expect("a name"),
+            fleet: FleetName::new("research").expect("a name"),
+            nonce: None,
+            last_claim: 0,
+            state: WorkerState::Starting,
+            reason: String::new(),
+            memory: 0,
+            concurrency: 1,
+            version: String::new(),
+            host: None,
+            pid: None,
+            probe_addr: None,
+            platform: platform.into(),
+            identity: None,
+            release: 1,
+            planned_at: Some(Timestamp(5)),
+            registered_at: None,
+            last_seen: None,
+            drain: None,
+            drain_ordered_at: None,
+            ended_at: None,
+            end: None,
+            in_flight: 0,
+        };
+        assert_eq!(heard(&worker("process@lost")), Some(Timestamp(5)));
+        assert_eq!(heard(&worker("kubernetes@agents")), None, "it waits for a node");
+        let registered = WorkerRecord { registered_at: Some(Timestamp(7)), ..worker("process@lost") };
+        assert_eq!(heard(&registered), Some(Timestamp(7)));
     }
 
     #[test]

@@ -16,6 +16,9 @@ use tracing::warn;
 
 use crate::app::App;
 
+/// How soon one that was killed and has not ended is killed again: an engine may be away, or not get it done.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
+
 /// Watches until the worker ends; kills it after `failures` failures in a row, so that it is replaced.
 pub async fn watch(app: App, worker: WorkerId, running: Running, probe: Probe) {
     let asked = ask_for_ever(&app, &worker, &running, probe);
@@ -23,7 +26,18 @@ pub async fn watch(app: App, worker: WorkerId, running: Running, probe: Probe) {
         _ = running.ended() => {}
         why = asked => {
             warn!(worker = %worker, why, "worker is not alive: it is killed and will be replaced");
-            running.signal(Signal::SIGKILL);
+            kill_until(running.ended(), || running.signal(Signal::SIGKILL)).await;
+        }
+    }
+}
+
+/// Kills again and again: what cannot be killed holds its room, and may work beside whoever has its tasks next.
+pub async fn kill_until(ended: impl Future, mut kill: impl FnMut()) {
+    let mut ended = std::pin::pin!(ended);
+    loop {
+        kill();
+        if timeout(KILL_AGAIN, &mut ended).await.is_ok() {
+            return;
         }
     }
 }
@@ -74,5 +88,26 @@ async fn ask(addr: &str) -> io::Result<StatusCode> {
     tokio::select! {
         answer = answered => Ok(answer.map_err(io::Error::other)?.status()),
         ended = connection => Err(ended.err().map_or(io::ErrorKind::UnexpectedEof.into(), io::Error::other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_end_is_killed_again_until_it_does() {
+        let kills = Cell::new(0);
+        // The engine takes the third one.
+        let ended = async {
+            while kills.get() < 3 {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let killed = kill_until(ended, || kills.set(kills.get() + 1));
+        timeout(Duration::from_secs(60), killed).await.expect("it ends");
+        assert_eq!(kills.get(), 3, "and nobody is killed who has ended");
     }
 }

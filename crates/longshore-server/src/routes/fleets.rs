@@ -21,6 +21,7 @@ use crate::convert;
 use crate::depth;
 use crate::error::{Answer, Refused};
 use crate::extract::{JsonBody, Param, Params};
+use crate::moved;
 use crate::wanted::{self, Wanted};
 
 /// Every fleet with its tasks and workers.
@@ -221,16 +222,19 @@ pub async fn tenants(
 pub async fn apply(State(app): State<App>, JsonBody(wanted): JsonBody<Apply>) -> Answer<Json<Applied>> {
     let declared = app.store.fleets().await?;
     let changes = apply::compare(&declared, &wanted.fleets);
-    if wanted.dry_run {
-        return Ok(Json(Applied { changes, dry_run: true }));
-    }
-    if app.fleet_source == FleetsFrom::File {
+    if !wanted.dry_run && app.fleet_source == FleetsFrom::File {
         return Err(Refused::new(
             409,
             "managed_by_file",
             "the fleets of this control plane are declared by its own file",
         )
         .hint("change its longshore.toml and restart it, or set `[server] fleets = \"api\"`"));
+    }
+    if let Some(moved) = moved::find(&app.store, &wanted.fleets).await? {
+        return Err(moved.into());
+    }
+    if wanted.dry_run {
+        return Ok(Json(Applied { changes, dry_run: true }));
     }
     for fleet in &wanted.fleets {
         let at = format!("fleet {}", fleet.name);

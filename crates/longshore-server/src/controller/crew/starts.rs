@@ -97,9 +97,17 @@ impl Starts {
     }
 
     /// A worker of this release registered at this time and is ready: if that was after the last failed start, whatever
-    /// kept its workers from coming up is over.
-    pub fn came_up(&self, app: &App, (fleet, release): (&FleetName, Release), registered_at: Timestamp) {
+    /// kept its workers from coming up is over. What was in the way of releases that are no more is over as well: `others` are
+    /// those of a rollout that is under way.
+    pub fn came_up(
+        &self,
+        app: &App,
+        (fleet, release): (&FleetName, Release),
+        others: &[Release],
+        registered_at: Timestamp,
+    ) {
         let mut starts = self.lock();
+        starts.retain(|(other, of), _| other != fleet || *of == release || others.contains(of));
         let held = |starts: &Record| starts.held.as_ref().is_some_and(|held| held.at.elapsed() < HOLD_TOLD);
         let key = (fleet.clone(), release);
         if starts.get(&key).is_some_and(|starts| registered_at <= starts.failed_at || held(starts)) {
@@ -129,5 +137,30 @@ pub fn is_failed_start(end: End, uptime: Duration) -> bool {
         End::Signaled(_) => end.is_crash() || uptime < SOON,
         End::OutOfMemory => true,
         End::Gone => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::scene;
+
+    #[tokio::test]
+    async fn what_was_in_the_way_of_a_release_that_is_no_more_is_over_once_another_comes_up() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut server = scene::start(&dir, "", None).await.expect("it starts");
+        let (app, fleet) = (server.app().clone(), scene::fleet("research"));
+        let told = || app.trouble.lock().expect("no holder panics").get(&fleet).cloned();
+        let starts = Starts::default();
+        let fails = || starts.failed(&app, (&fleet, 1), "no such program".into(), Duration::ZERO);
+        fails();
+        starts.came_up(&app, (&fleet, 2), &[1, 2], now());
+        assert_eq!(told().as_deref(), Some("no such program"), "a rollout may go back to it");
+        starts.came_up(&app, (&scene::fleet("other"), 2), &[], now());
+        assert!(told().is_some());
+        starts.came_up(&app, (&fleet, 2), &[], now());
+        assert_eq!(told(), None);
+        assert!(starts.allow(&fleet, 1));
+        server.stop().await;
     }
 }

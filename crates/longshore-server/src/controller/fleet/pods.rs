@@ -23,7 +23,7 @@ use longshore_core::kubernetes::{Agreed, Known, Version};
 use longshore_core::rollout::{Canary, Phase, Policy, Release};
 use longshore_core::scale::Decision;
 use longshore_platform::kubernetes::ClusterError;
-use longshore_store::{FleetRecord, LeaseRecord, RolloutRecord, StoreError, WorkerRecord};
+use longshore_store::{FleetRecord, LeaseRecord, Ordered, RolloutRecord, StoreError, WorkerRecord};
 use tracing::{info, warn};
 
 use self::conflicts::Conflicts;
@@ -374,7 +374,10 @@ impl Controller {
                 return Ok(as_it_was);
             }
             info!(fleet = %record.name, ?order, "somebody else paused the Deployment's rollout, or let it go on");
-            app.store.order_rollout(record.name.clone(), order, now()).await?;
+            let ordered = app.store.order_rollout(record.name.clone(), order, now()).await?;
+            if let Ordered::Obeyed(_) = ordered {
+                self.pods.paused.obeyed(scene.deployment.paused);
+            }
             self.note_pause(scene).await?;
             app.look_again.notify_one();
             return Ok(as_it_was);

@@ -53,25 +53,28 @@ impl Paused {
         self.since = since;
     }
 
-    /// What somebody meant who paused it, or let it go on, by other means than longshore.
-    fn by_hand(&mut self, seen: bool, at: &Version) -> Option<Order> {
+    /// What somebody meant who paused it, or let it go on, by other means than longshore: said until it is obeyed.
+    fn by_hand(&self, seen: bool, at: &Version) -> Option<Order> {
         // However long our own change takes until it is seen.
         if at.is_before(&self.since) {
             return None;
         }
-        let order = match (seen, self.word.ours) {
-            (true, Some(true)) | (false, Some(false) | None) => return None,
-            (true, _) => Order::Pause,
-            (false, Some(true)) => Order::Resume,
-        };
+        match (seen, self.word.ours) {
+            (true, Some(true)) | (false, Some(false) | None) => None,
+            (true, _) => Some(Order::Pause),
+            (false, Some(true)) => Some(Order::Resume),
+        }
+    }
+
+    /// The plan has it now as it was found. What was not obeyed stays somebody else's, and is never undone by us.
+    pub(super) fn obeyed(&mut self, seen: bool) {
         self.word.ours = Some(seen);
-        Some(order)
     }
 }
 
 impl Controller {
     /// What somebody meant who paused the Deployment's own rollout, or let it go on, by other means than longshore. It is to be
-    /// noted once it is obeyed. `wanted`: as the plan has it; none: it is not for others to say now.
+    /// told and noted once it is obeyed. `wanted`: as the plan has it; none: it is not for others to say now.
     pub(super) async fn ordered_by_hand(
         &mut self,
         scene: &Scene<'_>,
@@ -182,14 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_by_hand_is_an_order_once() {
+    fn a_pause_by_hand_is_an_order_until_it_is_obeyed() {
         let mut paused = Paused::default();
         assert_eq!(paused.by_hand(false, &at(3)), None);
-        assert_eq!((paused.by_hand(true, &at(4)), paused.by_hand(true, &at(4))), (Some(Order::Pause), None));
-        assert_eq!(
-            (paused.by_hand(false, &at(5)), paused.by_hand(false, &at(5))),
-            (Some(Order::Resume), None)
-        );
+        for (at, seen, order) in [(at(4), true, Order::Pause), (at(5), false, Order::Resume)] {
+            for _ in 0..2 {
+                assert_eq!(paused.by_hand(seen, &at), Some(order.clone()), "it was not stored");
+                assert_eq!(paused.is_ours(), !seen, "nor is it ours before");
+            }
+            paused.obeyed(seen);
+            assert_eq!(paused.by_hand(seen, &at), None);
+        }
     }
 
     #[test]

@@ -74,12 +74,17 @@ impl World {
 
     /// Once all that has happened is seen.
     async fn look(&mut self) -> Result<(), String> {
+        let open = self.app().store.open_rollouts().await.expect("read").pop();
+        self.look_with(open).await
+    }
+
+    /// `open`: the rollout as it was read, which somebody may have changed since.
+    async fn look_with(&mut self, open: Option<RolloutRecord>) -> Result<(), String> {
         let app = self.app().clone();
         let (version, watch) = (self.fake.version(), &self.sight.watch);
         until("what has happened", || watch.deployment("research").is_some_and(|it| it.version == version))
             .await;
         let record = app.store.fleet(scene::fleet("research")).await.expect("read").expect("declared");
-        let open = app.store.open_rollouts().await.expect("read").pop();
         // Nobody waits for the next attempt.
         for (at, _) in self.controller.pods.failed.values_mut() {
             *at -= AGAIN;
@@ -268,6 +273,22 @@ async fn a_pause_of_ours_is_taken_back_by_whoever_leads_when_its_rollout_has_end
         assert_eq!(world.look().await, Ok(()));
     }
     assert!(world.fake.is_paused());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_pause_by_hand_that_comes_too_late_for_its_rollout_is_never_taken_for_ours() {
+    let mut world = World::new().await;
+    world.deploy("research:2").await;
+    assert_eq!(world.look().await, Ok(()));
+    let open = world.app().store.open_rollouts().await.expect("read").pop();
+    world.order(Order::Supersede { by: "nobody".into() }).await;
+    world.fake.edit(|spec| spec["paused"] = true.into());
+    assert_eq!(world.look_with(open).await, Ok(()));
+    for _ in 0..2 {
+        assert_eq!(world.look().await, Ok(()));
+    }
+    assert!(world.fake.is_paused(), "whoever paused it lets it go on");
     world.end().await;
 }
 

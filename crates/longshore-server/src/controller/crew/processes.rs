@@ -1,0 +1,122 @@
+//! Looks after the workers of this machine that nobody watches, whether this replica leads or not: nobody else could.
+//!
+//! A replica that was started anew and does not lead knows none of the workers that it started before; and an end that could
+//! not be written down is found here again.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use longshore_core::errors::chain;
+use longshore_core::id::WorkerId;
+use longshore_platform::{End, Found, Identity};
+use tracing::{info, warn};
+
+use super::{AdoptError, Crew};
+use crate::app::App;
+use crate::controller::sleep_or_stop;
+
+/// How often; and how long whoever knows more of an end has to write it down.
+pub(super) const LOOK: Duration = Duration::from_secs(15);
+
+/// The controller's loop.
+pub async fn run(app: App, crew: Crew) -> &'static str {
+    let mut missing = Missing::default();
+    while !sleep_or_stop(&app, LOOK).await {
+        if let Err(error) = crew.look_for_processes(&mut missing).await {
+            warn!(error = %chain(&error), "workers of this machine could not be looked for; it is tried again");
+        }
+    }
+    "processes"
+}
+
+/// Workers without a process in the last look. One that is missing once may be about to be started, or to be buried, by another
+/// replica on this machine, which knows more of its end.
+#[derive(Default)]
+pub(super) struct Missing(HashSet<WorkerId>);
+
+impl Missing {
+    /// Takes who is missing now, and returns who was before as well.
+    fn look<T>(&mut self, now: Vec<(WorkerId, T)>) -> Vec<(WorkerId, T)> {
+        let before = std::mem::replace(&mut self.0, now.iter().map(|(worker, _)| worker.clone()).collect());
+        now.into_iter().filter(|(worker, _)| before.contains(worker)).collect()
+    }
+}
+
+impl Crew {
+    async fn look_for_processes(&self, missing: &mut Missing) -> Result<(), AdoptError> {
+        if self.is_closed() {
+            return Ok(());
+        }
+        // None is planned meanwhile: it has a record and no process yet.
+        let gate = self.0.gate.lock().await;
+        let mut gone: Vec<(WorkerId, (Option<Identity>, End))> = Vec::new();
+        for record in self.unwatched_processes().await? {
+            let identity = record.identity.as_ref().and_then(|json| json.read::<Identity>().ok());
+            match self.0.process.find_again(record.id.as_str(), identity.as_ref()).await? {
+                Found::Running(running) => self.found(&record, running).await?,
+                Found::Ended(end, _) => gone.push((record.id, (identity, end))),
+            }
+        }
+        drop(gate);
+        for (worker, (identity, end)) in missing.look(gone) {
+            info!(%worker, "worker of this machine is gone");
+            self.bury(&worker, &self.0.process, identity, end, None).await;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_store::PlannedWorker;
+
+    use super::*;
+    use crate::app::now;
+    use crate::tests::scene;
+
+    #[tokio::test]
+    async fn a_worker_whose_start_was_never_seen_to_the_end_is_ended_by_the_second_look() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut server = scene::start(&dir, "", None).await.expect("it starts");
+        let (app, crew) = (server.app(), server.crew());
+        let leads = async {
+            while app.epoch().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        // Whoever comes to lead looks once.
+        crew.adopt().await.expect("adopted");
+        let id = WorkerId::new("a-abcdef-7").expect("a name");
+        let planned = PlannedWorker {
+            id: id.clone(),
+            fleet: scene::fleet("a"),
+            release: 1,
+            platform: app.own_platform.clone(),
+        };
+        let epoch = app.epoch().expect("it leads");
+        assert!(app.store.plan_worker(planned, epoch, now()).await.expect("stored"));
+        let is_there = async || {
+            let record = app.store.worker(id.clone()).await.expect("read").expect("it was planned");
+            record.ended_at.is_none()
+        };
+        let mut missing = Missing::default();
+        crew.look_for_processes(&mut missing).await.expect("looked");
+        assert!(is_there().await, "whoever plans one may be about to start it");
+        crew.look_for_processes(&mut missing).await.expect("looked");
+        assert!(!is_there().await);
+        server.stop().await;
+    }
+
+    #[test]
+    fn who_is_missing_twice_in_a_row_is_gone() {
+        let mut missing = Missing::default();
+        let mut look = |names: &[&str]| {
+            let now = names.iter().map(|name| (WorkerId::new(*name).expect("a name"), ())).collect();
+            missing.look(now).into_iter().map(|(worker, ())| worker.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(look(&["a", "b"]), [""; 0]);
+        assert_eq!(look(&["b", "c"]), ["b"]);
+        assert_eq!(look(&["a", "c"]), ["c"], "`a` was there meanwhile");
+    }
+}

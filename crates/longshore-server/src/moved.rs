@@ -1,0 +1,135 @@
+//! Fleets that are declared on another platform: refused while workers are on the one before, whom nobody would look after.
+
+use longshore_core::fleet::Fleet;
+use longshore_core::id::FleetName;
+use longshore_store::{Store, StoreError, WorkerFilter};
+
+use crate::error::Refused;
+
+/// A fleet that would leave workers to nobody.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "fleet `{fleet}` is declared with platform `{to}`, and has workers on `{from}` ({workers}), whom nobody would look after any more"
+)]
+pub struct Moved {
+    fleet: FleetName,
+    from: &'static str,
+    to: &'static str,
+    workers: usize,
+}
+
+impl Moved {
+    pub fn hint(&self) -> String {
+        let Moved { fleet, from, .. } = self;
+        format!(
+            "declare it with platform `{from}` until it has none: `longshore scale {fleet} --replicas 0`, or 0 where something else \
+             scales it, and `longshore workers` shows when they are gone; or give what is new another name"
+        )
+    }
+}
+
+impl From<Moved> for Refused {
+    fn from(moved: Moved) -> Refused {
+        Refused::new(409, "platform_in_use", moved.to_string()).hint(moved.hint())
+    }
+}
+
+/// The first fleet that may not be declared so, as things are.
+pub async fn find(store: &Store, wanted: &[Fleet]) -> Result<Option<Moved>, StoreError> {
+    for record in store.fleets().await? {
+        let from = record.declaration.platform;
+        let Some(to) = wanted.iter().find(|fleet| fleet.name == record.name).map(|fleet| fleet.platform)
+        else {
+            continue;
+        };
+        if from.hands_over_to(to) {
+            continue;
+        }
+        let filter = WorkerFilter { fleet: Some(record.name.clone()), gone: false };
+        let there = store.workers(filter).await?;
+        let workers = there.iter().filter(|worker| worker.platform.starts_with(from.as_str())).count();
+        if workers > 0 {
+            return Ok(Some(Moved { fleet: record.name, from: from.as_str(), to: to.as_str(), workers }));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use longshore_core::fleet::Platform;
+    use longshore_core::id::WorkerId;
+    use longshore_core::task::Interruption;
+    use longshore_store::{PlannedWorker, WorkerEnd};
+    use serde_json::json;
+
+    use crate::StartError;
+    use crate::app::{now, roll};
+    use crate::tests::scene::{Scene, fleet, start};
+
+    #[tokio::test]
+    async fn a_fleet_moves_to_another_platform_once_its_workers_on_the_one_before_are_gone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("admin");
+        let server = start(&dir, "fleets = \"api\"", Some(file.clone())).await.expect("it starts");
+        let mut scene = Scene::of(server, dir);
+        scene.admin = std::fs::read_to_string(file).expect("it was made").trim().to_owned();
+        let app = scene.server.app();
+        let leads = async {
+            while app.epoch().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        let on = |platform| {
+            let mut fleet =
+                longshore_core::fleet::Fleet::new(fleet("a"), vec!["true".into()], dir_of(&scene));
+            (fleet.platform, fleet.scaling.min, fleet.scaling.max) = (platform, 0, 1);
+            fleet
+        };
+        app.store.put_fleets(vec![on(Platform::Compose)], now()).await.expect("stored");
+        let id = WorkerId::new("a-abcdef-7").expect("a name");
+        let planned = PlannedWorker {
+            id: id.clone(),
+            fleet: fleet("a"),
+            release: 1,
+            platform: "compose@other/shop".into(),
+        };
+        let epoch = app.epoch().expect("it leads");
+        assert!(app.store.plan_worker(planned, epoch, now()).await.expect("stored"));
+
+        for dry_run in [true, false] {
+            let wanted = json!({ "fleets": [on(Platform::External)], "dry_run": dry_run });
+            let (status, refused) = scene.post("/v1/fleets:apply", &scene.admin, wanted).await;
+            assert_eq!((status, &refused["code"]), (409, &json!("platform_in_use")), "{refused}");
+            let hint = refused["hint"].as_str().expect("what to do");
+            assert!(hint.contains("longshore scale a --replicas 0"), "{hint}");
+        }
+        // The same in the file of one that is started.
+        let dir = scene.stopped().await;
+        match start(&dir, "", None).await {
+            Err(StartError::Moved(moved)) => assert_eq!(moved.workers, 1),
+            other => panic!("{:?}", other.map(|_| "it starts")),
+        }
+
+        let mut server = start(&dir, "fleets = \"api\"", None).await.expect("it starts");
+        let end = WorkerEnd {
+            worker: id,
+            nonce: None,
+            cause: Interruption::WorkerEnded,
+            why: "it was scaled to 0".into(),
+        };
+        server.app().store.worker_ended(end, roll(), now()).await.expect("stored");
+        server.stop().await;
+        let mut server = start(&dir, "", None).await.expect("nobody is there any more");
+        let record = server.app().store.fleet(fleet("a")).await.expect("read").expect("declared");
+        assert_eq!(record.declaration.platform, Platform::External);
+        server.stop().await;
+    }
+
+    fn dir_of(scene: &Scene) -> String {
+        scene.dir.path().display().to_string()
+    }
+}
