@@ -411,8 +411,8 @@ async fn what_ends_at_any_control_plane_is_sent_once_by_the_one_that_leads() {
         all.push(ended(if at % 2 == 0 { &leader } else { &other }).await);
     }
     receiver.got_at_least(20, &leader).await;
-    for id in all {
-        delivery(&leader, "backend", id, |it| it.state == "delivered").await;
+    for id in &all {
+        delivery(&leader, "backend", *id, |it| it.state == "delivered").await;
     }
     assert_eq!(other.metric("longshore_webhook_pending").await, 0.0);
     // One is on its way when the leader ends in order, and it is not overtaken by the next one.

@@ -3,11 +3,12 @@
 //! A replica that was started anew and does not lead knows none of the workers that it started before; and an end that could
 //! not be written down is found here again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use longshore_core::errors::chain;
 use longshore_core::id::WorkerId;
+use longshore_core::time::Timestamp;
 use longshore_platform::{End, Found, Identity};
 use tracing::{info, warn};
 
@@ -29,16 +30,25 @@ pub async fn run(app: App, crew: Crew) -> &'static str {
     "processes"
 }
 
-/// Workers without a process in the last look. One that is missing once may be about to be started, or to be buried, by another
-/// replica on this machine, which knows more of its end.
+/// Workers without a process in the last look, and when each was last heard of. One that is missing once may be about to be started,
+/// or to be buried, by another replica on this machine, which knows more of its end. One that is heard of is alive on another
+/// machine that is called like this one, or that sees processes of its own only.
 #[derive(Default)]
-pub(super) struct Missing(HashSet<WorkerId>);
+pub(super) struct Missing(HashMap<WorkerId, Option<Timestamp>>);
+
+struct Gone {
+    worker: WorkerId,
+    last_seen: Option<Timestamp>,
+    identity: Option<Identity>,
+    end: End,
+}
 
 impl Missing {
-    /// Takes who is missing now, and returns who was before as well.
-    fn look<T>(&mut self, now: Vec<(WorkerId, T)>) -> Vec<(WorkerId, T)> {
-        let before = std::mem::replace(&mut self.0, now.iter().map(|(worker, _)| worker.clone()).collect());
-        now.into_iter().filter(|(worker, _)| before.contains(worker)).collect()
+    /// Takes who is missing now, and returns who was before as well and was not heard of meanwhile.
+    fn look(&mut self, now: Vec<Gone>) -> Vec<Gone> {
+        let missing = now.iter().map(|gone| (gone.worker.clone(), gone.last_seen)).collect();
+        let before = std::mem::replace(&mut self.0, missing);
+        now.into_iter().filter(|gone| before.get(&gone.worker) == Some(&gone.last_seen)).collect()
     }
 }
 
@@ -49,16 +59,18 @@ impl Crew {
         }
         // None is planned meanwhile: it has a record and no process yet.
         let gate = self.0.gate.lock().await;
-        let mut gone: Vec<(WorkerId, (Option<Identity>, End))> = Vec::new();
+        let mut missed = Vec::new();
         for record in self.unwatched_processes().await? {
             let identity = record.identity.as_ref().and_then(|json| json.read::<Identity>().ok());
             match self.0.process.find_again(record.id.as_str(), identity.as_ref()).await? {
                 Found::Running(running) => self.found(&record, running).await?,
-                Found::Ended(end, _) => gone.push((record.id, (identity, end))),
+                Found::Ended(end, _) => {
+                    missed.push(Gone { worker: record.id, last_seen: record.last_seen, identity, end });
+                }
             }
         }
         drop(gate);
-        for (worker, (identity, end)) in missing.look(gone) {
+        for Gone { worker, identity, end, .. } in missing.look(missed) {
             info!(%worker, "worker of this machine is gone");
             self.bury(&worker, &self.0.process, identity, end, None).await;
         }
@@ -109,14 +121,22 @@ mod tests {
     }
 
     #[test]
-    fn who_is_missing_twice_in_a_row_is_gone() {
+    fn who_is_missing_twice_in_a_row_and_not_heard_of_is_gone() {
         let mut missing = Missing::default();
-        let mut look = |names: &[&str]| {
-            let now = names.iter().map(|name| (WorkerId::new(*name).expect("a name"), ())).collect();
-            missing.look(now).into_iter().map(|(worker, ())| worker.to_string()).collect::<Vec<_>>()
+        let mut look = |seen: &[(&str, i64)]| {
+            let gone = |(name, at): &(&str, i64)| Gone {
+                worker: WorkerId::new(*name).expect("a name"),
+                last_seen: (*at > 0).then_some(Timestamp(*at)),
+                identity: None,
+                end: End::Gone,
+            };
+            let found = missing.look(seen.iter().map(gone).collect());
+            found.iter().map(|gone| gone.worker.to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(look(&["a", "b"]), [""; 0]);
-        assert_eq!(look(&["b", "c"]), ["b"]);
-        assert_eq!(look(&["a", "c"]), ["c"], "`a` was there meanwhile");
+        assert_eq!(look(&[("a", 1), ("b", 0)]), [""; 0]);
+        assert_eq!(look(&[("b", 0), ("c", 1)]), ["b"], "it never registered");
+        assert_eq!(look(&[("a", 1), ("c", 1)]), ["c"], "`a` was there meanwhile");
+        assert_eq!(look(&[("a", 6)]), [""; 0], "it lives where this machine does not see it");
+        assert_eq!(look(&[("a", 6)]), ["a"]);
     }
 }
