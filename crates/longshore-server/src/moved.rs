@@ -1,4 +1,5 @@
-//! Fleets that are declared on another platform: refused while workers are on the one before, whom nobody would look after.
+//! Fleets that are declared on another platform while workers are on the one before, whom nobody would look after: refused where
+//! somebody can be told, and logged where a file says it.
 
 use longshore_core::fleet::Fleet;
 use longshore_core::id::FleetName;
@@ -65,7 +66,6 @@ mod tests {
     use longshore_store::{PlannedWorker, WorkerEnd};
     use serde_json::json;
 
-    use crate::StartError;
     use crate::app::{now, roll};
     use crate::tests::scene::{Scene, fleet, start};
 
@@ -98,7 +98,7 @@ mod tests {
             platform: "compose@other/shop".into(),
         };
         let epoch = app.epoch().expect("it leads");
-        assert!(app.store.plan_worker(planned, epoch, now()).await.expect("stored"));
+        assert!(app.store.plan_worker(planned.clone(), epoch, now()).await.expect("stored"));
 
         for dry_run in [true, false] {
             let wanted = json!({ "fleets": [on(Platform::External)], "dry_run": dry_run });
@@ -107,23 +107,23 @@ mod tests {
             let hint = refused["hint"].as_str().expect("what to do");
             assert!(hint.contains("longshore scale a --replicas 0"), "{hint}");
         }
-        // The same in the file of one that is started.
-        let dir = scene.stopped().await;
-        match start(&dir, "", None).await {
-            Err(StartError::Moved(moved)) => assert_eq!(moved.workers, 1),
-            other => panic!("{:?}", other.map(|_| "it starts")),
-        }
-
-        let mut server = start(&dir, "fleets = \"api\"", None).await.expect("it starts");
         let end = WorkerEnd {
             worker: id,
             nonce: None,
             cause: Interruption::WorkerEnded,
             why: "it was scaled to 0".into(),
         };
-        server.app().store.worker_ended(end, roll(), now()).await.expect("stored");
-        server.stop().await;
-        let mut server = start(&dir, "", None).await.expect("nobody is there any more");
+        app.store.worker_ended(end, roll(), now()).await.expect("stored");
+        let wanted = json!({ "fleets": [on(Platform::External)] });
+        let (status, applied) = scene.post("/v1/fleets:apply", &scene.admin, wanted).await;
+        assert_eq!(status, 200, "nobody is there any more: {applied}");
+
+        // A file has nobody to tell: what is known of workers may be of before a power cut.
+        let planned = PlannedWorker { id: WorkerId::new("a-abcdef-8").expect("a name"), ..planned };
+        app.store.put_fleets(vec![on(Platform::Compose)], now()).await.expect("stored");
+        assert!(app.store.plan_worker(planned, epoch, now()).await.expect("stored"));
+        let dir = scene.stopped().await;
+        let mut server = start(&dir, "", None).await.expect("it starts all the same");
         let record = server.app().store.fleet(fleet("a")).await.expect("read").expect("declared");
         assert_eq!(record.declaration.platform, Platform::External);
         server.stop().await;

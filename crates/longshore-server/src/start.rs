@@ -37,7 +37,7 @@ use crate::door::Door;
 use crate::external_metrics::Asker;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
-use crate::moved::{self, Moved};
+use crate::moved;
 use crate::rooms::{Calls, Rooms};
 use crate::tls::{self, Tls, TlsError, handshake};
 use crate::token::Signer;
@@ -93,8 +93,6 @@ pub enum StartError {
     WebhookSecret { webhook: String, why: String },
     #[error("the client for webhooks could not be set up")]
     Webhooks(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error(transparent)]
-    Moved(Moved),
     #[error("the gateway could not be set up")]
     Gateway(#[from] longshore_gateway::StartError),
     #[error("could not make this process undumpable, so agents could read its memory")]
@@ -120,7 +118,6 @@ impl StartError {
                 "set LONGSHORE_ADMIN_TOKEN_FILE to a file for the first key (it is made if it is not there), or `[server] token`; or listen on 127.0.0.1".into(),
             ),
             StartError::Connect(error) => hint_for(error),
-            StartError::Moved(moved) => Some(moved.hint()),
             StartError::ProviderKey { provider, .. } => Some(format!(
                 "set it, or name another source: `[provider.{provider}] api_key = {{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}`"
             )),
@@ -219,8 +216,9 @@ pub async fn start(options: Options) -> Result<Server, StartError> {
     };
     let trust = tls.as_ref().map(|tls| tls.trust().clone());
     if settings.server.fleets == FleetsFrom::File && roles.has(Role::Controllers) {
+        // Not refused: what the store knows may be of before a power cut, and only who has started can find out.
         if let Some(moved) = moved::find(&store, &settings.fleets).await? {
-            return Err(StartError::Moved(moved));
+            warn!(hint = moved.hint(), "{moved}");
         }
         store.put_fleets(settings.fleets.clone(), now()).await?;
     }

@@ -177,7 +177,7 @@ impl DockerPlatform {
     /// versions, once no container uses them. Must not run beside [`DockerPlatform::inject`].
     ///
     /// Returns what stays, each with why.
-    pub async fn tidy_volumes(&self, keep: Option<&str>) -> Result<Vec<(String, DockerError)>, DockerError> {
+    pub async fn tidy_volumes(&self, keep: &str) -> Result<Vec<(String, DockerError)>, DockerError> {
         let mut stay = Vec::new();
         let filters = self.0.of_installation();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -198,7 +198,7 @@ impl DockerPlatform {
         let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
         let listed = self.0.docker.list_volumes(Some(options)).await;
         let listed = listed.map_err(self.0.failed("list volumes"))?.volumes.unwrap_or_default();
-        for volume in listed.into_iter().filter(|volume| Some(volume.name.as_str()) != keep) {
+        for volume in listed.into_iter().filter(|volume| volume.name != keep) {
             let removed = self.0.docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
             match removed.map_err(self.0.failed(format!("remove the volume `{}`", volume.name))) {
                 Ok(()) => info!(volume = volume.name, "volume with longshore removed: nothing uses it"),

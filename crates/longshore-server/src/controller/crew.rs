@@ -122,7 +122,6 @@ impl Crew {
     ///
     /// Containers are looked through beside it, since their engine may be down.
     pub async fn adopt(&self) -> Result<(), StartError> {
-        let _gate = self.0.gate.lock().await;
         for record in self.unwatched_processes().await? {
             let adopted = self.adopt_one(&self.0.process, &record).await;
             adopted.map_err(|error| StartError::Platform(error.into()))?;
@@ -178,10 +177,6 @@ impl Crew {
         let (crew, id, fleet, born) = (self.clone(), id.clone(), fleet.clone(), Instant::now());
         tokio::spawn(async move {
             let end = running.ended().await;
-            // Another replica on this machine may have started it, and knows how it ended.
-            if matches!((&running, end), (Running::Process(_), End::Gone)) && crew.0.app.epoch().is_none() {
-                tokio::time::sleep(processes::LOOK).await;
-            }
             let platform = match &running {
                 Running::Process(_) => crew.0.process.clone(),
                 Running::Docker(running) => Platform::Docker(running.platform().clone()),

@@ -251,7 +251,7 @@ async fn an_agent_that_never_starts_fails_the_liveness_probe() {
 
 #[tokio::test]
 async fn a_drain_hands_over_and_stops_the_agent() {
-    let mut scene = scene_with(|with| with.drain_timeout_ms = 20_000).await;
+    let mut scene = scene_with(|with| with.drain_timeout_ms = 5000).await;
     let held = hanging(&scene, 2).await;
     let pid = scene.number("pid").await;
     let began = Instant::now();

@@ -22,6 +22,7 @@ use longshore_platform::docker::{
 use longshore_store::{Epoch, FleetRecord};
 use tracing::{info, warn};
 
+use super::containers::REMOVAL;
 use super::{GRACE, planes, secrets};
 use crate::app::App;
 use crate::door::Door;
@@ -298,14 +299,23 @@ impl Docker {
         for (network, error) in self.stay.lock().expect("no holder panics").news(stay) {
             info!(network, error, "network of a fleet that is no more stays while it is in use");
         }
-        let keep = self.binary.get().map(SupervisorBinary::volume);
-        let stay = platform.tidy_volumes(keep).await.map_err(|error| chain(&error))?;
-        let empty = empty && stay.is_empty();
-        let stay = stay.into_iter().map(|(name, error)| (name, chain(&error)));
-        for (name, error) in self.volumes.lock().expect("no holder panics").news(stay) {
+        let left = self.tidy_volumes(platform).await;
+        let empty = empty && left.is_empty();
+        for (name, error) in self.volumes.lock().expect("no holder panics").news(left) {
             warn!(name, error, "left over from putting longshore into a volume; its removal is tried again");
         }
         Ok(empty)
+    }
+
+    /// What is left, each with why. Nothing else waits for it: an engine may be kept from saying anything of volumes.
+    async fn tidy_volumes(&self, platform: &DockerPlatform) -> Vec<(String, String)> {
+        // Before the first one is put in, nobody knows which of them is the one to keep.
+        let Some(keep) = self.binary.get().map(SupervisorBinary::volume) else { return Vec::new() };
+        match tokio::time::timeout(REMOVAL, platform.tidy_volumes(keep)).await {
+            Ok(Ok(stay)) => stay.into_iter().map(|(name, error)| (name, chain(&error))).collect(),
+            Ok(Err(error)) => vec![("volumes".into(), chain(&error))],
+            Err(_) => vec![("volumes".into(), "the Docker engine does not answer in time".into())],
+        }
     }
 
     /// Which containers of workers that are no more could not be removed this time, each with why. Returns whether none is left.

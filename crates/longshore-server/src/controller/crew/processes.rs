@@ -1,7 +1,7 @@
-//! Looks after the workers of this machine that nobody watches, whether this replica leads or not: nobody else could.
+//! Looks after the workers of this machine that nobody watches, while this replica leads: an end that could not be written down
+//! is found here again.
 //!
-//! A replica that was started anew and does not lead knows none of the workers that it started before; and an end that could
-//! not be written down is found here again.
+//! One that does not lead leaves them alone: whom it watches it would drain when it stops, though they may be another one's.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,16 +13,20 @@ use longshore_platform::{End, Found, Identity};
 use tracing::{info, warn};
 
 use super::{AdoptError, Crew};
-use crate::app::App;
+use crate::app::{App, now};
 use crate::controller::sleep_or_stop;
+use crate::link::LEASE;
 
-/// How often; and how long whoever knows more of an end has to write it down.
-pub(super) const LOOK: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_secs(15);
 
 /// The controller's loop.
 pub async fn run(app: App, crew: Crew) -> &'static str {
     let mut missing = Missing::default();
     while !sleep_or_stop(&app, LOOK).await {
+        if app.epoch().is_none() {
+            missing = Missing::default();
+            continue;
+        }
         if let Err(error) = crew.look_for_processes(&mut missing).await {
             warn!(error = %chain(&error), "workers of this machine could not be looked for; it is tried again");
         }
@@ -62,11 +66,16 @@ impl Crew {
         let mut missed = Vec::new();
         for record in self.unwatched_processes().await? {
             let identity = record.identity.as_ref().and_then(|json| json.read::<Identity>().ok());
-            match self.0.process.find_again(record.id.as_str(), identity.as_ref()).await? {
-                Found::Running(running) => self.found(&record, running).await?,
-                Found::Ended(end, _) => {
+            match self.0.process.find_again(record.id.as_str(), identity.as_ref()).await {
+                Ok(Found::Running(running)) => self.found(&record, running).await?,
+                // The others do not wait for it.
+                Err(error) => {
+                    warn!(worker = %record.id, error = %chain(&error), "it cannot be told whether a worker lives; it is tried again");
+                }
+                Ok(Found::Ended(end, _)) if is_silent(record.last_seen) => {
                     missed.push(Gone { worker: record.id, last_seen: record.last_seen, identity, end });
                 }
+                Ok(Found::Ended(..)) => {}
             }
         }
         drop(gate);
@@ -76,6 +85,11 @@ impl Crew {
         }
         Ok(())
     }
+}
+
+/// For as long as a lease lasts. Who never registered is.
+fn is_silent(last_seen: Option<Timestamp>) -> bool {
+    last_seen.is_none_or(|seen| now().since(seen) >= LEASE)
 }
 
 #[cfg(test)]

@@ -18,11 +18,14 @@ pub type Notes = Vec<String>;
 pub struct Counted {
     fleets: BTreeMap<FleetName, (Service, Stand, u32)>,
     folder: Option<String>,
+    /// Whether there is a replica of any, running or not.
+    any: bool,
 }
 
 impl Counted {
     pub fn add(&mut self, fleet: &FleetName, service: &Service, replicas: &[Replica], stand: Stand) {
         let added = replicas.iter().filter(|replica| replica.runs && replica.worker.is_some()).count();
+        self.any |= !replicas.is_empty();
         self.folder = self.folder.take().or_else(|| replicas.iter().find_map(|it| it.folder.clone()));
         let added = u32::try_from(added).unwrap_or(u32::MAX);
         self.fleets.insert(fleet.clone(), (service.clone(), stand, added));
@@ -44,7 +47,9 @@ impl Counted {
 /// Writes the override file, and notes what changed. `declared`: all compose fleets, also those that could not be looked at,
 /// of which is remembered what was seen.
 pub async fn tell(app: &App, crew: &Crew, declared: &[&FleetName], counted: Counted) {
-    let written = write(crew, &counted).await;
+    // Of one that could not be looked at nobody knows whether it has replicas.
+    let none_left = !counted.any && declared.iter().all(|fleet| counted.fleets.contains_key(*fleet));
+    let written = write(crew, &counted, none_left).await;
     let mut fleets = crew.0.compose.fleets.lock().expect("no holder panics");
     let mut told = app.notes.lock().expect("no holder panics");
     for fleet in fleets.keys().filter(|fleet| !counted.fleets.contains_key(*fleet)) {
@@ -63,7 +68,7 @@ pub async fn tell(app: &App, crew: &Crew, declared: &[&FleetName], counted: Coun
 }
 
 /// Errors: why there is no file, in words.
-async fn write(crew: &Crew, counted: &Counted) -> Result<String, String> {
+async fn write(crew: &Crew, counted: &Counted, none_left: bool) -> Result<String, String> {
     let Some((project, counts)) = counted.projects().into_iter().next() else { return Ok(String::new()) };
     let configured = crew.0.docker.override_file().map(str::to_owned);
     let folder = crew.0.compose.folder(counted.folder.clone());
@@ -71,7 +76,7 @@ async fn write(crew: &Crew, counted: &Counted) -> Result<String, String> {
         let file = OverrideFile::find(configured.as_deref(), folder.as_deref());
         if counts.is_empty() {
             let Ok(file) = file else { return Ok(String::new()) };
-            if file.clear(&project)? {
+            if none_left && file.clear(&project)? {
                 info!(file = %file.path().display(), "no replica is left: counts of compose services taken out");
             }
             return Ok(String::new());
