@@ -2,7 +2,7 @@
 //! contract. Twice: the second time with a writable root, since what is written there is seen only where it can be.
 //!
 //! Beside it stands a stand-in for the control plane, on the address that this machine has in a network made for the run:
-//! so the engine has to be on this machine. Whoever runs it calls [`clear`] afterwards, whatever happened.
+//! so the engine has to be on this machine. Whoever runs it calls [`clear()`] afterwards, whatever happened.
 
 mod clear;
 mod link;
@@ -33,7 +33,7 @@ pub use verdict::judge;
 #[derive(Clone, Debug)]
 pub struct Trial {
     pub image: String,
-    /// From [`name`]: what the run makes is called so, and removed by [`clear`].
+    /// From [`name`]: what the run makes is called so, and removed by [`clear()`].
     pub name: String,
     /// longshore is its first process: it has probes, takes tasks, drains.
     pub worker: bool,
