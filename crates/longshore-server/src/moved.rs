@@ -58,8 +58,6 @@ pub async fn find(store: &Store, wanted: &[Fleet]) -> Result<Option<Moved>, Stor
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use longshore_core::fleet::Platform;
     use longshore_core::id::WorkerId;
     use longshore_core::task::Interruption;
@@ -67,7 +65,7 @@ mod tests {
     use serde_json::json;
 
     use crate::app::{now, roll};
-    use crate::tests::scene::{Scene, fleet, start};
+    use crate::tests::scene::{Scene, fleet, leads, start};
 
     #[tokio::test]
     async fn a_fleet_moves_to_another_platform_once_its_workers_on_the_one_before_are_gone() {
@@ -77,12 +75,7 @@ mod tests {
         let mut scene = Scene::of(server, dir);
         scene.admin = std::fs::read_to_string(file).expect("it was made").trim().to_owned();
         let app = scene.server.app();
-        let leads = async {
-            while app.epoch().is_none() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        leads(app).await;
         let on = |platform| {
             let mut fleet =
                 longshore_core::fleet::Fleet::new(fleet("a"), vec!["true".into()], dir_of(&scene));

@@ -357,12 +357,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let mut server = scene::start(&dir, "", None).await.expect("it starts");
         let app = server.app();
-        let leads = async {
-            while app.epoch().is_none() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        scene::leads(app).await;
         let note = async |used, answers, expected: Work| {
             if let Some(used) = is_worth_a_look(used, answers) {
                 note_metrics(app, used).await.expect("stored");

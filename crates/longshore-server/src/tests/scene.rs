@@ -192,3 +192,13 @@ impl Scene {
         held["token"].as_str().expect("a token").to_owned()
     }
 }
+
+/// Waits until this replica leads.
+pub async fn leads(app: &crate::app::App) {
+    let led = async {
+        while app.epoch().is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), led).await.expect("it leads");
+}

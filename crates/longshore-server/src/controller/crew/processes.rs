@@ -105,12 +105,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let mut server = scene::start(&dir, "", None).await.expect("it starts");
         let (app, crew) = (server.app(), server.crew());
-        let leads = async {
-            while app.epoch().is_none() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        scene::leads(app).await;
         // Whoever comes to lead looks once.
         crew.adopt().await.expect("adopted");
         let id = WorkerId::new("a-abcdef-7").expect("a name");
