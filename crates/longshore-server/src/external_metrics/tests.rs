@@ -144,13 +144,7 @@ async fn decide(app: &App, fleet: &str) {
     let crew = Crew { ready: 1, starting: 0, draining: 0 };
     let each = Each { concurrency: 1, startup_ms: 1000 };
     let answer = scale::decide(&load, &crew, &Scaling::default(), each, None, &Default::default(), now());
-    let leads = async || {
-        while app.epoch().is_none() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), leads()).await.expect("it comes to lead");
-    let epoch = app.epoch().expect("it leads");
+    let epoch = scene::leads(app).await;
     wanted::Publisher::default()
         .publish(app, &scene::fleet(fleet), &answer, (2, 2), epoch)
         .await

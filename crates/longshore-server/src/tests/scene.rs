@@ -194,11 +194,14 @@ impl Scene {
 }
 
 /// Waits until this replica leads.
-pub async fn leads(app: &crate::app::App) {
+pub async fn leads(app: &crate::app::App) -> longshore_store::Epoch {
     let led = async {
-        while app.epoch().is_none() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        loop {
+            match app.epoch() {
+                Some(epoch) => return epoch,
+                None => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), led).await.expect("it leads");
+    tokio::time::timeout(std::time::Duration::from_secs(30), led).await.expect("it leads")
 }

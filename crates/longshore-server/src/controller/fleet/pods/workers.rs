@@ -186,8 +186,6 @@ async fn end(app: &App, worker: &WorkerRecord, cause: Interruption, how: Ending)
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use longshore_platform::End;
     use longshore_platform::kubernetes::Ended;
 
@@ -242,15 +240,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let mut server = crate::tests::scene::start(&dir, "", None).await.expect("it starts");
         let app = server.app().clone();
-        let leads = async {
-            loop {
-                match app.epoch() {
-                    Some(epoch) => return epoch,
-                    None => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
-            }
-        };
-        let epoch = tokio::time::timeout(Duration::from_secs(30), leads).await.expect("it leads");
+        let epoch = crate::tests::scene::leads(&app).await;
         let mut controller = Controller::new(epoch);
         for name in ["gone", "crashed"] {
             let (id, fleet) = (WorkerId::new(name).expect("a name"), crate::tests::scene::fleet("a"));
